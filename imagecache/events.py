@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened, told to whoever asked.  The default listener is silent.
+
+The core neither draws progress bars nor measures time: it says what it does,
+and an observer makes of that a log, a bar, a metric, or a test's stop sign.
+Observers are called in the thread that works, so they must be quick; what
+they raise ends the operation.
+
+The names, in the order in which a cold disk sees them:
+
+==============  =========================================================
+hit             a base was there; ``subject`` is its key
+miss            it was not
+download        bytes arrived: ``done`` of ``total`` (None: unknown)
+retry           a download broke; ``reason``; it goes on at ``offset``
+verified        size and digest are right
+proven          the content is known: ``format``, ``virtual_size``
+convert         bytes of the source converted: ``done`` of ``total``
+committed       the base is in the cache
+adopted         a base somebody else made was proven and given a record
+created         the disk exists; ``subject`` is its path
+grown           it has its size: ``size``
+removed         it is gone
+==============  =========================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    name: str
+    subject: str
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+Observer = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Hear nothing."""
+
+
+def both(first: Observer, second: Observer) -> Observer:
+    """An observer that tells two."""
+    def tell(event: Event) -> None:
+        first(event)
+        second(event)
+    return tell

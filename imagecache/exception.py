@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every exception this library raises on purpose.
+
+The middle classes answer one question: who must act?  Catch them to decide
+that; catch a leaf only to recover from it.  Names that OpenStack nova has
+too take the arguments nova's take.
+
+    ImageCacheError
+    ├── ImageError                        the image's owner, or who picked it
+    │   ├── ImageUnacceptable               refused; ``reason`` says which rule
+    │   │   ├── ImageSizeMismatch             not the number of bytes promised
+    │   │   ├── ImageDigestMismatch           not the bytes promised
+    │   │   ├── ImageTooLarge                 over a limit of this site
+    │   │   └── ImageChanged                  the cached base is of other bytes
+    │   ├── ImageNotFound                   no such image, or none for you
+    │   ├── ImageNotActive                  queued, saving, deactivated, ...
+    │   ├── Forbidden                       the store refuses these credentials
+    │   ├── FlavorDiskTooSmall              the disk cannot hold the image
+    │   │   ├── FlavorDiskSmallerThanImage
+    │   │   └── FlavorDiskSmallerThanMinDisk
+    │   └── InvalidImageRef                 names no image of any known store
+    ├── SourceError                       the image store's operator; try again
+    │   ├── SourceUnreachable               no connection, or it broke
+    │   ├── DownloadStalled                 connected, but no bytes came in time
+    │   ├── DownloadTruncated               it ended before its promised size
+    │   └── SourceMisbehaved                an answer the protocol forbids
+    ├── HostError                         this host's operator
+    │   ├── CommandFailed                   a program exited with an error
+    │   │   ├── CommandTimedOut               it ran over its wall clock limit
+    │   │   └── CommandNotFound               it is not installed
+    │   ├── NoSpace                         the file system is, or would be, full
+    │   ├── StorageFailed                   reading or writing failed
+    │   ├── InvalidDiskInfo                 the record of disk formats is damaged
+    │   └── DiskInfoReadWriteFail           it cannot be read or written
+    ├── InvalidConfiguration              whoever wrote the configuration
+    └── CallerError                       the program that called
+        ├── DiskNotFound
+        ├── DiskExists
+        ├── BaseNotFound
+        ├── BaseInUse                       disks are still made of this base
+        ├── InvalidDiskFormat
+        ├── InvalidDevicePath
+        ├── InvalidName                     unfit as part of a file name
+        ├── SnapshotNotFound
+        ├── SizeRequired
+        └── UnsupportedImageModel
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ImageCacheError(Exception):
+    """Root of the tree.  ``facts`` holds what the message was made of."""
+
+    msg_fmt = "An image cache operation failed"
+
+    def __init__(self, message: str | None = None, **facts: Any) -> None:
+        self.facts = facts
+        self.message = self.msg_fmt.format(**facts) if message is None \
+            else message
+        super().__init__(self.message)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """The facts, under the name nova gives them."""
+        return self.facts
+
+    def format_message(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword arguments do not survive pickling by themselves, and an
+        # exception that cannot be unpickled hangs a multiprocessing pool.
+        return _rebuild, (type(self), self.message, self.facts)
+
+
+def _rebuild(kind: type[ImageCacheError], message: str,
+             facts: dict[str, Any]) -> ImageCacheError:
+    return kind(message, **facts)
+
+
+# The image's owner, or whoever picked it.
+
+class ImageError(ImageCacheError):
+    """This image will not do, whatever host tries it."""
+
+
+class ImageUnacceptable(ImageError):
+    msg_fmt = "Image {image_id} is unacceptable: {reason}"
+
+
+class ImageSizeMismatch(ImageUnacceptable):
+    msg_fmt = ("Image {image_id} should have {expected} bytes and has"
+               " {actual}: its data in the store is damaged")
+
+
+class ImageDigestMismatch(ImageUnacceptable):
+    msg_fmt = ("Image {image_id} has the {algorithm} digest {actual} and not"
+               " {expected}: its data is damaged, or is not what was uploaded")
+
+
+class ImageTooLarge(ImageUnacceptable):
+    msg_fmt = ("Image {image_id} has {size} bytes ({what}); {option} allows"
+               " {limit}")
+
+
+class ImageChanged(ImageUnacceptable):
+    msg_fmt = ("Image {image_id} now has the digest {actual}, but its cached"
+               " base was made from {expected}; an image's data must never"
+               " change: find out why, then remove the base {key}")
+
+
+class ImageNotFound(ImageError):
+    msg_fmt = "Image {image_id} could not be found"
+
+
+class ImageNotActive(ImageError):
+    msg_fmt = "Image {image_id} is not active: its status is {status}"
+
+
+class Forbidden(ImageError):
+    msg_fmt = "The image store refuses access to image {image_id}: {reason}"
+
+
+class FlavorDiskTooSmall(ImageError):
+    msg_fmt = "The disk is too small for the image"
+
+
+class FlavorDiskSmallerThanImage(FlavorDiskTooSmall):
+    msg_fmt = ("A disk of {flavor_size} bytes cannot hold an image of"
+               " {image_size} bytes")
+
+
+class FlavorDiskSmallerThanMinDisk(FlavorDiskTooSmall):
+    msg_fmt = ("A disk of {flavor_size} bytes is less than the"
+               " {image_min_disk} bytes the image asks for (min_disk)")
+
+
+class InvalidImageRef(ImageError):
+    msg_fmt = "{image_ref!r} does not name an image: {reason}"
+
+
+# The operator of the image store, or of the network on the way to it.
+
+class SourceError(ImageCacheError):
+    """The image could not be had now.  Trying again later may succeed."""
+
+
+class SourceUnreachable(SourceError):
+    msg_fmt = "No connection to {source} for image {image_id}: {reason}"
+
+
+class DownloadStalled(SourceError):
+    msg_fmt = ("{source} sent nothing for {timeout} seconds while image"
+               " {image_id} was read, after {received} bytes")
+
+
+class DownloadTruncated(SourceError):
+    msg_fmt = ("{source} ended image {image_id} after {received} bytes of"
+               " {expected}: {reason}")
+
+
+class SourceMisbehaved(SourceError):
+    msg_fmt = "{source} gave no proper answer for image {image_id}: {reason}"
+
+
+# The operator of this host.
+
+class HostError(ImageCacheError):
+    """This host could not do it, whatever the image."""
+
+
+class CommandFailed(HostError):
+    msg_fmt = "{command} failed with exit code {exit_code}: {stderr}"
+
+
+class CommandTimedOut(CommandFailed):
+    msg_fmt = "{command} was stopped after {timeout} seconds"
+
+
+class CommandNotFound(CommandFailed):
+    msg_fmt = "{command} is not installed on this host"
+
+
+class NoSpace(HostError):
+    msg_fmt = ("Not enough space in {path} for {what}: {needed} bytes needed,"
+               " {available} available")
+
+
+class StorageFailed(HostError):
+    msg_fmt = "{what} failed on {path}: {reason}"
+
+
+class InvalidDiskInfo(HostError):
+    msg_fmt = "The disk information is invalid: {reason}"
+
+
+class DiskInfoReadWriteFail(HostError):
+    msg_fmt = "The disk information could not be read or written: {reason}"
+
+
+# Whoever wrote the configuration.
+
+class InvalidConfiguration(ImageCacheError, RuntimeError):
+    """Also a RuntimeError, which is what nova raises in its place."""
+
+    msg_fmt = "Invalid configuration: {option} = {value!r}: {reason}"
+
+
+# The program that called.
+
+class CallerError(ImageCacheError):
+    """The call makes no sense as things stand."""
+
+
+class DiskNotFound(CallerError):
+    msg_fmt = "No disk at {location}"
+
+
+class DiskExists(CallerError):
+    msg_fmt = "There is a disk at {location} already"
+
+
+class BaseNotFound(CallerError):
+    msg_fmt = "There is no base {key} in {store}"
+
+
+class BaseInUse(CallerError):
+    msg_fmt = "Base {key} is in use by {users}"
+
+
+class InvalidDiskFormat(CallerError):
+    msg_fmt = "Disk format {disk_format} is not acceptable here"
+
+
+class InvalidDevicePath(CallerError):
+    msg_fmt = "The device path {path} is invalid"
+
+
+class InvalidName(CallerError):
+    msg_fmt = "{name!r} cannot be used as {what}: {reason}"
+
+
+class SnapshotNotFound(CallerError):
+    msg_fmt = "Snapshot {snapshot_id} could not be found"
+
+
+class SizeRequired(CallerError):
+    msg_fmt = "A size is needed to make {name}"
+
+
+class UnsupportedImageModel(CallerError):
+    msg_fmt = "Image model {image} is not supported here"

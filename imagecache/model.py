@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Facts that travel between modules; all frozen, none does any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import pathlib
+import re
+
+from imagecache import exception
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+
+
+class Format(enum.StrEnum):
+    """The formats a base or a disk can have on a host, in qemu's words."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Digest:
+    """A cryptographic digest of the bytes as the store holds them."""
+
+    algorithm: str   # a name hashlib knows, as in Glance's os_hash_algo
+    value: str       # lower-case hexadecimal
+
+    def __post_init__(self) -> None:
+        # Both come from outside; value ends up in records and messages.
+        try:
+            size = hashlib.new(self.algorithm, usedforsecurity=False
+                               ).digest_size
+        except (ValueError, TypeError):
+            raise exception.InvalidName(
+                name=self.algorithm, what="a digest algorithm",
+                reason="this Python knows none of that name") from None
+        if not re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", self.value):
+            raise exception.InvalidName(
+                name=self.value, what=f"a {self.algorithm} digest",
+                reason=f"it must be {2 * size} lower-case hex digits")
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What an image store says of an image before a byte of it is read."""
+
+    ref: str                          # what the store knows it by
+    identity: str                     # same identity, same bytes, same base
+    size: int | None = None           # bytes to read; None: the store is mute
+    disk_format: str | None = None    # as claimed; None: nobody claims any
+    digest: Digest | None = None
+    min_disk: int = 0                 # bytes a disk must have at least
+    locations: tuple[str, ...] = ()   # where else the bytes are, as URLs
+    version: str | None = None        # a validator for If-Range (strong ETag)
+
+    @property
+    def key(self) -> str:
+        """The name of the base: the sha1 of the identity, as nova has it."""
+        return hashlib.sha1(self.identity.encode(),
+                            usedforsecurity=False).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Proven:
+    """A staged file whose content is known; still invisible to everybody."""
+
+    path: pathlib.Path
+    format: Format
+    virtual_size: int    # bytes a guest would see
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A committed base: complete, proven, never rewritten.
+
+    Whoever holds one holds its lease: it cannot be removed meanwhile, and
+    nobody needs to ask again what it contains.
+    """
+
+    key: str
+    path: pathlib.Path
+    format: Format
+    virtual_size: int                  # bytes a guest would see
+    cluster_size: int | None = None    # bytes; of a qcow2 base only
+
+
+@dataclasses.dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do: declared once, never asked by isinstance."""
+
+    depends_on_base: bool = False      # the disk is broken without its base
+    generates_in_place: bool = False   # templates need no base
+    block_device: bool = False         # the guest gets a device, not a file
+    shared_storage: bool = False       # other hosts see the same disk
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What one run of an outside program may use.  None: no limit."""
+
+    address_space: int | None = None   # bytes
+    cpu_time: int | None = None        # seconds
+    file_size: int | None = None       # bytes, of any file it writes
+    wall_clock: int | None = None      # seconds
