@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test of this project has: a directory of its own."""
+
+from __future__ import annotations
+
+import pathlib
+import unittest
+
+import fixtures
+
+
+class TestCase(fixtures.TestWithFixtures, unittest.TestCase):
+
+    maxDiff = None
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path).resolve()
+        # An agent's environment must not steer a test.
+        for name in ("http_proxy", "https_proxy", "all_proxy",
+                     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            self.useFixture(fixtures.EnvironmentVariable(name))
