@@ -21,16 +21,16 @@ too take the arguments nova's take.
     │   └── InvalidImageRef                 names no image of any known store
     ├── SourceError                       the image store's operator; try again
     │   ├── SourceUnreachable               no connection, or it broke
-    │   ├── DownloadStalled                 connected, but no bytes came in time
+    │   ├── DownloadStalled                 no bytes came in time
     │   ├── DownloadTruncated               it ended before its promised size
     │   └── SourceMisbehaved                an answer the protocol forbids
     ├── HostError                         this host's operator
     │   ├── CommandFailed                   a program exited with an error
     │   │   ├── CommandTimedOut               it ran over its wall clock limit
     │   │   └── CommandNotFound               it is not installed
-    │   ├── NoSpace                         the file system is, or would be, full
+    │   ├── NoSpace                         the file system is full, or would be
     │   ├── StorageFailed                   reading or writing failed
-    │   ├── InvalidDiskInfo                 the record of disk formats is damaged
+    │   ├── InvalidDiskInfo                 the record of formats is damaged
     │   └── DiskInfoReadWriteFail           it cannot be read or written
     ├── InvalidConfiguration              whoever wrote the configuration
     └── CallerError                       the program that called
