@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an image reference is read: by shape alone, before any store is asked.
+
+    a UUID                                        glance
+    http://..., https://...[#sha256=<hex>]        http
+    file:///...[#sha512=<hex>]                    file
+    a path: with a slash, or to what is there     file
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import urllib.parse
+import uuid
+from typing import Literal
+
+from imagecache import exception, model
+
+Kind = Literal["file", "http", "glance"]
+
+_SCHEMES: dict[str, Kind] = {"file": "file", "http": "http", "https": "http"}
+_SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]*):(?P<url>//)?")
+
+# What the end of a name claims.  ".img" says nothing: it is qcow2 as often
+# as raw.  The claim is worth having: without it the error page that some
+# server sends in place of disk.qcow2 would be taken for a raw disk.
+_CLAIMS = {".qcow2": "qcow2", ".raw": "raw", ".vmdk": "vmdk", ".vdi": "vdi",
+           ".vhd": "vhd", ".vhdx": "vhdx", ".iso": "iso"}
+
+
+def kind_of(ref: str) -> Kind:
+    """Say which store knows this reference.
+
+    :raises InvalidImageRef: none does
+    """
+    if is_uuid(ref):
+        return "glance"
+    scheme = _SCHEME.match(ref)
+    if scheme and scheme["url"]:
+        kind = _SCHEMES.get(scheme["name"].lower())
+        if kind:
+            return kind
+    elif _is_path(ref, has_scheme=scheme is not None):
+        return "file"
+    raise exception.InvalidImageRef(
+        image_ref=mask(ref), reason="give the id of an image in Glance (a"
+        " UUID), an http:// or https:// URL, or a path or file:// URL (a file"
+        " in the working directory as ./name)")
+
+
+def is_uuid(ref: str) -> bool:
+    """Whether this is a UUID as Glance spells them (any case)."""
+    try:
+        return str(uuid.UUID(ref)) == ref.lower()
+    except ValueError:
+        return False
+
+
+def split_digest(url: str) -> tuple[str, model.Digest | None]:
+    """Part a URL from the digest in its fragment, as pip has it.
+
+    :raises InvalidImageRef: the fragment is anything but a digest
+    """
+    address, _, fragment = url.partition("#")
+    if not fragment:
+        return address, None
+    algorithm, _, value = fragment.partition("=")
+    try:
+        if value:
+            return address, model.Digest(algorithm, value.lower())
+        reason = "what follows # must be a digest: #sha256=<hex digits>"
+    except exception.InvalidName as e:
+        reason = e.message
+    raise exception.InvalidImageRef(image_ref=mask(url), reason=reason)
+
+
+def claimed_format(path: str) -> str | None:
+    """The format that the end of a name claims, in Glance's words."""
+    return _CLAIMS.get(pathlib.PurePosixPath(path).suffix.lower())
+
+
+def mask(url: str) -> str:
+    """The URL without what is secret in it, for messages."""
+    return re.sub(r"(?<=://)[^/?#]*@", "***@", url)
+
+
+def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
+    """The absolute path behind a path or a file:// URL, links followed.
+
+    :raises InvalidImageRef: it is not a path on this host
+    """
+    path, digest = ref, None
+    if ref[:7].lower() == "file://":
+        url, digest = split_digest(ref)
+        host, slash, rest = url[7:].partition("/")
+        if host.lower() not in ("", "localhost") or "?" in rest:
+            raise exception.InvalidImageRef(
+                image_ref=ref, reason="a file URL is file:///path: it has no"
+                " other host and no query")
+        path = os.fsdecode(urllib.parse.unquote_to_bytes(slash + rest))
+    if not path or "\0" in path:
+        raise exception.InvalidImageRef(
+            image_ref=ref, reason="it is no path")
+    return pathlib.Path(os.path.realpath(path)), digest
+
+
+def _is_path(ref: str, has_scheme: bool) -> bool:
+    if ref.startswith(("/", "./", "../")):
+        return True
+    # "rbd:pool/image" has a slash and is no path, whatever the directory
+    # holds: qemu-img would open it over the network.
+    return not has_scheme and "\0" not in ref and (
+        "/" in ref or os.path.lexists(ref))
