@@ -110,3 +110,38 @@ class Limits:
     cpu_time: int | None = None        # seconds
     file_size: int | None = None       # bytes, of any file it writes
     wall_clock: int | None = None      # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What was proven of a base, kept beside it.
+
+    A base that has one costs a stat and a small read to use again.
+    """
+
+    format: Format
+    virtual_size: int            # bytes a guest would see
+    size: int                    # bytes of the base's file or device
+    rules: int                   # the version of the rules it was proven by
+    source: str                  # what it was made from, for people
+    digest: str | None = None    # of the source's bytes, "sha256:..."
+    cluster_size: int | None = None   # bytes; of a qcow2 base only
+    committed: str = ""          # when, ISO 8601
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A base as it is found in its store."""
+
+    key: str
+    path: pathlib.Path
+    size: int                    # bytes of its file or device
+    allocated: int               # bytes of storage it occupies
+    used: float                  # when last used, seconds since the epoch
+    record: Record | None        # None: nobody has proven it
+
+    def as_base(self) -> Base:
+        if self.record is None:
+            raise ValueError(f"{self.path} has not been proven")
+        return Base(self.key, self.path, self.record.format,
+                    self.record.virtual_size, self.record.cluster_size)

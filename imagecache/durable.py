@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are whole or absent, also after a crash or a power failure.
+
+What is to appear under a name is staged beside it, under a name no other
+attempt ever uses, and moved there in one step.  A rename without an fsync of
+the data can publish an empty file, and one without an fsync of the directory
+may not have happened: both were seen on ext4 and xfs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator
+
+from imagecache import exception
+
+
+@contextlib.contextmanager
+def staged(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """Yield a path in ``directory`` that is gone when the block ends.
+
+    The name says which attempt it is of, so that what a killed process left
+    can be told from what is being written now.
+    """
+    path = directory / f".{name}.{os.getpid()}.{secrets.token_hex(6)}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def fsync_directory(directory: pathlib.Path) -> None:
+    """Make the names in a directory survive a power failure."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: pathlib.Path, content: bytes,
+               mode: int = 0o644) -> None:
+    """Replace the file at ``path``, in one step."""
+    with translated("writing", path), staged(path.parent, path.name) as new:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as f:
+            os.fchmod(f.fileno(), mode)   # whatever the umask
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        os.rename(new, path)
+
+
+def make_directory(path: pathlib.Path, mode: int = 0o755) -> None:
+    """Create ``path`` and what is missing above it, whatever the umask."""
+    with translated("creating a directory", path):
+        if path.is_dir():
+            return
+        if not path.parent.exists():
+            make_directory(path.parent, mode)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            path.chmod(mode)
+
+
+@contextlib.contextmanager
+def translated(what: str, path: pathlib.Path) -> Iterator[None]:
+    """Turn an OSError of the block into an error that says who must act.
+
+    :raises NoSpace: the file system, or a quota on it, is exhausted
+    :raises StorageFailed: anything else
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise exception.NoSpace(
+                path=path, what=what, needed="more",
+                available=available(path)) from e
+        raise exception.StorageFailed(
+            what=what, path=path, reason=e.strerror or str(e)) from e
+
+
+def available(path: pathlib.Path) -> int:
+    """Bytes that may still be written to the file system of ``path``."""
+    while not path.exists():
+        path = path.parent
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize
+
+
+def require_space(directory: pathlib.Path, needed: int, what: str) -> None:
+    """Refuse at once what could not be finished.
+
+    :raises NoSpace: ``directory`` cannot take ``needed`` bytes more
+    """
+    free = available(directory)
+    if needed > free:
+        raise exception.NoSpace(path=directory, what=what, needed=needed,
+                                available=free)
+
+
+def fsync_file(path: pathlib.Path) -> None:
+    """Make a file's data survive a power failure.
+
+    An error is reported once: after one, the file must be thrown away.
+    """
+    with translated("flushing", path), path.open("rb") as f:
+        os.fsync(f.fileno())
+
+
+def now() -> str:
+    """The time for a record: UTC, ISO 8601, whole seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

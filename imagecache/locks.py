@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named locks, shared by every thread and process that shares a directory.
+
+Lock files stay when the lock is released: removing one would let a waiter
+and a newcomer hold "the same" lock on two files.  The kernel frees the lock
+of a process that dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+from oslo_concurrency import lockutils
+
+
+@dataclasses.dataclass(frozen=True)
+class Locks:
+    directory: pathlib.Path
+    # nova's is "nova-"; with it, nova and this library exclude each other.
+    prefix: str = "imagecache-"
+
+    @contextlib.contextmanager
+    def holding(self, name: str) -> Iterator[None]:
+        """Hold the lock ``name`` until the block ends; wait if it is taken.
+
+        It is not reentrant, and whoever holds one takes no second.
+        """
+        with lockutils.lock(name, lock_file_prefix=self.prefix,
+                            external=True, lock_path=str(self.directory)):
+            yield

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every decision the configuration can take, read once, then frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from imagecache.model import GiB, Limits
+
+# Reading headers needs little.  2 GiB is what nova came to, after 1 GiB
+# turned out to be too little for some images it should accept.
+INSPECTION = Limits(address_space=2 * GiB, cpu_time=30, wall_clock=60)
+CONVERSION = Limits(address_space=4 * GiB, wall_clock=3600)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """The defaults are those of the options; see imagecache.opts."""
+
+    instances: pathlib.Path
+    base_subdirectory: str = "_base"
+    lock_directory: pathlib.Path | None = None   # None: beside the bases
+    lock_prefix: str = "imagecache-"
+
+    images_type: str = "default"
+    use_cow: bool = True
+    force_raw: bool = True
+    preallocate: bool = False
+    resize_fs_using_block_device: bool = False
+    compress_snapshots: bool = False
+    ephemeral_format: str = "ext4"
+    discard: str | None = None         # libvirt's word for the guest's trims
+    virt_type: str = "kvm"
+
+    max_image_size: int | None = None     # bytes that may be downloaded
+    max_virtual_size: int | None = None   # bytes a base may have
+    retries: int = 3                      # of a broken download, in a row
+    inspection: Limits = INSPECTION       # of whatever only reads headers
+    conversion: Limits = CONVERSION       # of whatever copies a whole disk
+
+    @property
+    def bases(self) -> pathlib.Path:
+        return self.instances / self.base_subdirectory
+
+    @property
+    def locks(self) -> pathlib.Path:
+        return self.lock_directory or self.instances / "locks"

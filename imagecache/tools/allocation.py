@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a file takes its blocks: shared with another, all at once, or not."""
+
+from __future__ import annotations
+
+import pathlib
+
+from imagecache import durable, exception, execute
+
+
+def copy(source: pathlib.Path, output: pathlib.Path) -> None:
+    """Fill an existing, empty file with what another holds.
+
+    The two share their blocks where the file system can do that (XFS,
+    btrfs); elsewhere the holes of the source stay holes.  Uses cp(1), which
+    knows more file systems than we do.
+    """
+    execute.run("cp", "--reflink=auto", "--sparse=auto", "--",
+                str(source), str(output))
+
+
+def preallocate(path: pathlib.Path, size: int) -> bool:
+    """Give a file ``size`` bytes of disk space, without changing its length.
+
+    :return: False if the file system cannot do it
+    :raises NoSpace: there is not as much
+    """
+    try:
+        execute.run("fallocate", "--keep-size", "--length", str(size),
+                    str(path))
+    except exception.CommandNotFound:
+        raise
+    except exception.CommandFailed as e:
+        if "not supported" in e.facts["stderr"]:
+            return False
+        if "No space left" in e.facts["stderr"]:
+            raise exception.NoSpace(
+                path=path, what="preallocating a disk", needed=size,
+                available=durable.available(path)) from e
+        raise
+    return True
