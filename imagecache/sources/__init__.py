@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from imagecache.model import Description
 
@@ -53,3 +54,67 @@ class ImageStore(Protocol):
         :raises DownloadStalled: no byte came within the read time-out
         :raises DownloadTruncated: the store ended it before its size
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image that this library reads from a store."""
+
+    store: ImageStore
+    description: Description
+
+    @property
+    def key(self) -> str:
+        return self.description.key
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.description.ref
+
+
+@dataclasses.dataclass(frozen=True)
+class DelegatedImage:
+    """An image that the caller's own function brings, as nova's does."""
+
+    key: str
+    write: Write
+    # It looks at the path it is given, so that must be the base's own.
+    in_place: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.key
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """Content this host makes itself: an empty file system, swap space."""
+
+    key: str
+    write: Write
+
+    @property
+    def name(self) -> str:
+        return self.key
+
+
+Source = Image | DelegatedImage | Template
+
+
+def from_call(fetch_func: Callable[..., object], filename: str,
+              *args: Any, **kwargs: Any) -> DelegatedImage | Template:
+    """Read a nova driver's intent out of the shape of its call.
+
+    It says "an image" by passing ``image_id``, and "a template" by not
+    passing it, with one exception: to copy a base from another host it
+    passes only the name of that base, and means its path on both hosts.
+    """
+    def write(path: pathlib.Path) -> None:
+        fetch_func(*args, target=str(path), **kwargs)
+
+    if "image_id" in kwargs:
+        return DelegatedImage(filename, write)
+    if re.fullmatch(r"[0-9a-f]{40}", filename):
+        return DelegatedImage(filename, write, in_place=True)
+    return Template(filename, write)

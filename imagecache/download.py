@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring an image's bytes into a file, once, and be sure of them.
+
+Every byte passes once: it is counted, digested, and written, where it is not
+zero.  A download that breaks goes on where it stopped; where the store cannot
+do that, it starts again.  Memory use does not depend on the image's size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+from imagecache import durable, events, exception
+from imagecache.model import Description, Digest
+from imagecache.sources import Image
+
+# What is recorded of an image whose store gives no digest.
+_OWN_DIGEST = "sha256"
+_BLOCK = 64 * 1024      # holes are found in these units
+_ZEROS = bytes(_BLOCK)
+_FIRST_PAUSE = 0.5      # seconds before the first retry; doubled each time
+
+
+@dataclasses.dataclass(frozen=True)
+class Received:
+    """What arrived: its size and digest are those of the whole image."""
+
+    size: int
+    digest: Digest
+
+
+class Receiver:
+    """A file that is being filled, with what is known of its content."""
+
+    def __init__(self, file: BinaryIO, algorithm: str) -> None:
+        self._file = file
+        self._algorithm = algorithm
+        self.start_again()
+
+    def start_again(self) -> None:
+        self.size = 0
+        self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
+        self._file.truncate(0)
+
+    def take(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        for start in range(0, len(chunk), _BLOCK):
+            block = chunk[start:start + _BLOCK]
+            if block != _ZEROS[:len(block)]:
+                self._file.seek(self.size + start)
+                self._file.write(block)
+        self.size += len(chunk)
+
+    def finish(self) -> Received:
+        self._file.truncate(self.size)
+        self._file.flush()
+        return Received(self.size, Digest(self._algorithm,
+                                          self._hash.hexdigest()))
+
+
+def download(image: Image, path: pathlib.Path, *, limit: int | None,
+             retries: int, observe: events.Observer,
+             pause: Callable[[float], None] = time.sleep) -> Received:
+    """Read a whole image into a new file.
+
+    :param limit: the most bytes that may be read
+    :param retries: how often in a row a broken download goes on, if no byte
+        came in between
+    :raises ImageTooLarge: it has more than ``limit``
+    :raises ImageSizeMismatch, ImageDigestMismatch: it is not what it should be
+    :raises SourceError: the store failed more often than ``retries``
+    :raises NoSpace, StorageFailed: this host could not write it
+    """
+    wanted = image.description
+    _require_size(wanted, wanted.size, limit)
+    durable.require_space(path.parent, wanted.size or 0,
+                          "downloading an image")
+    algorithm = wanted.digest.algorithm if wanted.digest else _OWN_DIGEST
+    with durable.translated("writing a download", path), \
+            path.open("xb", buffering=0) as file:
+        receiver = Receiver(file, algorithm)
+        failures = 0
+        while True:
+            before = receiver.size
+            try:
+                _receive(image, receiver, limit, observe)
+                break
+            except exception.SourceError as e:
+                failures = 1 if receiver.size > before else failures + 1
+                if failures > retries:
+                    raise
+                observe(events.Event("retry", wanted.ref, {
+                    "reason": str(e), "offset": receiver.size}))
+                pause(_FIRST_PAUSE * 2 ** (failures - 1))
+        received = receiver.finish()
+    _verify(wanted, received)
+    observe(events.Event("verified", wanted.ref, {
+        "size": received.size, "digest": str(received.digest)}))
+    return received
+
+
+def _receive(image: Image, receiver: Receiver, limit: int | None,
+             observe: events.Observer) -> None:
+    """Read on from where the receiver is to the end of the image."""
+    wanted = image.description
+    with image.store.read(wanted, receiver.size) as stream:
+        if stream.offset != receiver.size:
+            receiver.start_again()
+        for chunk in stream.chunks:
+            receiver.take(chunk)
+            _require_size(wanted, receiver.size, limit)
+            if wanted.size is not None and receiver.size > wanted.size:
+                raise exception.ImageSizeMismatch(
+                    image_id=wanted.ref, expected=wanted.size,
+                    actual=f"more than {wanted.size}")
+            observe(events.Event("download", wanted.ref, {
+                "done": receiver.size, "total": wanted.size}))
+    if wanted.size is not None and receiver.size < wanted.size:
+        raise exception.DownloadTruncated(
+            source="The image store", image_id=wanted.ref,
+            received=receiver.size, expected=wanted.size,
+            reason="it said that this was all")
+
+
+def _require_size(wanted: Description, size: int | None,
+                  limit: int | None) -> None:
+    if size is not None and limit is not None and size > limit:
+        raise exception.ImageTooLarge(
+            image_id=wanted.ref, size=size, what="to download",
+            option="[image_cache] max_image_size", limit=limit)
+
+
+def _verify(wanted: Description, received: Received) -> None:
+    if wanted.digest and wanted.digest != received.digest:
+        raise exception.ImageDigestMismatch(
+            image_id=wanted.ref, algorithm=wanted.digest.algorithm,
+            expected=wanted.digest.value, actual=received.digest.value)

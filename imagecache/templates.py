@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disks this host makes without any image: blank, swap, ephemeral.
+
+The key says all that decides the content, so that two templates share a base
+only if they are the same.  The shapes ``swap_<MiB>`` and
+``ephemeral_<GiB>_<7 characters>`` are those nova's cache manager knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+
+from imagecache.model import GiB, MiB
+from imagecache.sources import Template
+from imagecache.tools import filesystem
+
+
+def blank(size: int) -> Template:
+    """A disk of ``size`` zero bytes."""
+    def write(path: pathlib.Path) -> None:
+        _make_room(path, size)
+
+    return Template(f"blank_{size}", write)
+
+
+def swap(size: int) -> Template:
+    """Swap space of ``size`` bytes, rounded up to MiB."""
+    mib = -(-size // MiB)
+
+    def write(path: pathlib.Path) -> None:
+        _make_room(path, mib * MiB)
+        filesystem.mkfs("swap", "swap", path)
+
+    return Template(f"swap_{mib}", write)
+
+
+def ephemeral(size: int, fs_type: str, label: str) -> Template:
+    """An empty file system of ``size`` bytes.
+
+    :raises InvalidDiskFormat: no such file system is known here
+    :raises InvalidName: it cannot have this label
+    """
+    recipe = f"{filesystem.mkfs_command(fs_type, label)} {size}"
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:7]
+
+    def write(path: pathlib.Path) -> None:
+        _make_room(path, size)
+        filesystem.mkfs(fs_type, label, path)
+
+    return Template(f"ephemeral_{-(-size // GiB)}_{digest}", write)
+
+
+def _make_room(path: pathlib.Path, size: int) -> None:
+    path.touch()
+    os.truncate(path, size)
