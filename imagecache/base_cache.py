@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bases of a host: fetched at most once, leased to whoever uses one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+from imagecache import events, exception, pipeline, proof, sources
+from imagecache.base_store import BaseStore
+from imagecache.events import Event
+from imagecache.locks import Locks
+from imagecache.model import Base, Entry
+from imagecache.policy import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseCache:
+    store: BaseStore
+    locks: Locks
+    policy: Policy
+    observe: events.Observer = events.silent
+
+    @contextlib.contextmanager
+    def lease(self, source: sources.Source,
+              size: int | None = None) -> Iterator[Base]:
+        """Yield the base of a source, fetched first if it is not there.
+
+        The lock of its key is held until the block ends: nobody else fetches
+        the same image meanwhile, and nobody removes the base.  A process that
+        dies lets go of the lock, and the next one starts afresh.
+
+        :param size: bytes of the disk that is wanted; None: any
+        :raises ImageError, SourceError, HostError: and nothing is left behind
+        """
+        _require_min_disk(source, size)
+        with self.locks.holding(source.key):
+            yield self._committed(source, size) or self._fetch(source, size)
+
+    def has(self, source: sources.Source) -> bool:
+        return self.store.lookup(source.key) is not None
+
+    def entries(self) -> Iterator[Entry]:
+        return self.store.entries()
+
+    def remove(self, key: str) -> None:
+        """Remove a base that no disk is made of.
+
+        :raises BaseNotFound, BaseInUse: and nothing has changed
+        """
+        with self.locks.holding(key):
+            if self.store.lookup(key) is None:
+                raise exception.BaseNotFound(key=key, store=self.store)
+            users = self.store.in_use(key)
+            if users:
+                raise exception.BaseInUse(key=key, users=", ".join(users))
+            self.store.remove(key)
+        self.observe(Event("removed", key))
+
+    def _committed(self, source: sources.Source,
+                   size: int | None) -> Base | None:
+        entry = self.store.lookup(source.key)
+        if entry is None:
+            return None
+        _require_same_bytes(source, entry)
+        if entry.record is None or entry.record.rules < proof.RULES:
+            base = self._adopt(source, entry)
+        else:
+            base = entry.as_base()
+        pipeline.require_fit(source, base.virtual_size, size, self.policy)
+        self.store.touch(entry.key)
+        self.observe(Event("hit", entry.key))
+        return base
+
+    def _adopt(self, source: sources.Source, entry: Entry) -> Base:
+        """Prove a base that nobody has proven by today's rules.
+
+        What it was made from may have been converted since, so the image's
+        claim of a format says nothing about it.
+        """
+        if isinstance(source, sources.Template):
+            proven = proof.trust(entry.path)
+        else:
+            proven = proof.prove(entry.path, source.name, None,
+                                 self.policy.inspection)
+        digest = entry.record.digest if entry.record else None
+        base = self.store.record(entry.key, pipeline.describe(
+            proven, source.name, digest))
+        self.observe(Event("adopted", entry.key))
+        return base
+
+    def _fetch(self, source: sources.Source, size: int | None) -> Base:
+        self.observe(Event("miss", source.key, {"source": source.name}))
+        in_place = isinstance(source, sources.DelegatedImage) \
+            and source.in_place
+        with self.store.stage(source.key, in_place=in_place) as staging:
+            proven, record = pipeline.run(pipeline.Work(
+                source, staging, self.policy, size, self.observe))
+            base = self.store.commit(source.key, proven, record)
+        self.observe(Event("committed", source.key))
+        return base
+
+
+def _require_min_disk(source: sources.Source, size: int | None) -> None:
+    if isinstance(source, sources.Image) and size \
+            and size < source.description.min_disk:
+        raise exception.FlavorDiskSmallerThanMinDisk(
+            flavor_size=size, image_min_disk=source.description.min_disk)
+
+
+def _require_same_bytes(source: sources.Source, entry: Entry) -> None:
+    """Refuse a base that was made from other bytes than the image now has."""
+    if not isinstance(source, sources.Image) or entry.record is None:
+        return
+    wanted, had = source.description.digest, entry.record.digest
+    if wanted and had and _comparable(str(wanted), had) \
+            and str(wanted) != had:
+        raise exception.ImageChanged(
+            image_id=source.name, actual=wanted, expected=had, key=entry.key)
+
+
+def _comparable(one: str, other: str) -> bool:
+    return one.partition(":")[0] == other.partition(":")[0]

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a place must offer to hold bases: one small protocol.
+
+    absent --stage, commit--> committed --remove--> absent
+
+A directory is one such place; a pool or a volume group can be another.  No
+method takes a lock: BaseCache calls each of them under the lock of its key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from imagecache.model import Base, Entry, Proven, Record
+
+
+class Staging(Protocol):
+    """Room for one attempt; what is not committed vanishes with it."""
+
+    @property
+    def download(self) -> pathlib.Path:
+        """Where the source's bytes go; there is nothing yet."""
+
+    @property
+    def output(self) -> pathlib.Path:
+        """Where a transform's result goes; there is nothing yet."""
+
+
+class BaseStore(Protocol):
+
+    def lookup(self, key: str) -> Entry | None:
+        """Return the committed base, or None."""
+
+    def stage(self, key: str, *, in_place: bool = False
+              ) -> contextlib.AbstractContextManager[Staging]:
+        """Make room for one attempt to fetch, and clear away dead ones.
+
+        :param in_place: ``download`` is to be the base's own path; until
+            the commit, lookup() does not see it
+        """
+
+    def commit(self, key: str, proven: Proven, record: Record) -> Base:
+        """Make a staged, proven base visible; it survives a power failure."""
+
+    def record(self, key: str, record: Record) -> Base:
+        """Write down what was proven of a base that is there already."""
+
+    def touch(self, key: str) -> None:
+        """Remember that the base was used now."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every committed base, in the order of their keys."""
+
+    def in_use(self, key: str) -> Sequence[str]:
+        """Return the disks that are made of a base, as people name them."""
+
+    def remove(self, key: str) -> None:
+        """Delete a base and its record."""

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to an image between its source and the base cache.
+
+    fill ▸ check ▸ transform ... ▸ commit
+
+``plan`` is the only place that knows which steps a source takes; a plan is
+data, so it can be printed and tested without being run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from imagecache import (
+    download,
+    durable,
+    events,
+    exception,
+    proof,
+    qcow2,
+    sources,
+)
+from imagecache.base_store import Staging
+from imagecache.events import Event
+from imagecache.model import Format, Proven, Record
+from imagecache.policy import Policy
+from imagecache.tools import qemu_img
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What every step of one attempt may know."""
+
+    source: sources.Source
+    staging: Staging
+    policy: Policy
+    size: int | None      # bytes of the disk that is wanted; None: any
+    observe: events.Observer
+
+
+Fill = Callable[[Work], str | None]     # returns the digest, if it has one
+Check = Callable[[Work], Proven]
+Transform = Callable[[Work, Proven], Proven]
+
+
+class Plan(NamedTuple):
+    fill: Fill
+    check: Check
+    transforms: tuple[Transform, ...]
+
+
+def plan(source: sources.Source, policy: Policy) -> Plan:
+    """Return the steps that turn this source into a base."""
+    shape: tuple[Transform, ...] = (to_raw,) if policy.force_raw else ()
+    match source:
+        case sources.Image():
+            claim = source.description.disk_format
+            return Plan(functools.partial(receive, source),
+                        functools.partial(inspect, claim), (*shape, settle))
+        case sources.DelegatedImage():
+            return Plan(functools.partial(delegate, source),
+                        functools.partial(inspect, None), (*shape, settle))
+        case sources.Template():
+            return Plan(functools.partial(delegate, source), trust, (settle,))
+
+
+def run(work: Work) -> tuple[Proven, Record]:
+    """Take all steps but the commit."""
+    steps = plan(work.source, work.policy)
+    digest = steps.fill(work)
+    proven = steps.check(work)
+    work.observe(Event("proven", work.source.name, {
+        "format": proven.format, "virtual_size": proven.virtual_size}))
+    require_fit(work.source, proven.virtual_size, work.size, work.policy)
+    for transform in steps.transforms:
+        proven = transform(work, proven)
+    return proven, describe(proven, work.source.name, digest)
+
+
+def describe(proven: Proven, source: str, digest: str | None) -> Record:
+    """Return what is to be remembered of a base."""
+    cluster_size = qcow2.read_header(proven.path).cluster_size \
+        if proven.format is Format.QCOW2 else None
+    return Record(
+        format=proven.format, virtual_size=proven.virtual_size,
+        size=proven.path.stat().st_size, rules=proof.RULES, source=source,
+        digest=digest, cluster_size=cluster_size, committed=durable.now())
+
+
+def require_fit(source: sources.Source, virtual_size: int,
+                size: int | None, policy: Policy) -> None:
+    """Refuse an image before anything is made of it.
+
+    :raises FlavorDiskSmallerThanImage: the wanted disk cannot hold it
+    :raises ImageTooLarge: no disk of this site may be as large
+    """
+    if size and size < virtual_size:
+        raise exception.FlavorDiskSmallerThanImage(
+            flavor_size=size, image_size=virtual_size)
+    limit = policy.max_virtual_size
+    if limit is not None and virtual_size > limit:
+        raise exception.ImageTooLarge(
+            image_id=source.name, size=virtual_size, what="virtual size",
+            option="[image_cache] max_virtual_size", limit=limit)
+
+
+def receive(image: sources.Image, work: Work) -> str | None:
+    received = download.download(
+        image, work.staging.download, limit=work.policy.max_image_size,
+        retries=work.policy.retries, observe=work.observe)
+    return str(received.digest)
+
+
+def delegate(source: sources.DelegatedImage | sources.Template,
+             work: Work) -> None:
+    source.write(work.staging.download)
+    if not work.staging.download.exists():
+        raise exception.ImageNotFound(
+            f"What should have fetched {source.name} wrote nothing",
+            image_id=source.name)
+
+
+def inspect(claim: str | None, work: Work) -> Proven:
+    return proof.prove(work.staging.download, work.source.name, claim,
+                       work.policy.inspection)
+
+
+def trust(work: Work) -> Proven:
+    return proof.trust(work.staging.download)
+
+
+def to_raw(work: Work, proven: Proven) -> Proven:
+    """Convert to a sparse raw file, which is all there or an error."""
+    if proven.format is Format.RAW:
+        return proven
+    output = work.staging.output
+    durable.require_space(output.parent, qemu_img.required(
+        proven.path, proven.format, Format.RAW,
+        limits=work.policy.inspection), "converting an image to raw")
+    convert_to_raw(proven, output, work.policy, work.source.name,
+                   work.observe)
+    proven.path.unlink()
+    return dataclasses.replace(proven, path=output, format=Format.RAW)
+
+
+def convert_to_raw(proven: Proven, output: pathlib.Path, policy: Policy,
+                   name: str, observe: events.Observer) -> None:
+    """Write the raw form of an image into a new file, and fsync it.
+
+    The file is opened before qemu-img writes to it: qemu-img reports success
+    when its last flush failed, and this descriptor does not.
+    """
+    total = proven.path.stat().st_size
+    limits = dataclasses.replace(policy.conversion,
+                                 file_size=proven.virtual_size)
+
+    def progress(read: int) -> None:
+        observe(Event("convert", name, {
+            "done": min(read, total), "total": total}))
+
+    with durable.translated("converting an image", output), \
+            output.open("xb") as f:
+        f.truncate(proven.virtual_size)
+        qemu_img.convert(proven.path, proven.format, output, Format.RAW,
+                         limits=limits, into_zeros=True, progress=progress)
+        os.fsync(f.fileno())
+        size = os.fstat(f.fileno()).st_size
+    if size != proven.virtual_size:
+        raise exception.StorageFailed(
+            what="converting an image", path=output,
+            reason=f"{size} bytes came out, and not {proven.virtual_size}")
+    progress(total)
+
+
+def settle(work: Work, proven: Proven) -> Proven:
+    """Make the data survive a power failure."""
+    if proven.path != work.staging.output:   # which is settled already
+        durable.fsync_file(proven.path)
+    return proven
