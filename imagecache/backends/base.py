@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How to write a backend: a kind of disk.
+
+Subclass Disk, implement its abstract methods, declare ``capabilities``, and
+have a test inherit ``imagecache.testing.conformance``.  In this tree, add a
+line to backends.BACKENDS; elsewhere, an entry point in the namespace
+``imagecache.backends``.
+
+    absent --create/generate--> present --grow*--> present --remove--> absent
+
+Constructors only remember their arguments: a Disk may describe a disk that
+does not exist, and describing one changes nothing.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import ClassVar, Protocol, runtime_checkable
+
+from imagecache import durable, events, exception, sources
+from imagecache.base_cache import BaseCache
+from imagecache.disk_info import DiskInfo
+from imagecache.host import Host, require_plain
+from imagecache.model import Base, Capabilities, Format
+from imagecache.tools import allocation, qemu_img
+
+_DISK_MODE = 0o644
+
+
+class Disk(abc.ABC):
+    """One disk of one instance on one host.
+
+    :param name: of the disk within its instance, such as ``disk``
+    :param path: where the disk is, if that does not follow from the names
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def __init__(self, host: Host, instance: str, name: str,
+                 path: pathlib.Path | None = None) -> None:
+        self.host = host
+        self.instance = instance
+        self.name = name
+        self._path = path
+
+    @property
+    def cache(self) -> BaseCache:
+        """Where the bases are that this disk can be made from."""
+        return self.host.directory_cache
+
+    @property
+    @abc.abstractmethod
+    def path(self) -> pathlib.Path:
+        """Where the hypervisor finds the disk."""
+
+    @property
+    @abc.abstractmethod
+    def format(self) -> Format:
+        """What the hypervisor must read it as; on record, never probed."""
+
+    @abc.abstractmethod
+    def exists(self) -> bool:
+        """Return True once create() or generate() has succeeded."""
+
+    @abc.abstractmethod
+    def create(self, base: Base, size: int | None) -> None:
+        """Make the disk from ``base``; leave nothing behind on failure.
+
+        :param size: bytes the guest must see; None or 0: what the base has
+        """
+
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Return the bytes the guest sees.
+
+        :raises DiskNotFound: there is no disk
+        """
+
+    @abc.abstractmethod
+    def grow(self, size: int) -> None:
+        """Grow to ``size`` bytes; do nothing if it is that large already.
+
+        :raises DiskNotFound: there is no disk
+        """
+
+    @abc.abstractmethod
+    def remove(self) -> None:
+        """Delete the disk; do nothing if there is none."""
+
+    def generate(self, template: sources.Template,
+                 size: int | None) -> None:
+        """Let a template fill the disk; only if ``generates_in_place``."""
+        raise NotImplementedError
+
+    def _observe(self, name: str, **facts: object) -> None:
+        self.host.observe(events.Event(name, str(self.path), facts))
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A disk whose content can be copied out, into another format."""
+
+    def extract(self, output: pathlib.Path, output_format: str) -> None: ...
+
+
+@runtime_checkable
+class Rebaser(Protocol):
+    """A disk that can change, or do without, the base it was made from."""
+
+    def flatten(self) -> None: ...
+    def rebase(self, base: Base) -> None: ...
+
+
+class FileDisk(Disk):
+    """A disk that is one file in the directory of its instance."""
+
+    @property
+    def path(self) -> pathlib.Path:
+        if self._path is not None:
+            return self._path
+        return self.host.instance_directory(self.instance) \
+            / require_plain(self.name, "a disk")
+
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def remove(self) -> None:
+        """Delete the disk, and the instance's directory if it is empty."""
+        if not self.exists():
+            return
+        with durable.translated("removing a disk", self.path):
+            self.path.unlink(missing_ok=True)
+            self._record.forget(self.path)
+            with contextlib.suppress(OSError):   # it holds something else
+                self.path.parent.rmdir()
+        self._observe("removed")
+
+    def extract(self, output: pathlib.Path, output_format: str) -> None:
+        """Copy the disk's content into a new file.
+
+        :param output_format: one that qemu-img writes: raw, qcow2, vmdk, ...
+        :raises DiskNotFound: there is no disk
+        """
+        self._require()
+        compress = output_format == Format.QCOW2 \
+            and self.host.policy.compress_snapshots
+        with durable.staged(output.parent, output.name) as new, \
+                durable.translated("extracting a disk", output):
+            qemu_img.convert(self.path, self.format, new, output_format,
+                             limits=self.host.policy.conversion,
+                             compress=compress)
+            durable.fsync_file(new)
+            os.rename(new, output)
+            durable.fsync_directory(output.parent)
+
+    @property
+    def _record(self) -> DiskInfo:
+        return self.host.disk_info(self.path.parent)
+
+    def _require(self) -> None:
+        if not self.exists():
+            raise exception.DiskNotFound(location=self.path)
+
+    @contextlib.contextmanager
+    def _new(self, format: Format) -> Iterator[pathlib.Path]:
+        """Yield where to make the disk; it appears when the block ends.
+
+        Its format is on record before anybody can see it, and it survives a
+        power failure.
+        """
+        directory = self.path.parent
+        durable.make_directory(directory)
+        with durable.translated("creating a disk", self.path), \
+                durable.staged(directory, self.path.name) as new:
+            yield new
+            self._record.record(self.path, format)
+            try:
+                os.link(new, self.path)    # the commit; a rename would replace
+            except FileExistsError:
+                raise exception.DiskExists(location=self.path) from None
+            durable.fsync_directory(directory)
+        self._observe("created")
+
+    def _preallocate(self, path: pathlib.Path, size: int) -> None:
+        if self.host.policy.preallocate \
+                and not allocation.preallocate(path, size):
+            self._observe("unpreallocated")
+
+
+def empty_file(path: pathlib.Path) -> None:
+    """Create an empty file that the hypervisor can be given."""
+    with path.open("xb"):
+        path.chmod(_DISK_MODE)

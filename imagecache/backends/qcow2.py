@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Qcow2: a thin overlay on the base."""
+
+from __future__ import annotations
+
+import pathlib
+
+from imagecache import exception, qcow2
+from imagecache.backends.base import FileDisk
+from imagecache.model import Base, Capabilities, Format
+from imagecache.tools import qemu_img
+
+
+class Qcow2(FileDisk):
+    capabilities = Capabilities(depends_on_base=True)
+
+    @property
+    def format(self) -> Format:
+        return Format.QCOW2
+
+    def create(self, base: Base, size: int | None) -> None:
+        size = size or base.virtual_size
+        with self._new(Format.QCOW2) as new:
+            qemu_img.create_overlay(new, base.path, base.format, size,
+                                    base.cluster_size)
+            self._reserve(new, size)
+
+    def size(self) -> int:
+        return self._header().virtual_size
+
+    def grow(self, size: int) -> None:
+        if size <= self.size():
+            return
+        self._reserve(self.path, size)
+        qemu_img.resize(self.path, Format.QCOW2, size,
+                        limits=self.host.policy.inspection)
+        self._observe("grown", size=size)
+
+    def flatten(self) -> None:
+        """Copy in what the disk still reads from its base, and let it go.
+
+        No guest may be running on the disk.
+        """
+        if self._header().backing_file is not None:
+            qemu_img.rebase(self.path, None, Format.RAW,
+                            limits=self.host.policy.conversion)
+
+    def rebase(self, base: Base) -> None:
+        """Put the disk on another base; its content stays as it is.
+
+        No guest may be running on the disk.
+        """
+        self._require()
+        qemu_img.rebase(self.path, base.path, base.format,
+                        limits=self.host.policy.conversion)
+
+    def _header(self) -> qcow2.Header:
+        try:
+            return qcow2.read_header(self.path)
+        except FileNotFoundError:
+            raise exception.DiskNotFound(location=self.path) from None
+
+    def _reserve(self, path: pathlib.Path, size: int) -> None:
+        # The tables of a qcow2 take space as well as the guest's data.
+        if self.host.policy.preallocate:
+            self._preallocate(path, qemu_img.measure(size, Format.QCOW2))

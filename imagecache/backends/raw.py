@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw: a flat copy of the base, in a file of its own."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from imagecache import durable, exception, pipeline, qcow2, sources
+from imagecache.backends.base import FileDisk, empty_file
+from imagecache.model import Base, Capabilities, Format, Proven
+from imagecache.tools import allocation, filesystem, qemu_img
+
+
+class Raw(FileDisk):
+    """A disk that needs nothing but its own file.
+
+    Where ``force_raw_images`` is off and the base is qcow2, the copy is kept
+    as qcow2; its record says so, and everybody who asks is told so.
+    """
+
+    capabilities = Capabilities(generates_in_place=True)
+
+    @property
+    def format(self) -> Format:
+        # Without a record it is raw: the reading in which nothing a guest
+        # may have written to it means anything to the host.
+        return self._record.format_of(self.path) or Format.RAW
+
+    def create(self, base: Base, size: int | None) -> None:
+        format = Format.RAW if self.host.policy.force_raw else base.format
+        with self._new(format) as new:
+            if format is base.format:
+                self._copy(base, new)
+            else:
+                pipeline.convert_to_raw(
+                    Proven(base.path, base.format, base.virtual_size), new,
+                    self.host.policy, base.key, self.host.observe)
+            self._extend(new, format, base.virtual_size, size or 0)
+            durable.fsync_file(new)
+
+    def generate(self, template: sources.Template,
+                 size: int | None) -> None:
+        with self._new(Format.RAW) as new:
+            template.write(new)
+            if not new.exists():
+                raise exception.SizeRequired(
+                    f"What should have made {self.path} wrote nothing",
+                    name=self.name)
+            self._extend(new, Format.RAW, new.stat().st_size, size or 0)
+            durable.fsync_file(new)
+
+    def size(self) -> int:
+        try:
+            if self.format is Format.QCOW2:
+                return qcow2.read_header(self.path).virtual_size
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            raise exception.DiskNotFound(location=self.path) from None
+
+    def grow(self, size: int) -> None:
+        now = self.size()
+        if size > now:
+            self._extend(self.path, self.format, now, size)
+            self._observe("grown", size=size)
+
+    def _copy(self, base: Base, path: pathlib.Path) -> None:
+        empty_file(path)
+        allocation.copy(base.path, path)
+
+    def _extend(self, path: pathlib.Path, format: Format, now: int,
+                size: int) -> None:
+        """Bring a file to its full size, and what is in it with it."""
+        self._preallocate(path, max(size, now))
+        if size <= now:
+            return
+        if format is Format.QCOW2:
+            qemu_img.resize(path, format, size,
+                            limits=self.host.policy.inspection)
+            return
+        os.truncate(path, size)
+        if filesystem.is_ext(path):
+            self._grow_filesystem(path)
+
+    def _grow_filesystem(self, path: pathlib.Path) -> None:
+        """Let an unpartitioned ext file system fill the disk.
+
+        One that is broken keeps its size, as a guest's own mistake would
+        have it: that is no reason to refuse the disk.
+        """
+        try:
+            filesystem.grow_ext(path)
+        except exception.CommandNotFound:
+            raise
+        except exception.CommandFailed as e:
+            self._observe("filesystem kept", reason=str(e))

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one compute host offers its disks; passed in, never looked up."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from imagecache import events, exception
+from imagecache.base_cache import BaseCache
+from imagecache.directory_store import DirectoryStore
+from imagecache.disk_info import DiskInfo
+from imagecache.locks import Locks
+from imagecache.policy import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    policy: Policy
+    observe: events.Observer = events.silent
+
+    @property
+    def locks(self) -> Locks:
+        return Locks(self.policy.locks, self.policy.lock_prefix)
+
+    @property
+    def directory_cache(self) -> BaseCache:
+        """The bases that are files."""
+        return BaseCache(
+            DirectoryStore(self.policy.bases, self.policy.instances),
+            self.locks, self.policy, self.observe)
+
+    def instance_directory(self, instance: str) -> pathlib.Path:
+        return self.policy.instances / require_plain(instance, "an instance")
+
+    def disk_info(self, directory: pathlib.Path) -> DiskInfo:
+        """The record of the formats of the disks in a directory."""
+        return DiskInfo(directory, self.locks)
+
+
+def require_plain(name: str, what: str) -> str:
+    """Return a name that stays in the directory it is used in.
+
+    :raises InvalidName: it does not
+    """
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise exception.InvalidName(
+            name=name, what=f"the name of {what}",
+            reason="it must be a plain file name")
+    return name

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a disk from a source: the whole story, in order, on one page."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+from imagecache import sources
+from imagecache.base_cache import BaseCache
+from imagecache.model import Base, Capabilities
+
+
+class Disk(Protocol):
+    """What provisioning asks of a disk; see backends.base for the manual."""
+
+    capabilities: ClassVar[Capabilities]
+
+    @property
+    def cache(self) -> BaseCache: ...
+    def exists(self) -> bool: ...
+    def create(self, base: Base, size: int | None) -> None: ...
+    def generate(self, template: sources.Template,
+                 size: int | None) -> None: ...
+    def grow(self, size: int) -> None: ...
+
+
+def provision(disk: Disk, source: sources.Source,
+              size: int | None = None) -> None:
+    """Make ``disk`` exist with the content of ``source``.
+
+    A disk that exists keeps its content; it grows if it must, and gets its
+    base back if that was lost.
+
+    :param size: bytes the guest must see; None or 0 keeps the image's size
+    :raises ImageError, SourceError, HostError: no half-made disk is left
+    """
+    if disk.exists():
+        _restore_base(disk, source)
+        if size:
+            disk.grow(size)
+    elif isinstance(source, sources.Template) \
+            and disk.capabilities.generates_in_place:
+        disk.generate(source, size)
+    else:
+        with disk.cache.lease(source, size) as base:
+            if not disk.exists():   # while we waited, another made it
+                disk.create(base, size)
+
+
+def _restore_base(disk: Disk, source: sources.Source) -> None:
+    """Fetch the base again that a disk cannot be read without."""
+    if disk.capabilities.depends_on_base and not disk.cache.has(source):
+        with disk.cache.lease(source):
+            pass
