@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ImageCache: the door for new code."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from oslo_config import cfg
+
+from imagecache import events, exception, observers, opts, sources, templates
+from imagecache.backends import Disk, backend_for
+from imagecache.host import Host
+from imagecache.image_stores import ImageStores
+from imagecache.model import Base, Digest, Entry
+from imagecache.provision import provision
+
+
+class HasUuid(Protocol):
+    @property
+    def uuid(self) -> str: ...
+
+
+Instance = HasUuid | Mapping[str, str] | str
+
+
+class ImageCache:
+    """Instances' disks, made from cached bases.
+
+    ``instance`` is always an object or a mapping with a ``uuid``, or the
+    uuid; ``image_ref`` a Glance id, a path, or a file, http or https URL;
+    every size is in bytes.
+
+    One object serves any number of threads.  The configuration is read when
+    it is made.
+
+    :param conf: None for oslo.config's global one.  Missing options are
+        registered.
+    :param glance: the image store asked for Glance ids, in place of the one
+        that the [glance] section describes
+    :param observe: told what happens; see imagecache.events
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts | None = None, *,
+                 glance: sources.ImageStore | None = None,
+                 observe: events.Observer = events.silent) -> None:
+        conf = cfg.CONF if conf is None else conf
+        opts.register_opts(conf)
+        self.host = Host(opts.policy_from(conf),
+                         events.both(observers.log, observe))
+        self._stores = ImageStores(conf, glance)
+
+    def create_disk(self, instance: Instance, image_ref: str,
+                    name: str = "disk", size: int | None = None,
+                    image_type: str | None = None, *,
+                    disk_format: str | None = None,
+                    digest: Digest | None = None) -> Disk:
+        """Make a disk from an image, fetched now if it never was.
+
+        A disk that exists keeps its content, and grows if it is smaller.
+
+        :param size: None or 0 for what the image has
+        :param image_type: a backend's name; None for what is configured
+        :param disk_format: what the image must be; None: what its store says
+        :param digest: what its bytes must be; None: what its store says
+        :raises ImageError: this image will not do, or is not there
+        :raises SourceError: the image store could not be read
+        :raises HostError: this host could not do it
+        """
+        disk = self._disk(instance, name, image_type)
+        image = self._stores.image(image_ref, disk_format=disk_format,
+                                   digest=digest)
+        provision(disk, image, size)
+        return disk
+
+    def create_blank(self, instance: Instance, name: str, size: int,
+                     image_type: str | None = None) -> Disk:
+        """Make a disk of zeros."""
+        return self._generate(instance, name, templates.blank(size), size,
+                              image_type)
+
+    def create_swap(self, instance: Instance, size: int,
+                    name: str = "disk.swap",
+                    image_type: str | None = None) -> Disk:
+        """Make a disk that is swap space."""
+        return self._generate(instance, name, templates.swap(size), size,
+                              image_type)
+
+    def create_ephemeral(self, instance: Instance, size: int,
+                         name: str = "disk.eph0",
+                         fs_type: str | None = None,
+                         label: str = "ephemeral0",
+                         image_type: str | None = None) -> Disk:
+        """Make a disk that holds an empty file system.
+
+        :param fs_type: ext4, xfs, vfat, ...; None for what is configured
+        """
+        template = templates.ephemeral(
+            size, fs_type or self.host.policy.ephemeral_format, label)
+        return self._generate(instance, name, template, size, image_type)
+
+    def disk(self, instance: Instance, name: str = "disk",
+             image_type: str | None = None) -> Disk:
+        """Describe a disk, whether it exists or not; nothing is changed.
+
+        :param image_type: None for what the disk is on record as, or else
+            for what is configured
+        """
+        disk = self._disk(instance, name, image_type)
+        if image_type is None and disk.path.parent.is_dir():
+            recorded = self.host.disk_info(disk.path.parent).format_of(
+                disk.path)
+            if recorded is not None and recorded is not disk.format:
+                return self._disk(instance, name, recorded.value)
+        return disk
+
+    def disks(self, instance: Instance | None = None) -> Iterator[Disk]:
+        """Yield the disks on record, of one instance or of all."""
+        if instance is not None:
+            yield from self._recorded(
+                self.host.instance_directory(uuid_of(instance)))
+        elif self.host.policy.instances.is_dir():
+            for directory in sorted(self.host.policy.instances.iterdir()):
+                yield from self._recorded(directory)
+
+    def fetch(self, image_ref: str, *, disk_format: str | None = None,
+              digest: Digest | None = None) -> Base:
+        """Bring an image into the cache before any disk needs it."""
+        image = self._stores.image(image_ref, disk_format=disk_format,
+                                   digest=digest)
+        with self.host.directory_cache.lease(image) as base:
+            return base
+
+    def bases(self) -> Iterator[Entry]:
+        """Yield every base of this host."""
+        return self.host.directory_cache.entries()
+
+    def base(self, key_or_ref: str) -> Entry:
+        """Return a base, by its key or by what it was made from.
+
+        :raises BaseNotFound: there is none
+        """
+        for entry in self.bases():
+            made_from = entry.record.source if entry.record else None
+            if key_or_ref in (entry.key, made_from):
+                return entry
+        raise exception.BaseNotFound(key=key_or_ref,
+                                     store=self.host.policy.bases)
+
+    def users(self, entry: Entry) -> list[str]:
+        """Return the disks that are made of a base."""
+        return list(self.host.directory_cache.store.in_use(entry.key))
+
+    def remove_base(self, key_or_ref: str) -> None:
+        """Remove a base that no disk is made of.
+
+        :raises BaseNotFound, BaseInUse: and nothing has changed
+        """
+        self.host.directory_cache.remove(self.base(key_or_ref).key)
+
+    def _disk(self, instance: Instance, name: str,
+              image_type: str | None) -> Disk:
+        return backend_for(self.host.policy, image_type)(
+            self.host, uuid_of(instance), name)
+
+    def _generate(self, instance: Instance, name: str,
+                  template: sources.Template, size: int,
+                  image_type: str | None) -> Disk:
+        disk = self._disk(instance, name, image_type)
+        provision(disk, template, size)
+        return disk
+
+    def _recorded(self, directory: pathlib.Path) -> Iterator[Disk]:
+        formats = self.host.disk_info(directory).formats()
+        for path in sorted(formats):
+            disk = self._disk(directory.name, path.name, formats[path].value)
+            if disk.exists():
+                yield disk
+
+
+def uuid_of(instance: Instance) -> str:
+    """Return what names an instance's directory.
+
+    :raises InvalidName: the instance has no uuid
+    """
+    if isinstance(instance, str):
+        return instance
+    if isinstance(instance, Mapping):
+        found = instance.get("uuid")
+    else:
+        found = getattr(instance, "uuid", None)
+    if not found:
+        raise exception.InvalidName(
+            name=found, what="an instance", reason="it has no uuid")
+    return str(found)

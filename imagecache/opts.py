@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: the only module that reads oslo.config.
+
+Groups, names and defaults are nova's where nova has the option, so an agent's
+configuration file goes on working.  Where the program that embeds this
+library has registered an option of the same name already, its own stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from oslo_config import cfg
+
+from imagecache.model import GiB, Limits, MiB
+from imagecache.policy import CONVERSION, INSPECTION, Policy
+from imagecache.sources import glance_opts
+
+DEFAULT_OPTS: Sequence[cfg.Opt] = (
+    cfg.StrOpt(
+        "instances_path", default="/var/lib/imagecache/instances",
+        sample_default="/var/lib/imagecache/instances",
+        help="Directory that holds a directory for each instance, the base"
+             " images, and the locks."),
+    cfg.BoolOpt(
+        "use_cow_images", default=True,
+        help="Make disks that share a base and hold only what the guest"
+             " writes (qcow2). If false, every disk is a full copy (raw)."
+             " Asked only while images_type is 'default'."),
+    cfg.BoolOpt(
+        "force_raw_images", default=True,
+        help="Convert every base to raw when it enters the cache. If false,"
+             " a qcow2 image stays as it is: less space and less to write at"
+             " first boot, but guests read through its compression."),
+    cfg.StrOpt(
+        "preallocate_images", default="none",
+        choices=[("none", "blocks are allocated as the guest writes"),
+                 ("space", "all blocks are allocated when the disk is made")],
+        help="Preallocation of the disks that are files. With 'space' a lack"
+             " of it is found at once and not by the guest."),
+    cfg.BoolOpt(
+        "resize_fs_using_block_device", default=False,
+        help="Let the host grow a file system inside a qcow2 disk through a"
+             " block device. Guests with cloud-init do this by themselves."),
+    cfg.StrOpt(
+        "default_ephemeral_format", default=None,
+        help="File system of ephemeral disks; ext4 if not set."),
+)
+
+LIBVIRT_OPTS: Sequence[cfg.Opt] = (
+    cfg.StrOpt(
+        "images_type", default="default",
+        help="Backend of the disks: qcow2, raw (or flat), the name of an"
+             " imagecache.backends entry point, or default, which follows"
+             " use_cow_images."),
+    cfg.BoolOpt(
+        "snapshot_compression", default=False,
+        help="Compress the qcow2 images that disks are extracted to."),
+    cfg.StrOpt(
+        "hw_disk_discard", default=None,
+        choices=[("ignore", "a guest's trims are not passed on"),
+                 ("unmap", "they free space on the host")],
+        help="What becomes of a guest's discard requests."),
+    cfg.StrOpt(
+        "virt_type", default="kvm",
+        choices=["kvm", "lxc", "qemu", "parallels"],
+        help="The hypervisor that libvirt drives."),
+    cfg.IntOpt(
+        "images_cpu_time_limit", default=INSPECTION.cpu_time, min=1,
+        help="CPU seconds that qemu-img may use to inspect an image."),
+    cfg.IntOpt(
+        "images_address_space_limit", default=INSPECTION.address_space,
+        min=128 * MiB,
+        help="Bytes of address space that qemu-img may use to inspect an"
+             " image."),
+)
+
+IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
+    cfg.StrOpt(
+        "subdirectory_name", default="_base",
+        help="Directory of the bases, within instances_path."),
+    cfg.StrOpt(
+        "lock_path", default=None, sample_default="$instances_path/locks",
+        help="Directory of the lock files. Hosts that share instances_path"
+             " must share this too."),
+    cfg.StrOpt(
+        "lock_prefix", default="imagecache-",
+        help="What the names of lock files begin with. With 'nova-', nova and"
+             " this library can use one directory of bases at a time."),
+    cfg.IntOpt(
+        "max_image_size", default=0, min=0,
+        help="GiB that an image may have when it is downloaded; 0 for no"
+             " limit."),
+    cfg.IntOpt(
+        "max_virtual_size", default=0, min=0,
+        help="GiB that a guest may see of an image; 0 for no limit."),
+    cfg.IntOpt(
+        "download_retries", default=3, min=0,
+        help="How often in a row a broken download goes on, if no byte came"
+             " in between."),
+    cfg.FloatOpt(
+        "connect_timeout", default=10.0, min=0.1,
+        help="Seconds to wait for a connection to an image store."),
+    cfg.FloatOpt(
+        "read_timeout", default=60.0, min=0.1,
+        help="Seconds to wait for the next byte of an image."),
+    cfg.StrOpt(
+        "http_redirects", default="same-origin",
+        choices=[("none", "a redirect is an error"),
+                 ("same-origin", "followed to the same server only"),
+                 ("any", "followed to any server")],
+        help="Which redirects of a web server are followed."),
+    cfg.StrOpt(
+        "http_ca_file", default=None,
+        help="Certificates of the authorities that web servers are trusted"
+             " by; the system's if not set."),
+    cfg.IntOpt(
+        "conversion_timeout", default=CONVERSION.wall_clock, min=1,
+        help="Seconds that the conversion of one image may take."),
+)
+
+_GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (
+    ("DEFAULT", DEFAULT_OPTS),
+    ("libvirt", LIBVIRT_OPTS),
+    ("image_cache", IMAGE_CACHE_OPTS),
+)
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return every option by group, as oslo-config-generator wants them."""
+    mine = [(group, list(options)) for group, options in _GROUPS]
+    return mine + glance_opts.list_glance_opts()
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register every option that ``conf`` has not got yet."""
+    for group, options in _GROUPS:
+        for option in options:
+            _register(conf, option, None if group == "DEFAULT" else group)
+    glance_opts.register_glance_opts(conf)
+
+
+def _register(conf: cfg.ConfigOpts, option: cfg.Opt,
+              group: str | None) -> None:
+    # Registered by the host program already: its own definition stands.
+    with contextlib.suppress(cfg.DuplicateOptError):
+        conf.register_opt(option, group=group)
+
+
+def policy_from(conf: cfg.ConfigOpts) -> Policy:
+    """Read every decision out of the configuration, once."""
+    libvirt, cache = conf.libvirt, conf.image_cache
+    return Policy(
+        instances=pathlib.Path(conf.instances_path).absolute(),
+        base_subdirectory=cache.subdirectory_name,
+        lock_directory=pathlib.Path(cache.lock_path).absolute()
+        if cache.lock_path else None,
+        lock_prefix=cache.lock_prefix,
+        images_type=libvirt.images_type,
+        use_cow=conf.use_cow_images,
+        force_raw=conf.force_raw_images,
+        preallocate=conf.preallocate_images == "space",
+        resize_fs_using_block_device=conf.resize_fs_using_block_device,
+        compress_snapshots=libvirt.snapshot_compression,
+        ephemeral_format=conf.default_ephemeral_format or "ext4",
+        discard=libvirt.hw_disk_discard,
+        virt_type=libvirt.virt_type,
+        max_image_size=cache.max_image_size * GiB or None,
+        max_virtual_size=cache.max_virtual_size * GiB or None,
+        retries=cache.download_retries,
+        inspection=_inspection(libvirt),
+        conversion=Limits(address_space=CONVERSION.address_space,
+                          wall_clock=cache.conversion_timeout))
+
+
+def _inspection(libvirt: Any) -> Limits:
+    return Limits(cpu_time=libvirt.images_cpu_time_limit,
+                  address_space=libvirt.images_address_space_limit,
+                  wall_clock=INSPECTION.wall_clock)
