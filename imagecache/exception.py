@@ -28,7 +28,7 @@ too take the arguments nova's take.
     │   ├── CommandFailed                   a program exited with an error
     │   │   ├── CommandTimedOut               it ran over its wall clock limit
     │   │   └── CommandNotFound               it is not installed
-    │   ├── NoSpace                         the file system is full, or would be
+    │   ├── NoSpace                         the file system has not enough
     │   ├── StorageFailed                   reading or writing failed
     │   ├── InvalidDiskInfo                 the record of formats is damaged
     │   └── DiskInfoReadWriteFail           it cannot be read or written
