@@ -23,8 +23,8 @@ _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe",
 class FileStore:
     """Regular files, by path or file:// URL.
 
-    A file that is replaced or written to is another image: its inode, size
-    and time of change are part of its identity.
+    A file that is replaced or written to is another image: if no digest says
+    what it should be, its identity holds its inode, size and time of change.
     """
 
     def describe(self, ref: str) -> Description:
@@ -41,7 +41,7 @@ class FileStore:
         version = _version(status)
         return Description(
             ref=str(path),
-            identity=f"{path.as_uri()}#{digest or ''} {version}",
+            identity=f"{path.as_uri()}#{digest or version}",
             size=status.st_size,
             disk_format=resolve.claimed_format(path.name),
             digest=digest,

@@ -19,6 +19,7 @@ from typing import Literal
 from imagecache import exception, model
 
 Kind = Literal["file", "http", "glance"]
+MaybeDigest = model.Digest | None
 
 _SCHEMES: dict[str, Kind] = {"file": "file", "http": "http", "https": "http"}
 _SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]*):(?P<url>//)?")

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images behind http:// and https:// URLs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import requests
+import urllib3.exceptions
+
+from imagecache import exception
+from imagecache.model import Description
+from imagecache.sources import Stream, resolve, wire
+
+Redirects = Literal["same-origin", "none", "any"]
+Login = tuple[bytes, bytes]
+
+MAX_REDIRECTS = 5
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+# Not every server has HEAD, and a signed URL is signed for GET alone.
+_HEAD_REFUSED = (403, 405, 501)
+
+
+@dataclasses.dataclass(frozen=True)
+class WebImage(Description):
+    """A description with the login that its reference brought along.
+
+    It is kept apart from ``ref``, which goes into messages and records.
+    """
+
+    login: Login | None = dataclasses.field(default=None, repr=False)
+
+
+class HttpStore:
+    """Whatever web servers hand out.
+
+    The identity of an image is its URL and digest; without a digest, its
+    URL and all that tells one version from another.  A server that sends
+    neither ETag nor Last-Modified can change an image without anybody
+    noticing while its size stays: give a digest, ``#sha256=...``.
+
+    :param connect_timeout: seconds until a connection must stand
+    :param read_timeout: seconds without a byte after which a server stalls
+    :param redirects: where a server may send us on to
+    :param ca_file: trust the authorities in this file and no others
+    :param insecure: believe that any server is who it says it is
+    """
+
+    def __init__(self, connect_timeout: float = 10.0,
+                 read_timeout: float = 60.0,
+                 redirects: Redirects = "same-origin",
+                 ca_file: pathlib.Path | None = None,
+                 insecure: bool = False) -> None:
+        self._timeout = (connect_timeout, read_timeout)
+        self._redirects = redirects
+        self._verify = False if insecure else str(ca_file or "") or True
+
+    def describe(self, ref: str) -> Description:
+        """Say what the server says of an image.
+
+        ``ref`` becomes the URL without login and digest.
+
+        :raises InvalidImageRef: it is no such URL
+        """
+        url, login, digest = _parse(ref)
+        asking = self._asking(url)
+        with (_Session() as session,
+              contextlib.closing(self._headers(session, asking, login)
+                                 ) as answer):
+            asking.require_success(answer)
+            asking.require_plain(answer)
+            size = asking.content_length(answer)
+            version = "".join(
+                f" {name}={answer.headers.get(name, '')}"
+                for name in ("ETag", "Last-Modified", "Content-Length"))
+            return WebImage(
+                ref=url,
+                identity=f"{url}#{digest or version}",
+                size=size,
+                disk_format=resolve.claimed_format(
+                    urllib.parse.urlsplit(url).path),
+                digest=digest,
+                version=wire.validator(answer),
+                login=login)
+
+    @contextlib.contextmanager
+    def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
+        """Open the bytes of an image that describe() described."""
+        login = image.login if isinstance(image, WebImage) else None
+        asking = self._asking(image.ref, image.size)
+        with _Session() as session:
+            get = functools.partial(self._ask, session, asking, login, "GET")
+            with asking.stream(get, image, offset) as stream:
+                yield stream
+
+    def _asking(self, url: str, size: int | None = None) -> wire.Asking:
+        return wire.Asking(_origin(url), url, self._timeout[1], size)
+
+    def _headers(self, session: requests.Session, asking: wire.Asking,
+                 login: Login | None) -> requests.Response:
+        answer = self._ask(session, asking, login, "HEAD", {})
+        if answer.status_code not in _HEAD_REFUSED:
+            return answer
+        answer.close()
+        return self._ask(session, asking, login, "GET", {})
+
+    def _ask(self, session: requests.Session, asking: wire.Asking,
+             login: Login | None, method: str,
+             headers: Mapping[str, str]) -> requests.Response:
+        """Send a request and go where the server sends us, within limits."""
+        url = asking.image_id
+        for _ in range(MAX_REDIRECTS + 1):
+            same = _origin(url) == _origin(asking.image_id)
+            answer = self._send(session, asking, method, url, headers,
+                                login if same else None)
+            location = answer.headers.get("Location")
+            if location is None or answer.status_code not in _REDIRECTS:
+                return answer
+            answer.close()
+            url = self._next(asking, url, location)
+        raise asking.misbehaved(
+            f"it redirects more than {MAX_REDIRECTS} times")
+
+    def _send(self, session: requests.Session, asking: wire.Asking,
+              method: str, url: str, headers: Mapping[str, str],
+              login: Login | None) -> requests.Response:
+        try:
+            # Proxies come from the environment, as people expect.  To have
+            # an ``auth``, even one that does nothing, keeps .netrc out.
+            return session.request(
+                method, url, timeout=self._timeout, verify=self._verify,
+                allow_redirects=False, stream=True,
+                auth=requests.auth.HTTPBasicAuth(*login) if login
+                else _no_login,
+                headers={"Accept-Encoding": "identity",
+                         "User-Agent": "imagecache", **headers})
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
+            raise asking.failure(e) from e
+        except OSError as e:   # from requests, about nothing else
+            raise exception.InvalidConfiguration(
+                option="[image_cache] http_ca_file", value=self._verify,
+                reason=str(e)) from e
+
+    def _next(self, asking: wire.Asking, url: str, location: str) -> str:
+        """The URL to go on with.  A login in it is not used.
+
+        :raises SourceMisbehaved: the server may not send us there
+        """
+        try:
+            target, _, _ = _parse(urllib.parse.urljoin(
+                url, urllib.parse.urldefrag(location).url))
+        except (exception.InvalidImageRef, ValueError):
+            raise asking.misbehaved("it redirects to something that is no"
+                                    " web address") from None
+        here, there = _origin(url), _origin(target)
+        if here.startswith("https:") and there.startswith("http:"):
+            raise asking.misbehaved(
+                f"it redirects from https to {there}, where anybody on the"
+                " way could change the image")
+        if self._redirects == "none" or (
+                self._redirects == "same-origin" and here != there):
+            raise asking.misbehaved(
+                f"it redirects to {there}; use a URL there, or see the"
+                " option [image_cache] http_redirects (it is"
+                f" {self._redirects})")
+        return target
+
+
+class _Session(requests.Session):
+    """A session that leaves redirects alone.
+
+    Even when told not to follow one, requests prepares to, and for that reads
+    its body into memory, however long the server makes it.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+def _parse(ref: str) -> tuple[str, Login | None, resolve.MaybeDigest]:
+    """Take a reference apart into URL, login and digest."""
+    address, digest = resolve.split_digest(ref)
+    try:
+        parts = urllib.parse.urlsplit(address)
+        _ = parts.port   # raises ValueError if it is no number
+    except ValueError:
+        parts = urllib.parse.SplitResult("", "", "", "", "")
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise exception.InvalidImageRef(
+            image_ref=resolve.mask(ref), reason="it is not a web address")
+    user, at, host = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    login = (urllib.parse.unquote_to_bytes(name),
+             urllib.parse.unquote_to_bytes(password)) if at else None
+    return parts._replace(netloc=host).geturl(), login, digest
+
+
+def _origin(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    port = parts.port or _PORTS[parts.scheme]
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (
+        "" if port == _PORTS[parts.scheme] else f":{port}")
+
+
+def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
