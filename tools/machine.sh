@@ -12,30 +12,32 @@ as_root=()
 
 say() { printf '%s\n' "$*" >&2; }
 
-quietly() {    # quietly COMMAND...: its output matters only when it fails
+die() { say "$*"; exit 1; }
+
+quietly() {    # quietly COMMAND...: what it prints matters only if it fails
     local log
     log=$(mktemp)
-    "$@" > "$log" 2>&1 < /dev/null && { rm "$log"; return; }
-    say "failed: $*"
-    cat "$log" >&2
+    if ! "$@" > "$log" 2>&1 < /dev/null; then
+        cat "$log" >&2
+        rm "$log"
+        die "This failed: $*"
+    fi
     rm "$log"
-    exit 1
 }
 
 need_packages() {    # need_packages PROFILE: as bindep.txt has it
     local missing
-    command -v apt-get > /dev/null || {
-        say "No apt-get here: install what bindep.txt lists yourself."
+    if ! command -v apt-get > /dev/null; then
+        say "There is no apt-get here: what bindep.txt lists must be there."
         return
-    }
+    fi
     mapfile -t missing < <(missing_packages "$1")
     [ ${#missing[@]} -gt 0 ] || return 0
     say "Installing with apt: ${missing[*]}"
-    [ ${#as_root[@]} = 0 ] || command -v sudo > /dev/null || {
-        say "This needs root or sudo."
-        exit 1
-    }
-    [ ${#as_root[@]} = 0 ] || sudo -v    # asks for the password, if at all
+    if [ ${#as_root[@]} -gt 0 ]; then
+        command -v sudo > /dev/null || die "This needs root, or sudo."
+        sudo -v    # asks for the password now, not behind a log file
+    fi
     quietly "${as_root[@]}" apt-get -q update
     quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get -q install -y --no-install-recommends "${missing[@]}"
@@ -53,17 +55,15 @@ missing_packages() {    # missing_packages PROFILE
 need_venv() {    # need_venv DIR PIP-ARGUMENT...
     local venv=$1 made_of
     shift
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-        say "This needs Python 3.11: Debian 12, Ubuntu 24.04 or newer."
-        exit 1
-    }
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "This needs Python 3.11: Debian 12, Ubuntu 24.04, or newer."
     made_of=$(cat "$top"/{pyproject.toml,*requirements.txt} - <<< "$*" |
         sha256sum)
     grep -qsxF "$made_of" "$venv/made-of" && return
-    say "Installing with pip in ${venv#"$top"/}"
+    say "Installing with pip, in ${venv#"$top"/}: $*"
     # pbr asks git for a version, and there is not always a git to answer.
     git -C "$top" rev-parse HEAD > /dev/null 2>&1 || export PBR_VERSION=0.0.1
     [ -x "$venv/bin/pip" ] || quietly python3 -m venv --clear "$venv"
-    (cd "$top" && quietly "$venv/bin/pip" install --quiet "$@") || exit
+    cd "$top" && quietly "$venv/bin/pip" install --quiet "$@"
     echo "$made_of" >> "$venv/made-of"
 }
