@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File systems of any kind, each in a file of its own; needs root or sudo."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+
+import fixtures
+
+from imagecache.model import MiB
+
+# The least XFS agrees to is 300 MB.
+SIZE = 512 * MiB
+
+MKFS = {
+    "btrfs": ("mkfs.btrfs", "-q"),
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
+}
+
+
+class LoopFilesystem(fixtures.Fixture):
+    """A new file system, mounted on ``path`` while the fixture lasts."""
+
+    def __init__(self, kind: str, size: int = SIZE) -> None:
+        super().__init__()
+        self.kind = kind
+        self.size = size
+
+    def _setUp(self) -> None:
+        root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        image = root / "image"
+        self.path = root / "mounted"
+        self.path.mkdir()
+        image.touch()
+        os.truncate(image, self.size)
+        _run(*MKFS[self.kind], str(image))
+        # mount(8) asks the kernel to free the loop device with the mount, so
+        # there is one thing to undo and not two.
+        _run_as_root("mount", "-t", self.kind, "-o", "loop",
+                     str(image), str(self.path))
+        self.addCleanup(self._unmount)
+        _run_as_root("chown", f"{os.getuid()}:{os.getgid()}", str(self.path))
+
+    def _unmount(self) -> None:
+        try:
+            _run_as_root("umount", str(self.path))
+        except subprocess.CalledProcessError:
+            # A test that failed may have left a file open.
+            _run_as_root("umount", "--lazy", str(self.path))
+            raise
+
+
+def _run_as_root(*command: str) -> None:
+    _run(*(() if os.geteuid() == 0 else ("sudo", "-n")), *command)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True)
