@@ -179,7 +179,7 @@ class ImageCache:
                 yield disk
 
 
-def uuid_of(instance: Instance) -> str:
+def uuid_of(instance: Instance | None) -> str:
     """Return what names an instance's directory.
 
     :raises InvalidName: the instance has no uuid

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door for driver code that was written against nova's imagebackend.
+
+A driver that said ``from nova.virt.libvirt import imagebackend`` can say
+``from imagecache import imagebackend``.  Everything here translates: names
+and call shapes are nova's, what happens is that of imagecache.provision and
+of the backends.  doc/source/from-nova.rst lists what differs, and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from oslo_config import cfg
+
+from imagecache import (
+    backends,
+    disk_info,
+    exception,
+    guest,
+    imagemodel,
+    observers,
+    opts,
+    sources,
+)
+from imagecache.backends.base import Disk, Extractor, Rebaser
+from imagecache.host import Host
+from imagecache.image_cache import Instance, uuid_of
+from imagecache.provision import provision
+
+__all__ = ["Backend", "Flat", "Image", "Qcow2", "Raw"]
+
+
+class Image:
+    """One disk, with the methods and attributes nova's drivers use.
+
+    :param path: where the disk is, if it does not follow from the others
+    :param disk_info_mapping: where the guest finds it: bus, dev, type
+    :param host: None for what oslo.config's global configuration describes
+    """
+
+    SUPPORTS_CLONE = False
+    SUPPORTS_LUKS = False
+
+    disk_class: ClassVar[type[Disk]]
+    conf: ClassVar[cfg.ConfigOpts | None] = None
+
+    def __init__(self, instance: Instance | None = None,
+                 disk_name: str | None = None,
+                 path: str | None = None,
+                 disk_info_mapping: Mapping[str, Any] | None = None, *,
+                 host: Host | None = None) -> None:
+        host = _host(self.conf) if host is None else host
+        place = None if path is None else pathlib.Path(path)
+        if place is not None:
+            disk_name = disk_name or place.name
+        if disk_name is None:
+            raise exception.InvalidName(
+                name=None, what="a disk", reason="neither a name nor a path"
+                " was given")
+        if instance is None and place is not None:
+            instance = place.parent.name
+        self.disk = self.disk_class(
+            host, uuid_of(instance), disk_name, place)
+        self.disk_name = disk_name
+        self.disk_info_mapping = disk_info_mapping
+        policy, capabilities = host.policy, self.disk_class.capabilities
+        self.is_block_dev = capabilities.block_device
+        self.source_type = "block" if self.is_block_dev else "file"
+        self.discard_mode = policy.discard
+        self.preallocate = policy.preallocate
+        # Linux' own asynchronous I/O can block on a file whose space is not
+        # allocated, and is the faster one where it is.
+        self.driver_io = "native" if self.preallocate else None
+        self.lock_path = str(policy.locks)
+
+    @property
+    def path(self) -> str:
+        return str(self.disk.path)
+
+    @property
+    def disk_info_path(self) -> str:
+        return str(self.disk.path.parent / disk_info.FILE_NAME)
+
+    @property
+    def driver_format(self) -> str:
+        return self.disk.format.value
+
+    # Making it.
+
+    def cache(self, fetch_func: Callable[..., object], filename: str,
+              size: int | None = None, safe: bool = False, *args: Any,
+              **kwargs: Any) -> None:
+        """Make the disk, from a base that ``fetch_func`` brings if need be.
+
+        :param fetch_func: called as fetch_func(*args, target=path, **kwargs)
+            to write the image to ``path``
+        :param filename: the name of the base
+        :param size: bytes the guest must see; None or 0: the image's
+        :param safe: what fetch_func writes is the host's own, and raw
+        """
+        provision(self.disk, sources.from_call(
+            fetch_func, filename, safe, *args, **kwargs), size)
+
+    def create_image(self, prepare_template: Callable[..., object],
+                     base: str, size: int | None, safe: bool = False,
+                     *args: Any, **kwargs: Any) -> None:
+        """What cache() does, with the base's path in place of its name."""
+        self.cache(prepare_template, pathlib.Path(base).name, size, safe,
+                   *args, **kwargs)
+
+    def resize_image(self, size: int) -> None:
+        self.disk.grow(size)
+
+    def clone(self, context: object, image_id_or_uri: str) -> None:
+        raise exception.ImageUnacceptable(
+            image_id=image_id_or_uri,
+            reason=f"{type(self).__name__} disks are not clones")
+
+    def flatten(self) -> None:
+        """Make the disk independent of its base."""
+        if not isinstance(self.disk, Rebaser):
+            raise NotImplementedError("this disk has no base to leave")
+        self.disk.flatten()
+
+    # Asking about it.
+
+    def exists(self) -> bool:
+        return self.disk.exists()
+
+    def get_disk_size(self, name: str) -> int:
+        """Return the bytes a guest sees of this disk, or of a base."""
+        path = pathlib.Path(name)
+        if path == self.disk.path:
+            return self.disk.size()
+        entry = self.disk.cache.store.lookup(path.name) \
+            if path.parent == self.disk.host.policy.bases else None
+        if entry is None:
+            raise exception.DiskNotFound(location=name)
+        return entry.record.virtual_size if entry.record else entry.size
+
+    def verify_base_size(self, base: str, size: int | None,
+                         base_size: int = 0) -> None:
+        """Refuse a disk that cannot hold its base."""
+        if size is None:
+            return
+        base_size = base_size or (self.get_disk_size(base) if size else 0)
+        if size < base_size:
+            raise exception.FlavorDiskSmallerThanImage(
+                flavor_size=size, image_size=base_size)
+
+    def resolve_driver_format(self) -> str:
+        """Return the disk's format, and put it on record if it is not."""
+        record = self.disk.host.disk_info(self.disk.path.parent)
+        if self.exists() and record.format_of(self.disk.path) is None:
+            record.record(self.disk.path, self.disk.format)
+        return self.driver_format
+
+    def correct_format(self) -> None:
+        """Nothing: driver_format is always the one on record."""
+
+    def get_model(self, connection: object) -> imagemodel.Image:
+        if self.is_block_dev:
+            return imagemodel.LocalBlockImage(self.path)
+        return imagemodel.LocalFileImage(self.path, self.driver_format)
+
+    @classmethod
+    def is_shared_block_storage(cls) -> bool:
+        return cls.disk_class.capabilities.shared_storage
+
+    @classmethod
+    def is_file_in_instance_path(cls) -> bool:
+        return issubclass(cls.disk_class, backends.FileDisk)
+
+    # Telling the hypervisor.
+
+    def libvirt_info(self, cache_mode: str | None,
+                     extra_specs: Mapping[str, guest.Number],
+                     boot_order: guest.Number | None = None,
+                     disk_unit: guest.Number | None = None
+                     ) -> guest.LibvirtConfigGuestDisk:
+        """Return the disk's element of a libvirt domain."""
+        if self.disk_info_mapping is None:
+            raise AttributeError("libvirt_info() needs a disk_info_mapping")
+        return guest.disk_config(
+            source_type=self.source_type, path=self.path,
+            driver_format=self.driver_format, mapping=self.disk_info_mapping,
+            cache_mode=cache_mode, extra_specs=extra_specs,
+            boot_order=boot_order, disk_unit=disk_unit,
+            driver_io=self.driver_io, discard=self.discard_mode,
+            virt_type=self.disk.host.policy.virt_type)
+
+    def libvirt_fs_info(self, target: str, driver_type: str | None = None
+                        ) -> guest.LibvirtConfigGuestFilesys:
+        """Return the element that mounts the disk in a container."""
+        return guest.filesystem_config(
+            source_type=self.source_type, path=self.path, target=target,
+            driver_format=self.driver_format, driver_type=driver_type)
+
+    def disk_scsi(self, info: guest.LibvirtConfigGuestDisk,
+                  disk_unit: guest.Number | None) -> None:
+        guest.disk_scsi(info, disk_unit)
+
+    def disk_qos(self, info: guest.LibvirtConfigGuestDisk,
+                 extra_specs: Mapping[str, guest.Number]) -> None:
+        guest.disk_qos(info, extra_specs)
+
+    # Snapshots.
+
+    def snapshot_extract(self, target: str, out_format: str) -> None:
+        """Copy the content of a disk that no guest runs on to a new file."""
+        if not isinstance(self.disk, Extractor):
+            raise NotImplementedError("this disk cannot be extracted")
+        # An ISO 9660 file system on a raw disk is a raw image.
+        self.disk.extract(pathlib.Path(target),
+                          "raw" if out_format == "iso" else out_format)
+
+    def direct_snapshot(self, context: object, snapshot_name: str,
+                        image_format: str, image_id: str,
+                        base_image_id: str) -> str:
+        raise NotImplementedError("this disk is not where images are")
+
+    def cleanup_direct_snapshot(self, location: str,
+                                also_destroy_volume: bool = False,
+                                ignore_errors: bool = False) -> None:
+        """Nothing: there are no direct snapshots."""
+
+    def import_file(self, instance: Instance, local_file: str,
+                    remote_name: str) -> None:
+        """Nothing: a local file is where it has to be."""
+
+    def create_snap(self, name: str) -> None:
+        """Nothing: files have no snapshots here."""
+
+    def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
+        """Nothing: files have no snapshots here."""
+
+    def rollback_to_snap(self, name: str) -> None:
+        """Nothing: files have no snapshots here."""
+
+
+class Qcow2(Image):
+    disk_class = backends.Qcow2
+
+
+class Raw(Image):
+    disk_class = backends.Raw
+
+
+Flat = Raw   # what nova calls it
+
+_CLASSES: dict[type[Disk], type[Image]] = {
+    backends.Qcow2: Qcow2,
+    backends.Raw: Raw,
+}
+
+
+class Backend:
+    """Finds the class of a disk, and the disk.
+
+    :param use_cow: what ``default`` means: qcow2 or raw.  None: what the
+        option use_cow_images says.
+    :param conf: None for oslo.config's global one.  It is read anew for each
+        disk, so that a changed option is heeded.
+    """
+
+    def __init__(self, use_cow: bool | None = None,
+                 conf: cfg.ConfigOpts | None = None) -> None:
+        self._use_cow = use_cow
+        self._conf = conf
+        opts.register_opts(cfg.CONF if conf is None else conf)
+
+    def backend(self, image_type: str | None = None) -> type[Image]:
+        """Return the class of a type's disks.
+
+        :raises InvalidConfiguration: which is a RuntimeError; unknown type
+        """
+        return self._class(self._policy_host(), image_type)
+
+    def by_name(self, instance: Instance, name: str,
+                image_type: str | None = None,
+                disk_info_mapping: Mapping[str, Any] | None = None) -> Image:
+        """Describe an instance's disk; nothing is changed."""
+        host = self._policy_host()
+        return self._class(host, image_type)(
+            instance=instance, disk_name=name,
+            disk_info_mapping=disk_info_mapping, host=host)
+
+    def by_libvirt_path(self, instance: Instance, path: str,
+                        image_type: str | None = None) -> Image:
+        """Describe the disk that libvirt knows by a path."""
+        host = self._policy_host()
+        return self._class(host, image_type)(
+            instance=instance, path=path, host=host)
+
+    def _policy_host(self) -> Host:
+        host = _host(self._conf)
+        if self._use_cow is None:
+            return host
+        return dataclasses.replace(host, policy=dataclasses.replace(
+            host.policy, use_cow=self._use_cow))
+
+    def _class(self, host: Host, image_type: str | None) -> type[Image]:
+        disk_class = backends.backend_for(host.policy, image_type)
+        found = _CLASSES.get(disk_class)
+        if found is None:
+            found = type(disk_class.__name__, (Image,),
+                         {"disk_class": disk_class})
+            _CLASSES[disk_class] = found
+        if self._conf is None:
+            return found
+        # So that the class, too, makes disks of this configuration.
+        return type(found.__name__, (found,), {"conf": self._conf})
+
+
+def _host(conf: cfg.ConfigOpts | None) -> Host:
+    conf = cfg.CONF if conf is None else conf
+    opts.register_opts(conf)
+    return Host(opts.policy_from(conf), observers.log)
