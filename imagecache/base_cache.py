@@ -79,7 +79,7 @@ class BaseCache:
         What it was made from may have been converted since, so the image's
         claim of a format says nothing about it.
         """
-        if isinstance(source, sources.Template):
+        if isinstance(source, sources.Template) and source.trusted:
             proven = proof.trust(entry.path)
         else:
             proven = proof.prove(entry.path, source.name, None,

@@ -62,11 +62,11 @@ def plan(source: sources.Source, policy: Policy) -> Plan:
             claim = source.description.disk_format
             return Plan(functools.partial(receive, source),
                         functools.partial(inspect, claim), (*shape, settle))
-        case sources.DelegatedImage():
+        case sources.Template(trusted=True):
+            return Plan(functools.partial(delegate, source), trust, (settle,))
+        case sources.DelegatedImage() | sources.Template():
             return Plan(functools.partial(delegate, source),
                         functools.partial(inspect, None), (*shape, settle))
-        case sources.Template():
-            return Plan(functools.partial(delegate, source), trust, (settle,))
 
 
 def run(work: Work) -> tuple[Proven, Record]:

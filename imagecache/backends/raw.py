@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache import durable, exception, pipeline, qcow2, sources
+from imagecache import durable, exception, pipeline, proof, qcow2, sources
 from imagecache.backends.base import FileDisk, empty_file
 from imagecache.model import Base, Capabilities, Format, Proven
 from imagecache.tools import allocation, filesystem, qemu_img
@@ -42,11 +42,7 @@ class Raw(FileDisk):
     def generate(self, template: sources.Template,
                  size: int | None) -> None:
         with self._new(Format.RAW) as new:
-            template.write(new)
-            if not new.exists():
-                raise exception.SizeRequired(
-                    f"What should have made {self.path} wrote nothing",
-                    name=self.name)
+            self._fill(template, new)
             self._extend(new, Format.RAW, new.stat().st_size, size or 0)
             durable.fsync_file(new)
 
@@ -63,6 +59,22 @@ class Raw(FileDisk):
         if size > now:
             self._extend(self.path, self.format, now, size)
             self._observe("grown", size=size)
+
+    def _fill(self, template: sources.Template, new: pathlib.Path) -> None:
+        with durable.staged(new.parent, self.name) as written:
+            template.write(written)
+            if not written.exists():
+                raise exception.StorageFailed(
+                    what="generating a disk", path=self.path,
+                    reason="what should have made it wrote nothing")
+            proven = proof.trust(written) if template.trusted \
+                else proof.prove(written, template.name, None,
+                                 self.host.policy.inspection)
+            if proven.format is Format.RAW:
+                os.rename(written, new)
+            else:
+                pipeline.convert_to_raw(proven, new, self.host.policy,
+                                        template.name, self.host.observe)
 
     def _copy(self, base: Base, path: pathlib.Path) -> None:
         empty_file(path)

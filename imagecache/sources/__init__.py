@@ -93,6 +93,8 @@ class Template:
 
     key: str
     write: Write
+    # False: it is looked at first, in case it is not as harmless as that.
+    trusted: bool = True
 
     @property
     def name(self) -> str:
@@ -103,12 +105,15 @@ Source = Image | DelegatedImage | Template
 
 
 def from_call(fetch_func: Callable[..., object], filename: str,
-              *args: Any, **kwargs: Any) -> DelegatedImage | Template:
+              safe: bool, *args: Any,
+              **kwargs: Any) -> DelegatedImage | Template:
     """Read a nova driver's intent out of the shape of its call.
 
     It says "an image" by passing ``image_id``, and "a template" by not
     passing it, with one exception: to copy a base from another host it
     passes only the name of that base, and means its path on both hosts.
+
+    :param safe: the driver vouches for what it writes
     """
     def write(path: pathlib.Path) -> None:
         fetch_func(*args, target=str(path), **kwargs)
@@ -117,4 +122,4 @@ def from_call(fetch_func: Callable[..., object], filename: str,
         return DelegatedImage(filename, write)
     if re.fullmatch(r"[0-9a-f]{40}", filename):
         return DelegatedImage(filename, write, in_place=True)
-    return Template(filename, write)
+    return Template(filename, write, trusted=safe)
