@@ -58,4 +58,9 @@ def _run_as_root(*command: str) -> None:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True)
+    try:
+        subprocess.run(command, check=True, text=True,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    except subprocess.CalledProcessError as e:
+        e.add_note(e.stdout)
+        raise
