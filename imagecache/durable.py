@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import glob
 import os
 import pathlib
 import secrets
@@ -32,6 +33,12 @@ def staged(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def clear_staged(directory: pathlib.Path, name: str) -> None:
+    """Remove what killed attempts at ``name`` left; none may be alive."""
+    for left in directory.glob(f".{glob.escape(name)}.*.*"):
+        left.unlink(missing_ok=True)
 
 
 def fsync_directory(directory: pathlib.Path) -> None:

@@ -19,6 +19,8 @@ _UNLIMITED = Limits()
 
 # Programs speak English to us, and read no configuration of whoever runs us.
 _LOCALE = {"LC_ALL": "C", "LANG": "C", "LANGUAGE": "C"}
+# What the C library says of ENOSPC and EDQUOT, in English.
+_NO_SPACE = ("No space left on device", "Disk quota exceeded")
 # mkfs and e2fsck are not on the PATH of an ordinary user.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -33,6 +35,7 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     :param exit_codes: those that mean success
     :param started: called with the running process, to watch it
     :raises CommandFailed: its subclass says if it was too slow or not there
+    :raises NoSpace: it failed because a file system is full
     """
     child: list[subprocess.Popen[bytes]] = []
 
@@ -77,9 +80,14 @@ def _limited(limits: Limits) -> list[str]:
             "prlimit", *flags, "--"] if flags else []
 
 
-def _failure(command: tuple[str, ...], error: processutils.
-             ProcessExecutionError) -> exception.CommandFailed:
+def _failure(command: tuple[str, ...],
+             error: processutils.ProcessExecutionError
+             ) -> exception.HostError:
     stderr = (error.stderr or "").strip()
+    if any(words in stderr for words in _NO_SPACE):
+        return exception.NoSpace(
+            f"{' '.join(command)} found no more space: {stderr}",
+            path=command[-1], what=command[0], needed="more", available=0)
     if error.exit_code == 127 and command[0] in stderr:
         return exception.CommandNotFound(command=command[0])
     return exception.CommandFailed(

@@ -30,6 +30,10 @@ from imagecache.tools import allocation, qemu_img
 
 _DISK_MODE = 0o644
 
+# The formats a disk can be extracted to, and qemu's words for them.
+_EXTRACTS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi",
+             "vhd": "vpc", "vhdx": "vhdx"}
+
 
 class Disk(abc.ABC):
     """One disk of one instance on one host.
@@ -130,27 +134,33 @@ class FileDisk(Disk):
 
     def remove(self) -> None:
         """Delete the disk, and the instance's directory if it is empty."""
-        if not self.exists():
+        directory = self.path.parent
+        if not directory.is_dir():
             return
         with durable.translated("removing a disk", self.path):
             self.path.unlink(missing_ok=True)
+            durable.clear_staged(directory, self.path.name)
             self._record.forget(self.path)
             with contextlib.suppress(OSError):   # it holds something else
-                self.path.parent.rmdir()
+                directory.rmdir()
         self._observe("removed")
 
     def extract(self, output: pathlib.Path, output_format: str) -> None:
         """Copy the disk's content into a new file.
 
-        :param output_format: one that qemu-img writes: raw, qcow2, vmdk, ...
+        :param output_format: raw, qcow2, vmdk, vdi, vhd or vhdx
         :raises DiskNotFound: there is no disk
+        :raises InvalidDiskFormat: the output format is none of these
         """
         self._require()
+        if output_format not in _EXTRACTS:
+            raise exception.InvalidDiskFormat(disk_format=output_format)
         compress = output_format == Format.QCOW2 \
             and self.host.policy.compress_snapshots
         with durable.staged(output.parent, output.name) as new, \
                 durable.translated("extracting a disk", output):
-            qemu_img.convert(self.path, self.format, new, output_format,
+            qemu_img.convert(self.path, self.format, new,
+                             _EXTRACTS[output_format],
                              limits=self.host.policy.conversion,
                              compress=compress)
             durable.fsync_file(new)

@@ -58,6 +58,7 @@ class Raw(FileDisk):
         now = self.size()
         if size > now:
             self._extend(self.path, self.format, now, size)
+            durable.fsync_file(self.path)
             self._observe("grown", size=size)
 
     def _fill(self, template: sources.Template, new: pathlib.Path) -> None:
