@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import glob
 import os
 import pathlib
 import secrets
@@ -37,8 +36,9 @@ def staged(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
 
 def clear_staged(directory: pathlib.Path, name: str) -> None:
     """Remove what killed attempts at ``name`` left; none may be alive."""
-    for left in directory.glob(f".{glob.escape(name)}.*.*"):
-        left.unlink(missing_ok=True)
+    for left in directory.iterdir():
+        if left.name.rsplit(".", 2)[0] == f".{name}":
+            left.unlink(missing_ok=True)
 
 
 def fsync_directory(directory: pathlib.Path) -> None:
