@@ -95,6 +95,20 @@ class Disk(abc.ABC):
     def remove(self) -> None:
         """Delete the disk; do nothing if there is none."""
 
+    def allocated(self) -> int:
+        """Return the bytes of storage the disk occupies.
+
+        :raises DiskNotFound: there is no disk
+        """
+        return self.size()
+
+    def base_key(self) -> str | None:
+        """Return the key of the base it is read through, if there is one.
+
+        :raises DiskNotFound: there is no disk
+        """
+        return None
+
     def generate(self, template: sources.Template,
                  size: int | None) -> None:
         """Let a template fill the disk; only if ``generates_in_place``."""
@@ -131,6 +145,12 @@ class FileDisk(Disk):
 
     def exists(self) -> bool:
         return self.path.exists()
+
+    def allocated(self) -> int:
+        try:
+            return self.path.stat().st_blocks * 512
+        except FileNotFoundError:
+            raise exception.DiskNotFound(location=self.path) from None
 
     def remove(self) -> None:
         """Delete the disk, and the instance's directory if it is empty."""

@@ -28,6 +28,10 @@ class Qcow2(FileDisk):
     def size(self) -> int:
         return self._header().virtual_size
 
+    def base_key(self) -> str | None:
+        base = self._header().backing_file
+        return None if base is None else pathlib.Path(base).name
+
     def grow(self, size: int) -> None:
         if size <= self.size():
             return
