@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -68,7 +69,7 @@ class ImageCache:
         :raises SourceError: the image store could not be read
         :raises HostError: this host could not do it
         """
-        disk = self._disk(instance, name, image_type)
+        disk = self.disk(instance, name, image_type)
         image = self._stores.image(image_ref, disk_format=disk_format,
                                    digest=digest)
         provision(disk, image, size)
@@ -106,14 +107,19 @@ class ImageCache:
 
         :param image_type: None for what the disk is on record as, or else
             for what is configured
+        :raises InvalidDiskFormat: it exists, and not as this type
         """
         disk = self._disk(instance, name, image_type)
-        if image_type is None and disk.path.parent.is_dir():
-            recorded = self.host.disk_info(disk.path.parent).format_of(
-                disk.path)
-            if recorded is not None and recorded is not disk.format:
-                return self._disk(instance, name, recorded.value)
-        return disk
+        if not disk.exists():
+            return disk
+        recorded = self.host.disk_info(disk.path.parent).format_of(disk.path)
+        if recorded is None or recorded is disk.format:
+            return disk
+        if image_type is not None:
+            raise exception.InvalidDiskFormat(
+                f"{disk.path} is on record as {recorded}: it cannot be"
+                f" {image_type}", disk_format=recorded)
+        return self._disk(instance, name, recorded.value)
 
     def disks(self, instance: Instance | None = None) -> Iterator[Disk]:
         """Yield the disks on record, of one instance or of all."""
@@ -122,7 +128,8 @@ class ImageCache:
                 self.host.instance_directory(uuid_of(instance)))
         elif self.host.policy.instances.is_dir():
             for directory in sorted(self.host.policy.instances.iterdir()):
-                yield from self._recorded(directory)
+                if directory.is_dir():   # nova keeps a file there, too
+                    yield from self._recorded(directory)
 
     def fetch(self, image_ref: str, *, disk_format: str | None = None,
               digest: Digest | None = None) -> Base:
@@ -139,14 +146,21 @@ class ImageCache:
     def base(self, key_or_ref: str) -> Entry:
         """Return a base, by its key or by what it was made from.
 
+        :param key_or_ref: a file as any path to it, from the web as the URL
+            without a login or a digest
         :raises BaseNotFound: there is none
+        :raises CallerError: several were made from it
         """
-        for entry in self.bases():
-            made_from = entry.record.source if entry.record else None
-            if key_or_ref in (entry.key, made_from):
-                return entry
-        raise exception.BaseNotFound(key=key_or_ref,
-                                     store=self.host.policy.bases)
+        found = self._bases_named(key_or_ref)
+        if not found:
+            raise exception.BaseNotFound(key=key_or_ref,
+                                         store=self.host.policy.bases)
+        if len(found) > 1:
+            raise exception.CallerError(
+                f"{len(found)} bases were made from {key_or_ref}, which has"
+                " changed in between; name one by its key: "
+                + ", ".join(entry.key for entry in found))
+        return found[0]
 
     def users(self, entry: Entry) -> list[str]:
         """Return the disks that are made of a base."""
@@ -159,6 +173,12 @@ class ImageCache:
         """
         self.host.directory_cache.remove(self.base(key_or_ref).key)
 
+    def _bases_named(self, key_or_ref: str) -> list[Entry]:
+        entries = list(self.bases())
+        refs = (key_or_ref, os.path.realpath(key_or_ref))
+        return [e for e in entries if e.key == key_or_ref] \
+            or [e for e in entries if e.record and e.record.source in refs]
+
     def _disk(self, instance: Instance, name: str,
               image_type: str | None) -> Disk:
         return backend_for(self.host.policy, image_type)(
@@ -167,7 +187,7 @@ class ImageCache:
     def _generate(self, instance: Instance, name: str,
                   template: sources.Template, size: int,
                   image_type: str | None) -> Disk:
-        disk = self._disk(instance, name, image_type)
+        disk = self.disk(instance, name, image_type)
         provision(disk, template, size)
         return disk
 
