@@ -42,7 +42,8 @@ def backend_for(policy: Policy, image_type: str | None = None) -> type[Disk]:
     if name in BACKENDS:
         return BACKENDS[name]
     try:
-        manager: Any = driver.DriverManager(NAMESPACE, name)
+        manager: Any = driver.DriverManager(
+            NAMESPACE, name, warn_on_missing_entrypoint=False)
     except stevedore.exception.NoMatches as e:
         raise exception.InvalidConfiguration(
             f"Unknown image_type={name}: there are default, "
