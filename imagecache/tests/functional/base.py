@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the functional tests have: a cache configured as an agent's would be."""
+"""What the functional tests have: a cache, configured as an agent has it."""
 
 from __future__ import annotations
 
