@@ -80,9 +80,6 @@ class Asking:
         if any(isinstance(cause, _STALLED) for cause in causes):
             return exception.DownloadStalled(
                 **self._facts(), timeout=self.timeout, received=received)
-        if any(isinstance(cause, http.client.IncompleteRead)
-               for cause in causes):
-            return self._truncated(received)
         last = causes[-1]
         return exception.SourceUnreachable(
             **self._facts(), reason=getattr(last, "strerror", None)
@@ -149,6 +146,9 @@ class Asking:
         except (urllib3.exceptions.HTTPError, OSError) as e:
             if chunk:
                 yield bytes(chunk)
+            if any(isinstance(cause, http.client.IncompleteRead)
+                   for cause in _causes(e)):
+                raise self._truncated(received) from e
             raise self.failure(e, received) from e
         if chunk:
             yield bytes(chunk)

@@ -88,7 +88,7 @@ class WebServer:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
-        self._pages: dict[str, Page] = {}
+        self.pages: dict[str, Page] = {}
         self._tls = tls
 
     def start(self) -> None:
@@ -121,14 +121,8 @@ class WebServer:
         :param guard: the header, and its value, without which it is refused
         """
         page = Page(self.url + path, data, headers or {}, guard)
-        self._pages[path] = page
+        self.pages[path] = page
         return page
-
-    def remove(self, path: str) -> None:
-        del self._pages[path]
-
-    def page(self, path: str) -> Page | None:
-        return self._pages.get(path)
 
     def is_idle(self, timeout: float = 10.0) -> bool:
         """Whether all connections are closed by ``timeout`` seconds."""
@@ -186,9 +180,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         web = self.server.web
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
         path = self.path.partition("?")[0]
         web.requests.append(Request(self.command, self.path, self.headers))
-        page = web.page(path)
+        page = web.pages.get(path)
         manner = page.manner(self.command) if page else Manner(status=404)
         if page is None or manner.status is not None:
             self._refuse(manner.status or 404, manner)
@@ -203,6 +198,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_GET
 
+    def end_headers(self) -> None:
+        if self.close_connection:   # as the client asked
+            self.send_header("Connection", "close")
+        super().end_headers()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing on stderr."""
 
@@ -210,11 +210,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         if manner and manner.location is not None:
             self.send_header("Location", manner.location)
-        self.send_header("Content-Length", manner and manner.length or "0")
+        self.send_header("Content-Length", (manner and manner.length) or "0")
         self.end_headers()
 
     def _serve(self, page: Page, manner: Manner) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
         data, total = page.data, len(page.data)
         start = self._start(page, manner)
         if start is not None and manner.range_status is not None:
