@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every backend of disks that are files promises, as tests to inherit."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+from imagecache import exception
+from imagecache.backends import BACKENDS
+from imagecache.model import Format
+from imagecache.testing import conformance, images
+from imagecache.testing.conformance import INSTANCE, SIZE
+
+
+class FileDiskConformance(conformance.DiskConformance):
+    """What disks promise besides that are files of their instances."""
+
+    def test_the_format_is_on_record_as_nova_has_it(self) -> None:
+        disk = self.make()
+        record = disk.path.parent / "disk.info"
+        self.assertEqual({str(disk.path): disk.format.value},
+                         json.loads(record.read_bytes()))
+
+    def test_the_file_is_of_the_format_on_record(self) -> None:
+        disk = self.make()
+        found = images.info(disk.path)["format"]
+        self.assertEqual(disk.format, found)
+
+    def test_a_disk_is_described_as_what_it_is_on_record(self) -> None:
+        made = self.make()
+        for other in ("raw", "qcow2"):
+            self.images.config("libvirt", images_type=other)
+            self.assertEqual(made.format, self.cache.disk(INSTANCE).format)
+            self.assertEqual(made.format, self.make(2 * SIZE).format)
+        self.assertTrue(self.content == self.read(made)[:SIZE])
+
+    def test_preallocating_takes_the_blocks_at_once(self) -> None:
+        self.images.config(preallocate_images="space")
+        disk = self.make(8 * SIZE)
+        self.assertGreaterEqual(disk.path.stat().st_blocks * 512, 8 * SIZE)
+        disk.grow(16 * SIZE)
+        self.assertGreaterEqual(disk.path.stat().st_blocks * 512, 16 * SIZE)
+        self.assertEqual(16 * SIZE, disk.size())
+        self.assertTrue(self.content == self.read(disk)[:SIZE])
+
+    def test_without_preallocation_a_disk_is_sparse(self) -> None:
+        disk = self.make(64 * SIZE)
+        self.assertLess(disk.path.stat().st_blocks * 512, 2 * SIZE)
+
+    def test_a_disk_is_the_hypervisors_to_read(self) -> None:
+        disk = self.make()
+        self.assertEqual(0o644, stat.S_IMODE(disk.path.stat().st_mode))
+
+    def test_what_a_killed_attempt_left_goes_with_the_disk(self) -> None:
+        disk = self.make()
+        (disk.path.parent / ".disk.4242.0123456789ab").touch()
+        disk.remove()
+        self.assertFalse(disk.path.parent.exists())
+
+    def test_a_record_without_its_disk_means_nothing(self) -> None:
+        disk = self.make()
+        path, format = disk.path, disk.format
+        disk.remove()
+        path.parent.mkdir()
+        other = Format.QCOW2 if format is Format.RAW else Format.RAW
+        (path.parent / "disk.info").write_text(json.dumps({str(path): other}))
+        self.assertEqual([], list(self.cache.disks()))
+        self.assertEqual(format, self.make().format)
+
+    def test_the_loser_of_a_race_leaves_the_record_alone(self) -> None:
+        """Whoever believes a wrong record reads what the guest wrote."""
+        disk = self.make()
+        record = disk.path.parent / "disk.info"
+        before = record.read_bytes()
+        for other in BACKENDS.values():
+            loser = other(self.cache.host, INSTANCE, "disk")
+            with loser.cache.lease(self.source()) as base, \
+                    self.assertRaises(exception.DiskExists):
+                loser.create(base, None)
+            self.assertEqual(before, record.read_bytes())
+
+    def test_the_record_is_not_a_disk(self) -> None:
+        self.assertRaises(exception.InvalidName, self.make, name="disk.info")
+        self.assert_nothing_left()
