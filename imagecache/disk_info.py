@@ -14,12 +14,15 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Iterator, Mapping
 
 from imagecache import durable, exception
 from imagecache.locks import Locks
 from imagecache.model import Format
 
 FILE_NAME = "disk.info"
+
+Formats = Mapping[pathlib.Path, Format]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,23 +61,33 @@ class DiskInfo:
         by_name = {path.name: format for path, format in formats.items()}
         return formats.get(disk, by_name.get(disk.name))
 
-    def record(self, disk: pathlib.Path, format: Format) -> None:
-        """Write down what a disk is that is about to appear."""
+    @contextlib.contextmanager
+    def recording(self, disk: pathlib.Path, format: Format) -> Iterator[None]:
+        """Write down what a disk is, for the block to let it appear.
+
+        If that fails, the record is again what it was: another may have made
+        the disk, of another format.
+        """
         with self._locked():
-            formats = self.formats()
-            if formats.get(disk) is not format:
-                self._write(formats | {disk: format})
+            before = self.formats()
+            self._replace(before, before | {disk: format})
+            try:
+                yield
+            except BaseException:
+                self._replace(before | {disk: format}, before)
+                raise
+
+    def record(self, disk: pathlib.Path, format: Format) -> None:
+        """Write down what a disk is that is there."""
+        with self.recording(disk, format):
+            pass
 
     def forget(self, disk: pathlib.Path) -> None:
         """Take a removed disk off the record."""
         with self._locked():
-            formats = self.formats()
-            if formats.pop(disk, None) is None:
-                return
-            if formats:
-                self._write(formats)
-            else:
-                self.path.unlink(missing_ok=True)
+            before = self.formats()
+            self._replace(before, {path: format for path, format
+                                   in before.items() if path != disk})
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         # Lock files stay for ever: 256 are shared by all instances.
@@ -82,9 +95,14 @@ class DiskInfo:
                             usedforsecurity=False).hexdigest()[:2]
         return self.locks.holding(f"{FILE_NAME}-{name}")
 
-    def _write(self, formats: dict[pathlib.Path, Format]) -> None:
+    def _replace(self, before: Formats, formats: Formats) -> None:
+        if formats == before:
+            return
         content = json.dumps({str(k): v for k, v in formats.items()})
         try:
-            durable.write_file(self.path, content.encode())
-        except (exception.NoSpace, exception.StorageFailed) as e:
+            if formats:
+                durable.write_file(self.path, content.encode())
+            else:
+                self.path.unlink(missing_ok=True)
+        except (exception.HostError, OSError) as e:
             raise exception.DiskInfoReadWriteFail(reason=str(e)) from e

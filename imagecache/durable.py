@@ -34,10 +34,16 @@ def staged(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
         path.unlink(missing_ok=True)
 
 
-def clear_staged(directory: pathlib.Path, name: str) -> None:
-    """Remove what killed attempts at ``name`` left; none may be alive."""
+def clear_staged(directory: pathlib.Path, name: str, *,
+                 but_alive: bool = False) -> None:
+    """Remove what attempts at ``name`` left.
+
+    :param but_alive: keep those of processes that run on this host
+    """
     for left in directory.iterdir():
-        if left.name.rsplit(".", 2)[0] == f".{name}":
+        stem, *attempt = left.name.rsplit(".", 2)
+        if stem == f".{name}" and not (
+                but_alive and pathlib.Path("/proc", attempt[0]).exists()):
             left.unlink(missing_ok=True)
 
 
@@ -73,6 +79,20 @@ def make_directory(path: pathlib.Path, mode: int = 0o755) -> None:
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             path.chmod(mode)
+
+
+@contextlib.contextmanager
+def directory_for(path: pathlib.Path) -> Iterator[None]:
+    """Have the directory ``path``; take a new one back if the block fails."""
+    new = not path.exists()
+    make_directory(path)
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):   # another put something in
+                path.rmdir()
+        raise
 
 
 @contextlib.contextmanager

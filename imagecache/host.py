@@ -13,6 +13,9 @@ from imagecache.disk_info import DiskInfo
 from imagecache.locks import Locks
 from imagecache.policy import Policy
 
+# A file system takes 255 bytes, and an attempt's name has more to it.
+_LONGEST_NAME = 200
+
 
 @dataclasses.dataclass(frozen=True)
 class Host:
@@ -31,7 +34,16 @@ class Host:
             self.locks, self.policy, self.observe)
 
     def instance_directory(self, instance: str) -> pathlib.Path:
-        return self.policy.instances / require_plain(instance, "an instance")
+        """Return where an instance's disks are.
+
+        :raises InvalidName: it would be elsewhere, or among what is not disks
+        """
+        found = self.policy.instances / require_plain(instance, "an instance")
+        if found in (self.policy.bases, self.policy.locks):
+            raise exception.InvalidName(
+                name=instance, what="the name of an instance",
+                reason="the cache has a directory of that name")
+        return found
 
     def disk_info(self, directory: pathlib.Path) -> DiskInfo:
         """The record of the formats of the disks in a directory."""
@@ -43,8 +55,10 @@ def require_plain(name: str, what: str) -> str:
 
     :raises InvalidName: it does not
     """
-    if not name or name in (".", "..") or "/" in name or "\0" in name:
+    if not name.isprintable() or "/" in name or name in ("", ".", "..") \
+            or len(name.encode()) > _LONGEST_NAME:
         raise exception.InvalidName(
             name=name, what=f"the name of {what}",
-            reason="it must be a plain file name")
+            reason="it must be a plain file name of at most"
+            f" {_LONGEST_NAME} bytes")
     return name

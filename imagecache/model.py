@@ -14,6 +14,12 @@ from imagecache import exception
 KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB
+SECTOR = 512
+
+
+def whole_sectors(size: int) -> int:
+    """Return what a guest sees of so many bytes."""
+    return -(-size // SECTOR) * SECTOR
 
 
 class Format(enum.StrEnum):

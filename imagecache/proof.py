@@ -13,14 +13,13 @@ import pathlib
 from oslo_utils.imageutils import format_inspector
 
 from imagecache import exception
-from imagecache.model import Format, Limits, Proven
+from imagecache.model import Format, Limits, Proven, whole_sectors
 from imagecache.tools import qemu_img
 
 # Raised whenever a rule becomes stricter: bases proven by older rules are
 # proven again before their next use.
 RULES = 1
 
-_SECTOR = 512
 _CHUNK = 1024 * 1024   # small reads cost the inspector 50 times more
 
 # What the inspector finds, and what that is to a hypervisor.  The contents
@@ -44,13 +43,13 @@ def prove(path: pathlib.Path, image_id: str, claim: str | None,
     if claim is not None:
         _require_claim(found, claim, image_id)
     if found is Format.RAW:
-        return Proven(path, Format.RAW, _sectors(path.stat().st_size))
+        return Proven(path, Format.RAW, whole_sectors(path.stat().st_size))
     return Proven(path, found, _qcow2_size(path, image_id, limits))
 
 
 def trust(path: pathlib.Path) -> Proven:
     """Describe content this host made itself, which is always raw."""
-    return Proven(path, Format.RAW, _sectors(path.stat().st_size))
+    return Proven(path, Format.RAW, whole_sectors(path.stat().st_size))
 
 
 def _inspect(path: pathlib.Path, image_id: str) -> Format:
@@ -118,8 +117,3 @@ def _qcow2_size(path: pathlib.Path, image_id: str, limits: Limits) -> int:
             raise exception.ImageUnacceptable(
                 image_id=image_id, reason=f"it uses {what}")
     return int(info["virtual-size"])
-
-
-def _sectors(size: int) -> int:
-    """Return what a guest sees of a raw file: whole sectors."""
-    return -(-size // _SECTOR) * _SECTOR

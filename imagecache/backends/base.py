@@ -23,12 +23,12 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from imagecache import durable, events, exception, sources
 from imagecache.base_cache import BaseCache
-from imagecache.disk_info import DiskInfo
+from imagecache.disk_info import FILE_NAME, DiskInfo
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format
 from imagecache.tools import allocation, qemu_img
 
-_DISK_MODE = 0o644
+_DISK_MODE = 0o644   # the hypervisor runs as another user
 
 # The formats a disk can be extracted to, and qemu's words for them.
 _EXTRACTS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi",
@@ -140,6 +140,10 @@ class FileDisk(Disk):
     def path(self) -> pathlib.Path:
         if self._path is not None:
             return self._path
+        if self.name == FILE_NAME:
+            raise exception.InvalidName(
+                name=self.name, what="the name of a disk",
+                reason="the record of formats has it")
         return self.host.instance_directory(self.instance) \
             / require_plain(self.name, "a disk")
 
@@ -182,10 +186,15 @@ class FileDisk(Disk):
             qemu_img.convert(self.path, self.format, new,
                              _EXTRACTS[output_format],
                              limits=self.host.policy.conversion,
-                             compress=compress)
+                             compress=compress, progress=self._extracting)
             durable.fsync_file(new)
             os.rename(new, output)
             durable.fsync_directory(output.parent)
+        self._observe("extracted", output=str(output))
+
+    def _extracting(self, done: int) -> None:
+        # Of how much, nobody knows: the base is read as well.
+        self._observe("convert", done=done, total=None)
 
     @property
     def _record(self) -> DiskInfo:
@@ -202,26 +211,25 @@ class FileDisk(Disk):
         Its format is on record before anybody can see it, and it survives a
         power failure.
         """
-        directory = self.path.parent
-        durable.make_directory(directory)
+        directory, name = self.path.parent, self.path.name
         with durable.translated("creating a disk", self.path), \
-                durable.staged(directory, self.path.name) as new:
+                durable.directory_for(directory), \
+                durable.staged(directory, name) as new:
+            durable.clear_staged(directory, name, but_alive=True)
             yield new
-            self._record.record(self.path, format)
-            try:
-                os.link(new, self.path)    # the commit; a rename would replace
-            except FileExistsError:
-                raise exception.DiskExists(location=self.path) from None
+            new.chmod(_DISK_MODE)    # whatever the umask
+            with self._record.recording(self.path, format):
+                self._commit(new)
             durable.fsync_directory(directory)
         self._observe("created")
+
+    def _commit(self, new: pathlib.Path) -> None:
+        try:
+            os.link(new, self.path)    # a rename would replace a disk
+        except FileExistsError:
+            raise exception.DiskExists(location=self.path) from None
 
     def _preallocate(self, path: pathlib.Path, size: int) -> None:
         if self.host.policy.preallocate \
                 and not allocation.preallocate(path, size):
             self._observe("unpreallocated")
-
-
-def empty_file(path: pathlib.Path) -> None:
-    """Create an empty file that the hypervisor can be given."""
-    with path.open("xb"):
-        path.chmod(_DISK_MODE)

@@ -7,8 +7,8 @@ import os
 import pathlib
 
 from imagecache import durable, exception, pipeline, proof, qcow2, sources
-from imagecache.backends.base import FileDisk, empty_file
-from imagecache.model import Base, Capabilities, Format, Proven
+from imagecache.backends.base import FileDisk
+from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
 from imagecache.tools import allocation, filesystem, qemu_img
 
 
@@ -78,22 +78,21 @@ class Raw(FileDisk):
                                         template.name, self.host.observe)
 
     def _copy(self, base: Base, path: pathlib.Path) -> None:
-        empty_file(path)
+        path.touch(exist_ok=False)
         allocation.copy(base.path, path)
 
     def _extend(self, path: pathlib.Path, format: Format, now: int,
                 size: int) -> None:
         """Bring a file to its full size, and what is in it with it."""
-        self._preallocate(path, max(size, now))
-        if size <= now:
-            return
-        if format is Format.QCOW2:
+        full = whole_sectors(max(size, now))
+        self._preallocate(path, full)
+        if format is Format.RAW:
+            os.truncate(path, full)
+            if size > now and filesystem.is_ext(path):
+                self._grow_filesystem(path)
+        elif size > now:
             qemu_img.resize(path, format, size,
                             limits=self.host.policy.inspection)
-            return
-        os.truncate(path, size)
-        if filesystem.is_ext(path):
-            self._grow_filesystem(path)
 
     def _grow_filesystem(self, path: pathlib.Path) -> None:
         """Let an unpartitioned ext file system fill the disk.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from imagecache import execute
-from imagecache.model import Format, Limits
+from imagecache.model import Format, Limits, whole_sectors
 
 Progress = Callable[[int], None]   # bytes read so far
 
@@ -87,8 +87,9 @@ def create_overlay(path: pathlib.Path, backing: pathlib.Path,
 
 def resize(path: pathlib.Path, format: Format, size: int, *,
            limits: Limits) -> None:
+    """Resize to ``size``, rounded up to sectors: it refuses other sizes."""
     execute.run("qemu-img", "resize", "-q", "-f", format, str(path),
-                str(size), limits=limits)
+                str(whole_sectors(size)), limits=limits)
 
 
 def rebase(path: pathlib.Path, backing: pathlib.Path | None,
