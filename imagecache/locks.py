@@ -15,6 +15,8 @@ from collections.abc import Iterator
 
 from oslo_concurrency import lockutils
 
+from imagecache import durable
+
 
 @dataclasses.dataclass(frozen=True)
 class Locks:
@@ -27,7 +29,12 @@ class Locks:
         """Hold the lock ``name`` until the block ends; wait if it is taken.
 
         It is not reentrant, and whoever holds one takes no second.
+
+        :raises StorageFailed: this process may not lock here
         """
-        with lockutils.lock(name, lock_file_prefix=self.prefix,
-                            external=True, lock_path=str(self.directory)):
+        with contextlib.ExitStack() as stack:
+            with durable.translated("locking", self.directory):
+                stack.enter_context(lockutils.lock(
+                    name, lock_file_prefix=self.prefix, external=True,
+                    lock_path=str(self.directory)))
             yield
