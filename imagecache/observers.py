@@ -9,14 +9,14 @@ from imagecache.events import Event
 
 LOG = logging.getLogger(__name__)
 
-_PROGRESS = {"download", "convert"}
-_TROUBLE = {"retry", "filesystem kept", "unpreallocated"}
+PROGRESS = {"download", "convert"}   # told again and again, as they go on
+TROUBLE = {"retry", "filesystem kept", "unpreallocated"}
 
 
 def log(event: Event) -> None:
     """Write down what happened, but not every step of the way."""
-    if event.name in _PROGRESS:
+    if event.name in PROGRESS:
         return
-    level = logging.WARNING if event.name in _TROUBLE else logging.DEBUG
+    level = logging.WARNING if event.name in TROUBLE else logging.DEBUG
     facts = "".join(f" {k}={v}" for k, v in event.facts.items())
     LOG.log(level, "%s %s%s", event.name, event.subject, facts)
