@@ -52,6 +52,12 @@ missing_packages() {    # missing_packages PROFILE
         done
 }
 
+need_user() {    # need_user NAME WHY
+    getent passwd "$1" > /dev/null && return
+    say "Adding the user $1: $2"
+    quietly "${as_root[@]}" useradd --system --user-group --no-create-home "$1"
+}
+
 need_venv() {    # need_venv DIR PIP-ARGUMENT...
     local venv=$1 made_of
     shift

@@ -80,7 +80,9 @@ def main() -> int:
         return run(given)
     except exception.ImageCacheError as e:
         print(f"\n{e.format_message()}", file=sys.stderr)
-        return 1
+    except subprocess.CalledProcessError as e:
+        print(f"\n{e}", file=sys.stderr)
+    return 1
 
 
 def run(given: str | None) -> int:
@@ -100,6 +102,7 @@ def make_image() -> str:
     started = time.perf_counter()
     subprocess.run([TOOLS / "make-boot-image", GUEST, str(IMAGE_SIZE),
                     "quickstart", str(PAYLOAD)], check=True)
+    os.sync()    # or the disks would pay for writing it
     path = GUEST / "boot.qcow2"
     line("make it", time.perf_counter() - started, path.stat().st_size)
     return str(path)
