@@ -42,8 +42,7 @@ def backend_for(policy: Policy, image_type: str | None = None) -> type[Disk]:
     if name in BACKENDS:
         return BACKENDS[name]
     try:
-        manager: Any = driver.DriverManager(
-            NAMESPACE, name, warn_on_missing_entrypoint=False)
+        manager: Any = driver.DriverManager(NAMESPACE, name)
     except stevedore.exception.NoMatches as e:
         raise exception.InvalidConfiguration(
             f"Unknown image_type={name}: there are default, "
