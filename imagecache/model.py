@@ -41,6 +41,8 @@ class Digest:
         try:
             size = hashlib.new(self.algorithm, usedforsecurity=False
                                ).digest_size
+            if not size:    # shake_128 has as many as one asks for
+                raise ValueError
         except (ValueError, TypeError):
             raise exception.InvalidName(
                 name=self.algorithm, what="a digest algorithm",
