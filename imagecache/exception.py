@@ -60,6 +60,8 @@ class ImageCacheError(Exception):
         self.facts = facts
         self.message = self.msg_fmt.format(**facts) if message is None \
             else message
+        # Pickling makes it anew from this one argument, and adds the facts:
+        # an error that cannot be unpickled hangs a multiprocessing pool.
         super().__init__(self.message)
 
     @property
@@ -69,16 +71,6 @@ class ImageCacheError(Exception):
 
     def format_message(self) -> str:
         return self.message
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Keyword arguments do not survive pickling by themselves, and an
-        # exception that cannot be unpickled hangs a multiprocessing pool.
-        return _rebuild, (type(self), self.message, self.facts)
-
-
-def _rebuild(kind: type[ImageCacheError], message: str,
-             facts: dict[str, Any]) -> ImageCacheError:
-    return kind(message, **facts)
 
 
 # The image's owner, or whoever picked it.
