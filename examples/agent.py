@@ -26,6 +26,7 @@ from imagecache import exception
 from imagecache.backends import Disk
 from imagecache.events import Event
 from imagecache.model import GiB
+from imagecache.sources import ImageStore
 
 OPTS = (
     cfg.StrOpt("image", required=True, help="A Glance id, a path or a URL."),
@@ -47,11 +48,16 @@ FAULTS: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Agent:
-    """Runs guests; one object for all threads."""
+    """Runs guests; one object for all threads.
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    :param glance: the image store to ask in place of what [glance] says
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts,
+                 glance: ImageStore | None = None) -> None:
         self.conf = conf
-        self.cache = imagecache.ImageCache(conf, observe=self.heard)
+        self.cache = imagecache.ImageCache(
+            conf, glance=glance, observe=self.heard)
 
     def heard(self, event: Event) -> None:
         if event.name not in ("download", "convert"):   # mere progress

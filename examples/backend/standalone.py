@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Standalone: a qcow2 file that needs no base, and no more than its data.
+
+As thin as an overlay, and as free to move as a full copy.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from imagecache import durable, exception, qcow2
+from imagecache.backends import FileDisk
+from imagecache.model import Base, Capabilities, Format
+from imagecache.tools import qemu_img
+
+
+class Standalone(FileDisk):
+    capabilities = Capabilities(depends_on_base=False)
+
+    @property
+    def format(self) -> Format:
+        return Format.QCOW2
+
+    def create(self, base: Base, size: int | None) -> None:
+        with self._new(Format.QCOW2) as new:
+            qemu_img.convert(base.path, base.format, new, Format.QCOW2,
+                             limits=self.host.policy.conversion)
+            self._resize(new, max(size or 0, base.virtual_size))
+            durable.fsync_file(new)
+
+    def size(self) -> int:
+        try:
+            return qcow2.read_header(self.path).virtual_size
+        except FileNotFoundError:
+            raise exception.DiskNotFound(location=self.path) from None
+
+    def grow(self, size: int) -> None:
+        if size > self.size():
+            self._resize(self.path, size)
+            self._observe("grown", size=size)
+
+    def _resize(self, path: pathlib.Path, size: int) -> None:
+        qemu_img.resize(path, Format.QCOW2, size,
+                        limits=self.host.policy.inspection)
+        self._preallocate(path, qemu_img.measure(size, Format.QCOW2))
