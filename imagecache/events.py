@@ -15,11 +15,12 @@ download        bytes arrived: ``done`` of ``total`` (None: unknown)
 retry           a download broke; ``reason``; it goes on at ``offset``
 verified        size and digest are right
 proven          the content is known: ``format``, ``virtual_size``
-convert         bytes of the source converted: ``done`` of ``total``
+convert         bytes read and converted: ``done`` of ``total`` (or None)
 committed       the base is in the cache
 adopted         a base somebody else made was proven and given a record
 created         the disk exists; ``subject`` is its path
 grown           it has its size: ``size``
+extracted       its content is in another file: ``output``
 removed         it is gone
 ==============  =========================================================
 """
