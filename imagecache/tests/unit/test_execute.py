@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs, started through one door."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import fixtures
+
+from imagecache import exception, execute
+from imagecache.model import Limits, MiB
+from imagecache.tests import base
+
+SOME = Limits(cpu_time=100)
+
+
+class RunTest(base.TestCase):
+
+    def test_it_returns_what_the_program_printed(self) -> None:
+        for limits in (Limits(), SOME):
+            self.assertEqual("a b\n", execute.run("echo", "a b",
+                                                  limits=limits))
+
+    def test_no_shell_reads_the_words(self) -> None:
+        self.assertEqual("$HOME `id` ; *\n", execute.run(
+            "echo", "$HOME", "`id`", ";", "*", limits=SOME))
+
+    def test_a_failure_says_what_happened(self) -> None:
+        with self.assertRaises(exception.CommandFailed) as caught:
+            execute.run("sh", "-c", "echo oh no >&2; exit 3", limits=SOME)
+        self.assertEqual(3, caught.exception.facts["exit_code"])
+        self.assertEqual("oh no", caught.exception.facts["stderr"])
+        # What the caller asked for, not what limits it.
+        self.assertTrue(str(caught.exception).startswith("sh -c "))
+
+    def test_other_exit_codes_may_mean_success(self) -> None:
+        execute.run("sh", "-c", "exit 3", exit_codes=(0, 3))
+        self.assertRaises(exception.CommandFailed, execute.run, "true",
+                          exit_codes=(3,))
+
+    def test_a_program_that_is_not_there_is_named(self) -> None:
+        for limits in (Limits(), SOME):
+            with self.assertRaises(exception.CommandNotFound) as caught:
+                execute.run("no-such-program", "x", limits=limits)
+            self.assertEqual("no-such-program",
+                             caught.exception.facts["command"])
+
+    def test_exit_code_127_alone_is_a_failure(self) -> None:
+        with self.assertRaises(exception.CommandFailed) as caught:
+            execute.run("sh", "-c", "exit 127")
+        self.assertNotIsInstance(caught.exception, exception.CommandNotFound)
+
+    def test_a_program_that_cannot_be_started_is_a_failure(self) -> None:
+        plain = self.root / "plain"
+        plain.touch()
+        for limits in (Limits(), SOME):
+            self.assertRaises(exception.CommandFailed, execute.run,
+                              str(plain), limits=limits)
+        self.assertRaises(exception.CommandFailed, execute.run,
+                          "echo", "x" * 4 * MiB)
+
+    def test_a_full_file_system_is_no_failure_of_the_program(self) -> None:
+        with self.assertRaises(exception.NoSpace) as caught:
+            execute.run("dd", "if=/dev/zero", "of=/dev/full", "count=1")
+        self.assertIn("dd", str(caught.exception))
+
+    def test_a_killed_program_is_a_failure(self) -> None:
+        with self.assertRaises(exception.CommandFailed) as caught:
+            execute.run("sh", "-c", "kill -9 $$", limits=SOME)
+        self.assertEqual(-signal.SIGKILL,
+                         caught.exception.facts["exit_code"])
+
+    def test_programs_speak_english(self) -> None:
+        for name in ("LANG", "LC_ALL", "LANGUAGE"):
+            self.useFixture(fixtures.EnvironmentVariable(name, "de_DE.UTF-8"))
+        self.assertEqual("C C C\n", execute.run(
+            "sh", "-c", "echo $LANG $LC_ALL $LANGUAGE"))
+
+    def test_programs_of_the_administrator_are_found(self) -> None:
+        self.useFixture(fixtures.EnvironmentVariable(
+            "PATH", os.environ["PATH"].replace("sbin", "nothing")))
+        execute.run("mke2fs", "-V")
+
+    def test_odd_output_is_no_obstacle(self) -> None:
+        execute.run("printf", r"\377\376")
+        self.assertRaises(exception.CommandFailed, execute.run, "sh", "-c",
+                          r"printf '\377' >&2; exit 1")
+
+
+class LimitsTest(base.TestCase):
+
+    def test_limits_hold(self) -> None:
+        for limits, flag, expected in (
+                (Limits(address_space=64 * MiB), "-v", 64 * 1024),
+                (Limits(cpu_time=7), "-t", 7),
+                (Limits(file_size=MiB), "-f", MiB // 512)):
+            self.assertEqual(f"{expected}\n", execute.run(
+                "sh", "-c", f"ulimit {flag}", limits=limits))
+
+    def test_a_limit_of_nothing_is_a_limit(self) -> None:
+        self.assertRaises(exception.CommandFailed, execute.run, "dd",
+                          "if=/dev/zero", f"of={self.root / 'x'}", "count=1",
+                          limits=Limits(file_size=0))
+
+    def test_what_limits_a_program_turns_into_it(self) -> None:
+        self.assertEqual(f"{os.getpid()}\n", execute.run(
+            "sh", "-c", "echo $PPID", limits=SOME))
+
+    def test_a_slow_program_is_stopped(self) -> None:
+        started: list[subprocess.Popen[bytes]] = []
+        with self.assertRaises(exception.CommandTimedOut) as caught:
+            execute.run("sleep", "1000", limits=Limits(wall_clock=0.01),
+                        started=started.append)
+        self.assertEqual("sleep 1000", caught.exception.facts["command"])
+        self.assertEqual(-signal.SIGKILL, started[0].returncode)
+
+
+class OrphanTest(base.TestCase):
+
+    def test_whoever_gives_up_leaves_no_process(self) -> None:
+        started: list[subprocess.Popen[bytes]] = []
+
+        def give_up(process: subprocess.Popen[bytes]) -> None:
+            started.append(process)
+            raise KeyboardInterrupt
+
+        self.assertRaises(KeyboardInterrupt, execute.run, "sleep", "1000",
+                          limits=SOME, started=give_up)
+        self.assertEqual(-signal.SIGKILL, started[0].returncode)
+
+    def test_a_program_dies_with_the_process_that_started_it(self) -> None:
+        """An orphan would go on to write for hours."""
+        note = self.root / "note"
+        parent = os.fork()
+        if not parent:
+            try:
+                execute.run("sh", "-c", f"echo $$ > {note}; exec sleep 1000",
+                            limits=SOME)
+            finally:
+                os._exit(1)
+        pid = wait_for(lambda: note.exists() and note.read_text().strip())
+        self.assertTrue(alive(pid))
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        wait_for(lambda: not alive(pid))
+
+
+def alive(pid: str) -> bool:
+    try:
+        stat = pathlib.Path("/proc", pid, "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def wait_for(answer):
+    """Return what ``answer`` says, as soon as it is something."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if found := answer():
+            return found
+        time.sleep(0.001)
+    raise AssertionError("it did not happen")

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks that threads and processes share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import fasteners
+from oslo_concurrency import lockutils
+
+from imagecache import exception
+from imagecache.locks import Locks
+from imagecache.tests import base
+
+
+class LocksTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.locks = Locks(self.root / "locks")
+
+    def test_naming_locks_creates_nothing(self) -> None:
+        self.assertEqual([], os.listdir(self.root))
+
+    def test_a_lock_is_a_file_with_a_prefix_and_stays(self) -> None:
+        with self.locks.holding("key"):
+            pass
+        self.assertEqual(["imagecache-key"],
+                         os.listdir(self.locks.directory))
+
+    def test_novas_prefix_makes_novas_name(self) -> None:
+        with Locks(self.root, "nova-").holding("abc"):
+            pass
+        with lockutils.lock("abc", "nova-", external=True,
+                            lock_path=str(self.root)):
+            pass
+        self.assertEqual(["nova-abc"], os.listdir(self.root))
+
+    def test_a_thread_waits_for_another(self) -> None:
+        order: list[str] = []
+
+        def wait() -> None:
+            with self.locks.holding("key"):
+                order.append("second")
+
+        with self.locks.holding("key"):
+            thread = threading.Thread(target=wait)
+            thread.start()
+            thread.join(0.02)
+            order.append("first")
+        thread.join()
+        self.assertEqual(["first", "second"], order)
+
+    def test_a_process_waits_for_another(self) -> None:
+        with self.locks.holding("key"):
+            self.assertFalse(self.another_process_gets_it())
+        self.assertTrue(self.another_process_gets_it())
+
+    def test_the_lock_of_a_killed_process_is_free(self) -> None:
+        readable, writable = os.pipe()
+        child = os.fork()
+        if not child:
+            with self.locks.holding("key"):
+                os.write(writable, b"x")
+                signal.pause()
+        os.read(readable, 1)
+        self.assertFalse(self.another_process_gets_it())
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        self.assertTrue(self.another_process_gets_it())
+
+    def test_other_names_are_other_locks(self) -> None:
+        with self.locks.holding("one"), self.locks.holding("other"):
+            pass
+
+    def test_an_error_frees_the_lock(self) -> None:
+        for _ in range(2):
+            with self.assertRaises(KeyboardInterrupt), \
+                    self.locks.holding("key"):
+                raise KeyboardInterrupt
+
+    def test_an_error_of_the_block_is_not_the_locks(self) -> None:
+        with self.assertRaises(FileNotFoundError), self.locks.holding("key"):
+            raise FileNotFoundError
+
+    def test_a_directory_that_cannot_hold_locks_is_the_hosts_fault(
+            self) -> None:
+        file = self.root / "file"
+        file.touch()
+        for directory in (file, file / "below"):
+            with self.assertRaises(exception.StorageFailed), \
+                    Locks(directory).holding("key"):
+                pass
+
+    def test_the_directory_has_the_same_mode_whatever_the_umask(
+            self) -> None:
+        for umask, name in ((0, "one"), (0o77, "other")):
+            self.addCleanup(os.umask, os.umask(umask))
+            with Locks(self.root / name).holding("key"):
+                pass
+            self.assertEqual(0o755, (self.root / name).stat().st_mode & 0o777)
+
+    def another_process_gets_it(self) -> bool:
+        child = os.fork()
+        if not child:
+            lock = fasteners.InterProcessLock(
+                self.locks.directory / "imagecache-key")
+            os._exit(lock.acquire(blocking=False))
+        return bool(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
