@@ -76,9 +76,8 @@ def make_directory(path: pathlib.Path, mode: int = 0o755) -> None:
             return
         if not path.parent.exists():
             make_directory(path.parent, mode)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-            path.chmod(mode)
+        path.mkdir(exist_ok=True)
+        path.chmod(mode)
 
 
 @contextlib.contextmanager

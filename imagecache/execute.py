@@ -54,14 +54,17 @@ def run(*command: str, limits: Limits = _UNLIMITED,
             command=" ".join(command), timeout=limits.wall_clock) from e
     except FileNotFoundError as e:
         raise exception.CommandNotFound(command=command[0]) from e
+    except OSError as e:
+        raise exception.CommandFailed(
+            command=" ".join(command), exit_code=None,
+            stderr=f"it could not be started: {e.strerror}") from e
     except processutils.ProcessExecutionError as e:
         raise _failure(command, e) from e
     finally:
         # communicate() may have been left early, by a time-out or a signal.
         for process in child:
-            if process.poll() is None:
+            with process:    # closes its pipes, and waits
                 process.kill()
-                process.wait()
     return stdout
 
 

@@ -33,6 +33,7 @@ class Locks:
         :raises StorageFailed: this process may not lock here
         """
         with contextlib.ExitStack() as stack:
+            durable.make_directory(self.directory)
             with durable.translated("locking", self.directory):
                 stack.enter_context(lockutils.lock(
                     name, lock_file_prefix=self.prefix, external=True,
