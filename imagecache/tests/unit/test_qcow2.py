@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a header says, and what a hostile one must not do."""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+
+import ddt
+
+from imagecache import exception, qcow2
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.tests import base
+
+
+@ddt.ddt
+class HeaderTest(base.TestCase):
+
+    def header(self, content: bytes) -> qcow2.Header:
+        path = self.root / "image"
+        path.write_bytes(content)
+        return qcow2.read_header(path)
+
+    def damaged(self, offset: int, format: str, value: int) -> bytes:
+        """Return a header with one field set to something else."""
+        content = bytearray(images.backed_by(pathlib.Path("/base")))
+        struct.pack_into(f">{format}", content, offset, value)
+        return bytes(content)
+
+    @ddt.data(("compat=0.10", 64 * 1024), ("compat=1.1", 64 * 1024),
+              ("cluster_size=512", 512), ("cluster_size=2M", 2 * MiB))
+    @ddt.unpack
+    def test_it_says_what_qemu_says(self, option: str, cluster: int) -> None:
+        self.assertEqual(
+            qcow2.Header(3 * MiB, cluster, None),
+            self.header(images.create("qcow2", "-o", option, size=3 * MiB)))
+
+    def test_it_names_the_backing_file(self) -> None:
+        for name in ("/base", "/ä " + "x" * 1000, "rel/ative"):
+            found = self.header(images.backed_by(pathlib.Path(name)))
+            self.assertEqual(name, found.backing_file)
+
+    def test_what_is_not_there_is_not_found(self) -> None:
+        self.assertRaises(FileNotFoundError, qcow2.read_header,
+                          self.root / "no")
+
+    @ddt.data(b"", b"QFI", b"QFI\xfb", bytes(512), b"raw" * 100)
+    def test_what_is_not_qcow2_is_refused(self, content: bytes) -> None:
+        self.assertRaises(exception.InvalidDiskFormat, self.header, content)
+
+    @ddt.data((4, "I", 0), (4, "I", 1), (4, "I", 4), (20, "I", 8),
+              (20, "I", 22), (20, "I", 2 ** 32 - 1), (16, "I", 1024),
+              (16, "I", 2 ** 32 - 1), (8, "Q", 2 ** 64 - 1),
+              (8, "Q", 2 ** 63), (8, "Q", 2 ** 40), (8, "Q", MiB))
+    @ddt.unpack
+    def test_a_damaged_header_is_refused(self, *field: int) -> None:
+        """In time: a guest may have written it, and asks for gigabytes."""
+        self.assertRaises(exception.InvalidDiskFormat, self.header,
+                          self.damaged(*field))
+
+    def test_a_name_cut_short_is_no_name(self) -> None:
+        whole = images.backed_by(pathlib.Path("/base"))
+        self.assertRaises(exception.InvalidDiskFormat, self.header,
+                          whole[:whole.index(b"/base") + 2])
+
+    def test_a_name_no_file_can_have_is_refused(self) -> None:
+        whole = images.backed_by(pathlib.Path("/base"))
+        self.assertRaises(exception.InvalidDiskFormat, self.header,
+                          whole.replace(b"/base", b"/b\0se"))
