@@ -55,6 +55,7 @@ class BootImage(fixtures.Fixture):
              "-kernel", self._directory / "vmlinuz",
              "-initrd", self._directory / "initrd",
              "-append", "console=ttyS0 panic=-1"],
+            env=os.environ | {"TIMEOUT": "180"},    # of a busy machine
             stdout=subprocess.PIPE, text=True, check=False)
         *console, last = done.stdout.splitlines() or [""]
         if not last.startswith("BOOT-OK "):
