@@ -86,8 +86,9 @@ class DiskInfo:
         """Take a removed disk off the record."""
         with self._locked():
             before = self.formats()
-            self._replace(before, {path: format for path, format
-                                   in before.items() if path != disk})
+            self._replace(before, {
+                path: format for path, format in before.items()
+                if path.name != disk.name})
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         # Lock files stay for ever: 256 are shared by all instances.

@@ -22,6 +22,7 @@ here, and is not safe with what a tenant or a guest has written.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import struct
 
@@ -43,7 +44,7 @@ def read_header(path: pathlib.Path) -> Header:
     """Read the header of a file known to be qcow2.
 
     :raises FileNotFoundError: there is no such file
-    :raises InvalidDiskFormat: it is not qcow2 at all
+    :raises InvalidDiskFormat: it is not qcow2, or is damaged
     """
     with path.open("rb") as f:
         start = f.read(_HEADER.size)
@@ -52,14 +53,21 @@ def read_header(path: pathlib.Path) -> Header:
                 f"{path} should be qcow2, and does not begin as one",
                 disk_format="unknown", path=path)
         _, version, offset, length, bits, size = _HEADER.unpack(start)
+        if not offset:
+            length = 0
+        # The name is in the first cluster, or qemu does not open the file.
         if version not in (2, 3) or not 9 <= bits <= 21 \
-                or length > _LONGEST_NAME:
-            raise exception.InvalidDiskFormat(
-                f"The qcow2 header of {path} is damaged",
-                disk_format="qcow2", path=path)
-        name = None
-        if offset:
-            f.seek(offset)
-            name = f.read(length).decode(errors="surrogateescape")
+                or length > _LONGEST_NAME or offset + length > 1 << bits:
+            raise _damaged(path)
+        f.seek(offset)
+        name = f.read(length)
+    if len(name) < length or b"\0" in name:
+        raise _damaged(path)
     return Header(virtual_size=size, cluster_size=1 << bits,
-                  backing_file=name)
+                  backing_file=os.fsdecode(name) or None)
+
+
+def _damaged(path: pathlib.Path) -> exception.InvalidDiskFormat:
+    return exception.InvalidDiskFormat(
+        f"The qcow2 header of {path} is damaged",
+        disk_format="qcow2", path=path)
