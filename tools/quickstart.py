@@ -94,6 +94,8 @@ def run(given: str | None) -> int:
     booted = boot(disk, own=given is None)
     print(f"\nThe second disk took 1/{first_time / time_taken:.0f} of the time"
           f" of the first, and 1/{first_space / space:.0f} of its space.")
+    show("disk", "list", "-c", "instance", "-c", "format", "-c", "size",
+         "-c", "allocated")
     return 0 if booted else 1
 
 
@@ -150,6 +152,14 @@ def boot(disk: Disk, own: bool) -> bool:
     line("boot" if done.returncode == 0 else "no sign that it booted",
          time.perf_counter() - started)
     return done.returncode == 0
+
+
+def show(*arguments: str) -> None:
+    """Run the command imagecache as a person would."""
+    command = [".venv/bin/imagecache", "--instances-path",
+               str(INSTANCES.relative_to(TOP)), *arguments]
+    print(f"\n$ {' '.join(command)}", flush=True)
+    subprocess.run(command, cwd=TOP, check=True)
 
 
 def line(what: str, seconds: float, size: int | None = None) -> None:
