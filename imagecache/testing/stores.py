@@ -33,7 +33,7 @@ class StoreConformance(unittest.TestCase):
         raise NotImplementedError
 
     def test_description_tells_the_size(self) -> None:
-        self.assertEqual(len(DATA), self._described().size)
+        self.assertEqual(len(DATA), self.describe_new().size)
 
     def test_same_image_has_the_same_identity(self) -> None:
         ref = self.publish(DATA)
@@ -41,48 +41,52 @@ class StoreConformance(unittest.TestCase):
                          self.store.describe(ref).identity)
 
     def test_other_image_has_another_identity(self) -> None:
-        self.assertNotEqual(self._described().identity,
-                            self._described(b"other").identity)
+        self.assertNotEqual(self.describe_new().identity,
+                            self.describe_new(b"other").identity)
 
     def test_description_survives_pickling(self) -> None:
-        image = pickle.loads(pickle.dumps(self._described()))  # noqa: S301
-        self.assertEqual(DATA, self._read(image))
+        image = pickle.loads(pickle.dumps(self.describe_new()))  # noqa: S301
+        self.assert_same(DATA, self.read_all(image))
 
     def test_all_bytes_are_read(self) -> None:
-        self.assertEqual(DATA, self._read(self._described()))
+        self.assert_same(DATA, self.read_all(self.describe_new()))
 
     def test_empty_image_has_no_bytes(self) -> None:
-        self.assertEqual(b"", self._read(self._described(b"")))
+        self.assertEqual(b"", self.read_all(self.describe_new(b"")))
 
     def test_chunks_are_of_a_mebibyte_at_most_and_never_empty(self) -> None:
-        with self.store.read(self._described()) as stream:
+        with self.store.read(self.describe_new()) as stream:
             sizes = {len(chunk) for chunk in stream.chunks}
         self.assertLessEqual(max(sizes), MiB)
         self.assertGreater(min(sizes), 0)
 
     def test_reading_goes_on_from_an_offset(self) -> None:
-        with self.store.read(self._described(), 1_000_001) as stream:
+        with self.store.read(self.describe_new(), 1_000_001) as stream:
             self.assertEqual(1_000_001 if self.starts_anywhere else 0,
                              stream.offset)
-            self.assertEqual(DATA[stream.offset:], b"".join(stream.chunks))
+            self.assert_same(DATA[stream.offset:], b"".join(stream.chunks))
 
     def test_image_is_read_twice_at_once(self) -> None:
-        image = self._described()
+        image = self.describe_new()
         with self.store.read(image) as one, self.store.read(image) as other:
             pairs = list(zip(one.chunks, other.chunks, strict=True))
-        self.assertEqual(DATA, b"".join(chunk for chunk, _ in pairs))
-        self.assertEqual(DATA, b"".join(chunk for _, chunk in pairs))
+        self.assert_same(DATA, b"".join(chunk for chunk, _ in pairs))
+        self.assert_same(DATA, b"".join(chunk for _, chunk in pairs))
 
     def test_threads_share_a_store(self) -> None:
-        image = self._described()
+        image = self.describe_new()
         read: list[bytes] = []
-        threads = [threading.Thread(
-            target=lambda: read.append(self._read(image))) for _ in range(4)]
+
+        def append() -> None:
+            read.append(self.read_all(image))
+
+        threads = [threading.Thread(target=append) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertEqual([DATA] * 4, read)
+        self.assertEqual(4, len(read))
+        self.assert_same(DATA * 4, b"".join(read))
 
     def test_missing_image_is_not_found(self) -> None:
         with self.assertRaises(exception.ImageNotFound) as caught:
@@ -91,8 +95,8 @@ class StoreConformance(unittest.TestCase):
         self.assertEqual(str(caught.exception), str(again))
 
     def test_leaving_early_leaves_nothing_open(self) -> None:
-        image = self._described()
-        self._read(image)
+        image = self.describe_new()
+        self.read_all(image)
         before = _open_files()
         with self.store.read(image) as stream:
             next(stream.chunks)
@@ -104,10 +108,14 @@ class StoreConformance(unittest.TestCase):
             time.sleep(0.001)
         self.assertLessEqual(_open_files(), before)
 
-    def _described(self, data: bytes = DATA) -> Description:
+    def assert_same(self, expected: bytes, found: bytes) -> None:
+        """Compare without a list of the differences, which takes minutes."""
+        self.assertTrue(expected == found, "the bytes differ")
+
+    def describe_new(self, data: bytes = DATA) -> Description:
         return self.store.describe(self.publish(data))
 
-    def _read(self, image: Description) -> bytes:
+    def read_all(self, image: Description) -> bytes:
         with self.store.read(image) as stream:
             return b"".join(stream.chunks)
 

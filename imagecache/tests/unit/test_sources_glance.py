@@ -45,6 +45,11 @@ class GlanceTestCase(base.TestCase):
         self.image_id = self.server.add_image(data, **record)
         return self.store.describe(self.image_id)
 
+    def _check(self, expected, found):
+        """Compare offset and bytes; a list of differences takes minutes."""
+        self.assertEqual(expected[0], found[0])
+        self.assertTrue(expected[1] == found[1], "the bytes differ")
+
     def _read(self, image, offset=0):
         with self.store.read(image, offset) as stream:
             return stream.offset, b"".join(stream.chunks)
@@ -230,7 +235,7 @@ class DescribeTest(GlanceTestCase):
 class ReadTest(GlanceTestCase):
 
     def test_range_is_asked(self):
-        self.assertEqual((5, DATA[5:]), self._read(self._image(), 5))
+        self._check((5, DATA[5:]), self._read(self._image(), 5))
         headers = self.server.requests[-1].headers
         self.assertEqual("bytes=5-", headers["Range"])
         self.assertEqual("identity", headers["Accept-Encoding"])
@@ -307,18 +312,18 @@ class AdapterTest(GlanceTestCase):
             self.store = glance.GlanceStore.from_token(
                 self.server.url + end, self.server.token)
             with self.subTest(end):
-                self.assertEqual((0, DATA), self._read(self._image()))
+                self._check((0, DATA), self._read(self._image()))
 
     def test_session_may_be_enough(self):
         auth = token_endpoint.Token(self.server.url, self.server.token)
         self.store = glance.GlanceStore.from_session(session.Session(auth))
-        self.assertEqual((0, DATA), self._read(self._image()))
+        self._check((0, DATA), self._read(self._image()))
 
     def test_adapters_may_be_nested(self):
         auth = token_endpoint.Token(self.server.url, self.server.token)
         self.store = glance.GlanceStore(adapter.Adapter(
             adapter.Adapter(session.Session(), auth=auth)))
-        self.assertEqual((0, DATA), self._read(self._image()))
+        self._check((0, DATA), self._read(self._image()))
 
     def test_glance_may_need_no_credentials(self):
         self.server.token = None   # nobody may send one
@@ -329,7 +334,7 @@ class AdapterTest(GlanceTestCase):
             for page in self.server.pages.values():
                 page.guard = None
             image = self.store.describe(image_id)
-            self.assertEqual((0, DATA), self._read(image))
+            self._check((0, DATA), self._read(image))
 
     def test_servers_are_asked_in_turn(self):
         with socket.socket() as listener:
@@ -398,7 +403,7 @@ class ConfTest(GlanceTestCase):
             with self.subTest(group):
                 self.store = glance.GlanceStore.from_conf(
                     self._conf(self._credentials(group)))
-                self.assertEqual((5, DATA[5:]), self._read(self._image(), 5))
+                self._check((5, DATA[5:]), self._read(self._image(), 5))
 
     def test_expired_token_is_renewed(self):
         page = self._keystone()
@@ -406,7 +411,7 @@ class ConfTest(GlanceTestCase):
             self._conf(self._credentials("glance")))
         self._image()
         page.headers["X-Subject-Token"] = self.server.token = "renewed"
-        self.assertEqual((0, DATA), self._read(self._image()))
+        self._check((0, DATA), self._read(self._image()))
 
     def test_keystone_is_called_by_its_name(self):
         page = self._keystone()
@@ -444,7 +449,7 @@ class ConfTest(GlanceTestCase):
         self.store = glance.GlanceStore.from_conf(self._conf(
             "[glance]\nauth_type = admin_token\n"
             f"endpoint = {self.server.url}\ntoken = {self.server.token}\n"))
-        self.assertEqual((0, DATA), self._read(self._image()))
+        self._check((0, DATA), self._read(self._image()))
 
     def test_no_credentials_at_all_is_a_configuration_error(self):
         with self._raises(exception.InvalidConfiguration) as caught:

@@ -48,6 +48,11 @@ class HttpTestCase(base.TestCase):
         self.page.always(**manner)
         return self.store.describe(self.page.url)
 
+    def _check(self, expected, found):
+        """Compare offset and bytes; a list of differences takes minutes."""
+        self.assertEqual(expected[0], found[0])
+        self.assertTrue(expected[1] == found[1], "the bytes differ")
+
     def _read(self, image, offset=0):
         with self.store.read(image, offset) as stream:
             return stream.offset, b"".join(stream.chunks)
@@ -95,7 +100,7 @@ class ChunkedServerConformanceTest(HttpStoreConformanceTest):
         return url
 
     def test_description_tells_the_size(self):
-        self.assertIsNone(self._described().size)
+        self.assertIsNone(self.describe_new().size)
 
 
 class DescribeTest(HttpTestCase):
@@ -208,7 +213,7 @@ class ReadTest(HttpTestCase):
 
     def test_range_is_asked_if_the_image_is_still_the_same(self):
         image = self._image()
-        self.assertEqual((5, DATA[5:]), self._read(image, 5))
+        self._check((5, DATA[5:]), self._read(image, 5))
         headers = self.server.requests[-1].headers
         self.assertEqual("bytes=5-", headers["Range"])
         self.assertEqual(image.version, headers["If-Range"])
@@ -218,17 +223,17 @@ class ReadTest(HttpTestCase):
         self.assertNotIn("Range", self.server.requests[-1].headers)
 
     def test_server_that_ignores_range_starts_again(self):
-        self.assertEqual((0, DATA), self._read(self._image(ranges=False), 5))
+        self._check((0, DATA), self._read(self._image(ranges=False), 5))
 
     def test_server_that_refuses_range_is_asked_without(self):
         for status in (400, 416):
             with self.subTest(status):
                 image = self._image(range_status=status)
-                self.assertEqual((0, DATA), self._read(image, 5))
+                self._check((0, DATA), self._read(image, 5))
         self.assertTrue(self.server.is_idle())
 
     def test_offset_past_the_end_starts_again(self):
-        self.assertEqual((0, DATA), self._read(self._image(), len(DATA)))
+        self._check((0, DATA), self._read(self._image(), len(DATA)))
 
     def test_range_from_elsewhere_is_misbehaviour(self):
         image = self._image(shift=1)
@@ -304,7 +309,7 @@ class ReadTest(HttpTestCase):
     def test_slow_server_does_not_stall(self):
         image = self._image(b"12345", piece=1, pause=0.1)
         self._lose_patience(0.4)
-        self.assertEqual((0, b"12345"), self._read(image))
+        self._check((0, b"12345"), self._read(image))
 
     def test_other_length_than_described_is_a_wrong_size(self):
         image = self._image()
@@ -330,7 +335,7 @@ class ReadTest(HttpTestCase):
         image = self.store.describe(
             f"{self.page.url}#sha256={hashlib.sha256(DATA).hexdigest()}")
         self.page.always(etag='"2"')
-        self.assertEqual((0, DATA), self._read(image))
+        self._check((0, DATA), self._read(image))
 
     def test_image_that_went_is_not_found(self):
         image = self._image()
@@ -349,8 +354,8 @@ class LoginTest(HttpTestCase):
 
     def test_login_of_the_reference_is_used(self):
         image = self.store.describe(self.ref)
-        self.assertEqual((0, DATA), self._read(image))
-        self.assertEqual((0, DATA),
+        self._check((0, DATA), self._read(image))
+        self._check((0, DATA),
                          self._read(pickle.loads(pickle.dumps(image))))
 
     def test_login_is_not_shown(self):
@@ -403,7 +408,7 @@ class RedirectTest(HttpTestCase):
             for to in ("/there", "there#x", self.page.url):
                 with self.subTest(to, status=status):
                     image = self.store.describe(self._redirect(to, status))
-                    self.assertEqual((5, DATA[5:]), self._read(image, 5))
+                    self._check((5, DATA[5:]), self._read(image, 5))
         self.assertTrue(self.server.is_idle())
 
     def test_identity_is_of_the_url_that_was_asked(self):
@@ -421,7 +426,7 @@ class RedirectTest(HttpTestCase):
         self.other.add("/x", DATA)
         to = self.other.url.replace("//", "//jo:bait@")
         ref = self._redirect(f"{to}/x").replace("//", "//jo:secret@")
-        self.assertEqual((0, DATA), self._read(self.store.describe(ref)))
+        self._check((0, DATA), self._read(self.store.describe(ref)))
         self.assertIn("Authorization", self.server.requests[-1].headers)
         for request in self.other.requests:
             self.assertNotIn("Authorization", request.headers)
@@ -455,7 +460,7 @@ class RedirectTest(HttpTestCase):
         self.server.pages["/here"].always(status=302, location="/there",
                                          length="1000000")
         self.assertEqual(len(DATA), self.store.describe(ref).size)
-        self.assertEqual((0, DATA), self._read(self.store.describe(ref)))
+        self._check((0, DATA), self._read(self.store.describe(ref)))
 
     def test_login_in_a_redirect_is_not_shown(self):
         with self._raises(exception.SourceMisbehaved) as caught:
@@ -478,7 +483,7 @@ class TlsTest(HttpTestCase):
     def test_authority_of_the_option_is_trusted(self):
         self.store = http.HttpStore(ca_file=self.ca_file)
         image = self.store.describe(self.page.url)
-        self.assertEqual((5, DATA[5:]), self._read(image, 5))
+        self._check((5, DATA[5:]), self._read(image, 5))
 
     def test_unknown_authority_is_not_trusted(self):
         with self._raises(exception.SourceUnreachable) as caught:
@@ -493,7 +498,7 @@ class TlsTest(HttpTestCase):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")   # urllib3 warns of insecurity
             image = self.store.describe(self.page.url)
-            self.assertEqual((0, DATA), self._read(image))
+            self._check((0, DATA), self._read(image))
 
     def test_missing_authority_file_is_a_configuration_error(self):
         self.store = http.HttpStore(ca_file=self.root / "missing")

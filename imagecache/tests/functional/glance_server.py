@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real Glance on a free port of 127.0.0.1: file store, sqlite, gunicorn.
+
+It runs out of a virtual environment of its own, as what Glance depends on is
+not what this library does: $IMAGECACHE_GLANCE_VENV, or .venv-glance in the
+checkout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import fixtures
+import glanceclient
+from keystoneauth1 import session, token_endpoint
+
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
+_PATIENCE = 120   # seconds until Glance must have started, or stopped
+
+_CONF = """\
+[DEFAULT]
+log_file = {root}/glance.log
+enabled_backends = main:file
+enabled_import_methods = []
+show_image_direct_url = true
+show_multiple_locations = true
+image_cache_dir = {root}/cache
+[glance_store]
+default_backend = main
+[main]
+filesystem_store_datadir = {root}/images
+[os_glance_staging_store]
+filesystem_store_datadir = {root}/staging
+[os_glance_tasks_store]
+filesystem_store_datadir = {root}/tasks
+[database]
+connection = sqlite:///{root}/glance.sqlite
+[oslo_concurrency]
+lock_path = {root}/locks
+[oslo_policy]
+policy_file = {root}/policy.yaml
+[paste_deploy]
+flavor = test
+config_file = {root}/glance-api-paste.ini
+"""
+
+_PASTE = """\
+[composite:glance-api-test]
+paste.composite_factory = glance.api:root_app_factory
+/: api
+[composite:api]
+paste.composite_factory = glance.api:pipeline_factory
+test = versionnegotiation token context rootapp
+[composite:rootapp]
+paste.composite_factory = glance.api:root_app_factory
+/: apiversions
+/v2: apiv2app
+[app:apiversions]
+paste.app_factory = glance.api.versions:create_resource
+[app:apiv2app]
+paste.app_factory = glance.api.v2.router:API.factory
+[filter:versionnegotiation]
+paste.filter_factory = \
+glance.api.middleware.version_negotiation:VersionNegotiationFilter.factory
+[filter:context]
+paste.filter_factory = glance.api.middleware.context:ContextMiddleware.factory
+[filter:token]
+paste.filter_factory = testtoken:factory
+"""
+
+# Stands where keystonemiddleware stands in production.
+_TOKEN_FILTER = '''\
+"""Believe the token, which is user:project:role,role."""
+from urllib.parse import unquote    # glanceclient quotes it
+
+
+def factory(conf):
+    def middleware(app):
+        def handle(environ, start_response):
+            token = unquote(environ.get("HTTP_X_AUTH_TOKEN", ""))
+            if token.count(":") == 2:
+                user, project, roles = token.split(":")
+                environ.update(
+                    HTTP_X_IDENTITY_STATUS="Confirmed", HTTP_X_USER_ID=user,
+                    HTTP_X_PROJECT_ID=project, HTTP_X_ROLES=roles)
+            return app(environ, start_response)
+        return handle
+    return lambda app: middleware(app)
+'''
+
+_GUNICORN = """\
+bind = "fd://{fd}"
+workers = 1
+threads = 8
+worker_class = "gthread"
+timeout = 0
+control_socket_disable = True
+"""
+
+
+class GlanceServer(fixtures.Fixture):
+    """Glance while the fixture is in use.
+
+    A token is any "user:project:role,role"; the roles are admin, member and
+    reader, and none implies another, as Keystone would have it.
+    """
+
+    def _setUp(self) -> None:
+        venv = pathlib.Path(os.environ.get("IMAGECACHE_GLANCE_VENV")
+                            or _CHECKOUT / ".venv-glance")
+        self._bin = venv / "bin"
+        if not (self._bin / "gunicorn").exists():
+            raise FileNotFoundError(
+                f"No Glance in {venv}: run tools/test, which installs one, or"
+                " set IMAGECACHE_GLANCE_VENV to an environment with the"
+                " packages glance and gunicorn")
+        self.root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self._environment = os.environ | {
+            "PYTHONPATH": str(self.root), "OS_GLANCE_CONFIG_DIR":
+            str(self.root), "HOME": str(self.root)}
+        self._configure()
+        self._port = 0
+        self.addCleanup(self._stop)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def client(self, token: str) -> glanceclient.v2.client.Client:
+        return glanceclient.Client("2", session=session.Session(
+            token_endpoint.Token(self.url, token)))
+
+    def file(self, image_id: str) -> pathlib.Path:
+        """The file in which the store behind Glance keeps an image."""
+        return self.root / "images" / image_id
+
+    def start(self) -> None:
+        """Start the server; again, and on the same port, after kill()."""
+        with socket.create_server(("127.0.0.1", self._port)) as listener:
+            self._port = listener.getsockname()[1]
+            fd = listener.fileno()
+            (self.root / "gunicorn.conf.py").write_text(
+                _GUNICORN.format(fd=fd))
+            with (self.root / "server.out").open("ab") as output:
+                self._process = subprocess.Popen(
+                    # It must not outlive tests that are killed.
+                    ["setpriv", "--pdeathsig", "TERM", self._bin / "gunicorn", "-c",
+                     self.root / "gunicorn.conf.py",
+                     "glance.wsgi.api:application"],
+                    cwd=self.root, env=self._environment, pass_fds=[fd],
+                    stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    start_new_session=True)
+        self._wait()
+
+    def kill(self) -> None:
+        """End the server as a power failure would."""
+        self._signal(signal.SIGKILL)
+        self._process.wait(_PATIENCE)
+        # The port is free when the last worker is gone, too.
+        deadline = time.monotonic() + _PATIENCE
+        while self._is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def pause(self) -> None:
+        """Let the server fall silent, with all connections open."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _configure(self) -> None:
+        for name in ("images", "staging", "tasks", "locks", "cache"):
+            (self.root / name).mkdir()
+        for name, text in (("glance-api.conf", _CONF.format(root=self.root)),
+                           ("glance-api-paste.ini", _PASTE),
+                           ("testtoken.py", _TOKEN_FILTER),
+                           ("policy.yaml", "{}\n")):
+            (self.root / name).write_text(text)
+        subprocess.run(
+            [self._bin / "glance-manage", "--config-file",
+             self.root / "glance-api.conf", "db_sync"], check=True,
+            capture_output=True, env=self._environment, timeout=_PATIENCE)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = http.client.HTTPConnection(
+                    "127.0.0.1", self._port, timeout=_PATIENCE)
+                with contextlib.closing(connection):
+                    connection.request("GET", "/versions")
+                    if connection.getresponse().status < 400:
+                        return
+            time.sleep(0.05)
+        raise RuntimeError("Glance did not start:\n" + "".join(
+            (self.root / "server.out").read_text().splitlines(True)[-30:]))
+
+    def _is_alive(self) -> bool:
+        try:
+            os.killpg(self._process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        # It leads a session of its own, so its workers are in its group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _stop(self) -> None:
+        if self._process.poll() is None:
+            self._signal(signal.SIGCONT)
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.kill()
