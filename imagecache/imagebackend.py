@@ -96,8 +96,8 @@ class Image:
               **kwargs: Any) -> None:
         """Make the disk, from a base that ``fetch_func`` brings if need be.
 
-        :param fetch_func: called as fetch_func(*args, target=path, **kwargs)
-            to write the image to ``path``
+        :param fetch_func: called as ``fetch_func(*args, target=path,
+            **kwargs)`` to write the image to ``path``
         :param filename: the name of the base
         :param size: bytes the guest must see; None or 0: the image's
         :param safe: what fetch_func writes is the host's own, and raw
