@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes on their way in, from stores that do as they please."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import os
+import tracemalloc
+from collections.abc import Iterator
+
+from imagecache import download, exception
+from imagecache.events import Event
+from imagecache.model import Description, Digest, KiB, MiB
+from imagecache.sources import Image, Stream
+from imagecache.testing import images
+from imagecache.tests import base
+
+CONTENT = images.content(3 * MiB) + b"odd"
+
+
+class Store:
+    """Holds one image, and breaks where it is told to."""
+
+    def __init__(self, content: bytes = CONTENT,
+                 breaks: Iterator[int] = iter(())) -> None:
+        self.content = content
+        self.breaks = breaks        # after so many bytes of the image
+        self.error: Exception = exception.SourceUnreachable(
+            source="here", image_id="x", reason="it broke")
+        self.starts_anywhere = True
+        self.shift = 0              # starts so many bytes from where it says
+        self.offsets: list[int] = []
+        self.sent = 0
+
+    @contextlib.contextmanager
+    def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
+        self.offsets.append(offset)
+        start = offset if self.starts_anywhere else 0
+        yield Stream(start + self.shift, self._chunks(start))
+
+    def _chunks(self, start: int) -> Iterator[bytes]:
+        end = next(self.breaks, None)
+        for at in range(start, len(self.content), MiB):
+            chunk = self.content[at:at + MiB][:None if end is None
+                                              else max(end - at, 0)]
+            self.sent += len(chunk)
+            yield chunk
+            if end is not None and at + MiB >= end:
+                raise self.error
+
+
+class DownloadTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.root / "download"
+        self.store = Store()
+        self.described = Description(
+            "x", identity="x", size=len(CONTENT),
+            digest=Digest("sha512", hashlib.sha512(CONTENT).hexdigest()))
+        self.events: list[Event] = []
+        self.pauses: list[float] = []
+
+    def download(self, *, limit: int | None = None, retries: int = 3,
+                 **changes: object) -> download.Received:
+        image = Image(self.store, dataclasses.replace(
+            self.described, **changes))
+        return download.download(
+            image, self.path, limit=limit, retries=retries,
+            observe=self.events.append, pause=self.pauses.append)
+
+    def assert_arrived(self) -> None:
+        self.assertTrue(self.path.read_bytes() == CONTENT)
+
+
+class WholeTest(DownloadTestCase):
+
+    def test_the_bytes_arrive(self) -> None:
+        received = self.download()
+        self.assertEqual(len(CONTENT), received.size)
+        self.assertEqual(self.described.digest, received.digest)
+        self.assert_arrived()
+
+    def test_an_image_without_size_or_digest_arrives(self) -> None:
+        received = self.download(size=None, digest=None)
+        self.assertEqual(
+            Digest("sha256", hashlib.sha256(CONTENT).hexdigest()),
+            received.digest)
+        self.assert_arrived()
+
+    def test_what_happens_is_told_in_order(self) -> None:
+        self.store.breaks = iter([2 * MiB])
+        self.download()
+        self.assertEqual(
+            ["download"] * 2 + ["retry"] + ["download"] * 2 + ["verified"],
+            [event.name for event in self.events])
+        self.assertEqual(
+            [MiB, 2 * MiB, None, 3 * MiB, len(CONTENT), None],
+            [event.facts.get("done") for event in self.events])
+        self.assertEqual(
+            {"offset": 2 * MiB, "reason": str(self.store.error)},
+            self.events[2].facts)
+        self.assertEqual({"x"}, {event.subject for event in self.events})
+
+    def test_zeros_take_no_space(self) -> None:
+        self.download()
+        self.assertLess(self.path.stat().st_blocks * 512, 300 * KiB)
+
+    def test_an_image_that_ends_in_zeros_has_its_size(self) -> None:
+        for size in (1, 64 * KiB, MiB + 1):
+            with self.subTest(size):
+                self.store.content = b"x" + bytes(size)
+                self.download(size=None, digest=None)
+                self.assertTrue(
+                    self.store.content == self.path.read_bytes())
+                self.path.unlink()
+
+    def test_an_empty_image_is_an_empty_file(self) -> None:
+        self.store.content = b""
+        self.assertEqual(0, self.download(size=0, digest=None).size)
+        self.assertEqual(b"", self.path.read_bytes())
+
+    def test_memory_does_not_grow_with_the_image(self) -> None:
+        peaks = []
+        for size in (8 * MiB, 64 * MiB):
+            self.store = Zeros()
+            tracemalloc.start()
+            self.download(size=size, digest=None)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            self.path.unlink()
+            self.events.clear()
+        self.assertLess(peaks[1], peaks[0] + 256 * KiB)
+        self.assertLess(peaks[1], 4 * MiB)
+
+    def test_a_file_that_is_there_is_not_written_to(self) -> None:
+        self.path.write_text("precious")
+        self.assertRaises(exception.StorageFailed, self.download)
+        self.assertEqual("precious", self.path.read_text())
+
+
+class BrokenTest(DownloadTestCase):
+
+    def test_it_goes_on_where_it_broke(self) -> None:
+        self.store.breaks = iter([1000, MiB + 5])
+        self.download()
+        self.assert_arrived()
+        self.assertEqual([0, 1000, MiB + 5], self.store.offsets)
+        self.assertEqual(len(CONTENT), self.store.sent)
+
+    def test_it_starts_again_where_the_store_cannot_go_on(self) -> None:
+        self.store.starts_anywhere = False
+        self.store.breaks = iter([1000, MiB + 5])
+        self.download()
+        self.assert_arrived()
+
+    def test_starting_again_leaves_no_bytes_of_before(self) -> None:
+        self.store = Fickle(b"x" * MiB, bytes(MiB))
+        self.download(size=MiB, digest=None)
+        self.assertTrue(bytes(MiB) == self.path.read_bytes())
+
+    def test_a_store_that_never_sends_is_given_up(self) -> None:
+        self.store.breaks = itertools.repeat(0)
+        with self.assertRaises(exception.SourceUnreachable) as caught:
+            self.download(retries=3)
+        self.assertIs(self.store.error, caught.exception)
+        self.assertEqual([0] * 4, self.store.offsets)
+        self.assertEqual([0.5, 1, 2], self.pauses)
+
+    def test_no_retries_means_none(self) -> None:
+        self.store.breaks = itertools.repeat(0)
+        self.assertRaises(exception.SourceUnreachable, self.download,
+                          retries=0)
+        self.assertEqual([0], self.store.offsets)
+
+    def test_every_byte_that_comes_renews_the_patience(self) -> None:
+        self.store.breaks = iter(range(100, 2000, 100))
+        self.download(retries=1)
+        self.assert_arrived()
+        self.assertEqual({0.5}, set(self.pauses))
+
+    def test_a_store_that_gets_no_further_is_given_up(self) -> None:
+        """It breaks here and there, and each time starts from nothing."""
+        self.store.starts_anywhere = False
+        self.store.breaks = itertools.islice(
+            itertools.cycle([1000, 1001]), 100)
+        self.assertRaises(exception.SourceUnreachable, self.download)
+        self.assertLess(len(self.store.offsets), 10)
+
+    def test_a_store_that_goes_on_elsewhere_misbehaves(self) -> None:
+        self.store.breaks = iter([1000])
+        self.store.shift = 5
+        self.assertRaises(exception.SourceMisbehaved, self.download,
+                          digest=None)
+
+    def test_an_image_that_ends_early_is_asked_for_again(self) -> None:
+        self.store.content = CONTENT[:-1]
+        with self.assertRaises(exception.DownloadTruncated) as caught:
+            self.download(retries=2)
+        self.assertEqual([0, len(CONTENT) - 1, len(CONTENT) - 1],
+                         self.store.offsets)
+        self.assertEqual(len(CONTENT), caught.exception.facts["expected"])
+
+    def test_what_is_the_images_fault_is_not_tried_again(self) -> None:
+        self.store.breaks = itertools.repeat(1000)
+        self.store.error = exception.ImageNotFound(image_id="x")
+        self.assertRaises(exception.ImageNotFound, self.download)
+        self.assertEqual([0], self.store.offsets)
+
+
+class RefusedTest(DownloadTestCase):
+
+    def test_too_many_bytes_are_refused(self) -> None:
+        self.store.content += b"x"
+        self.assertRaises(exception.ImageSizeMismatch, self.download)
+        self.assertEqual([0], self.store.offsets)
+
+    def test_an_image_that_never_ends_is_cut_off(self) -> None:
+        self.store = Zeros()
+        self.assertRaises(exception.ImageSizeMismatch, self.download)
+        self.assertLess(self.store.sent, len(CONTENT) + 2 * MiB)
+
+    def test_other_bytes_are_refused(self) -> None:
+        self.store.content = b"X" + CONTENT[1:]
+        with self.assertRaises(exception.ImageDigestMismatch) as caught:
+            self.download()
+        self.assertEqual(self.described.digest.value,
+                         caught.exception.facts["expected"])
+        self.assertEqual([0], self.store.offsets)
+
+    def test_an_image_over_the_limit_is_not_even_read(self) -> None:
+        with self.assertRaises(exception.ImageTooLarge) as caught:
+            self.download(limit=len(CONTENT) - 1)
+        self.assertIn("max_image_size", str(caught.exception))
+        self.assertEqual([], self.store.offsets)
+        self.assertEqual([], os.listdir(self.root))
+
+    def test_an_image_of_the_limit_is_read(self) -> None:
+        self.download(limit=len(CONTENT))
+        self.assert_arrived()
+
+    def test_a_store_that_hides_the_size_is_held_to_the_limit(self) -> None:
+        self.store = Zeros()
+        self.assertRaises(exception.ImageTooLarge, self.download,
+                          limit=4 * MiB, size=None)
+        self.assertLess(self.store.sent, 6 * MiB)
+
+    def test_what_cannot_fit_on_the_host_is_not_even_read(self) -> None:
+        self.assertRaises(exception.NoSpace, self.download, size=2 ** 60)
+        self.assertEqual([], self.store.offsets)
+
+
+class ReceiverTest(base.TestCase):
+
+    def test_a_write_that_takes_less_is_continued(self) -> None:
+        """As one does where the file system is nearly full."""
+        with Stingy(self.root / "file", "xb") as file:
+            receiver = download.Receiver(file, "sha256")
+            receiver.take(CONTENT)
+            receiver.finish()
+        self.assertTrue((self.root / "file").read_bytes() == CONTENT)
+
+
+class Stingy(io.FileIO):
+
+    def write(self, data: bytes) -> int:
+        return super().write(data[:1000])
+
+
+class Fickle(Store):
+    """An image that is another one when it is read again."""
+
+    def __init__(self, *contents: bytes) -> None:
+        super().__init__(breaks=iter([MiB // 2]))
+        self.contents = iter(contents)
+        self.starts_anywhere = False
+
+    def _chunks(self, start: int) -> Iterator[bytes]:
+        self.content = next(self.contents)
+        return super()._chunks(start)
+
+
+class Zeros(Store):
+    """An image that goes on for as long as it is read, or for its size."""
+
+    @contextlib.contextmanager
+    def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
+        yield Stream(offset, self._zeros(image.size))
+
+    def _zeros(self, size: int | None) -> Iterator[bytes]:
+        while self.sent != size:
+            self.sent += MiB
+            yield bytes(MiB)
