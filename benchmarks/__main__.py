@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure, and say what was found."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+
+from benchmarks import cold_disk, fetch_memory, report, timing, warm_disk
+from benchmarks.report import Result
+from benchmarks.scratch import Scratch
+
+BENCHMARKS: Mapping[str, Callable[[Scratch], Iterator[Result]]] = {
+    "warm-disk": warm_disk.results,
+    "cold-disk": cold_disk.results,
+    "fetch-memory": fetch_memory.results,
+}
+
+
+def main() -> None:
+    arguments = _arguments()
+    # As Ctrl-C does, so that everything is cleared away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    results: list[Result] = []
+    with Scratch(arguments.directory) as scratch:
+        machine = _machine(scratch)
+        for name, value in machine.items():
+            print(f"{name:12}{value}")
+        print(f"\n{timing.READING}", flush=True)
+        for name in arguments.names:
+            for result in BENCHMARKS[name](scratch):
+                print(f"\n{report.table(result)}", flush=True)
+                results.append(result)
+    print(f"\n{report.verdicts(results)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({
+            "machine": machine,
+            "results": [each.as_json() for each in results]}, indent=1))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure imagecache beside"
+        " bare qemu-img and beside nova.")
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        type=_name, default=list(BENCHMARKS),
+                        help=f"what to measure: {', '.join(BENCHMARKS)}"
+                        " (default: all)")
+    # Not the directory for temporary files: that may be in memory.
+    parser.add_argument("--directory", type=pathlib.Path,
+                        default=pathlib.Path("/var/tmp"),
+                        help="where to measure; needs 14 GiB for a while"
+                        " (default: %(default)s)")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE",
+                        help="also write everything to this file")
+    return parser.parse_args()
+
+
+def _name(word: str) -> str:
+    if word not in BENCHMARKS:
+        raise argparse.ArgumentTypeError(f"there is no benchmark {word!r}")
+    return word
+
+
+def _machine(scratch: Scratch) -> dict[str, str]:
+    qemu = subprocess.run(["qemu-img", "--version"], check=True, text=True,
+                          stdout=subprocess.PIPE).stdout
+    return {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(
+            timespec="seconds"),
+        "imagecache": metadata.version("imagecache"),
+        "qemu-img": qemu.split()[2],
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "processors": f"{os.cpu_count()}, load"
+                      f" {os.getloadavg()[0]:.2f} before",
+        "directory": f"{scratch.root}, on {scratch.file_system}",
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("Interrupted; nothing is left behind.") from None
