@@ -52,9 +52,14 @@ class Receiver:
         for start in range(0, len(chunk), _BLOCK):
             block = chunk[start:start + _BLOCK]
             if block != _ZEROS[:len(block)]:
-                self._file.seek(self.size + start)
-                self._file.write(block)
+                self._write(block, self.size + start)
         self.size += len(chunk)
+
+    def _write(self, block: bytes, offset: int) -> None:
+        self._file.seek(offset)
+        rest = memoryview(block)
+        while rest:    # a write may take less, and say only then why
+            rest = rest[self._file.write(rest):]
 
     def finish(self) -> Received:
         self._file.truncate(self.size)
@@ -69,8 +74,8 @@ def download(image: Image, path: pathlib.Path, *, limit: int | None,
     """Read a whole image into a new file.
 
     :param limit: the most bytes that may be read
-    :param retries: how often in a row a broken download goes on, if no byte
-        came in between
+    :param retries: how often in a row a broken download goes on, if it did
+        not get further than ever before
     :raises ImageTooLarge: it has more than ``limit``
     :raises ImageSizeMismatch, ImageDigestMismatch: it is not what it should be
     :raises SourceError: the store failed more often than ``retries``
@@ -84,14 +89,14 @@ def download(image: Image, path: pathlib.Path, *, limit: int | None,
     with durable.translated("writing a download", path), \
             path.open("xb", buffering=0) as file:
         receiver = Receiver(file, algorithm)
-        failures = 0
+        furthest = failures = 0
         while True:
-            before = receiver.size
             try:
                 _receive(image, receiver, limit, observe)
                 break
             except exception.SourceError as e:
-                failures = 1 if receiver.size > before else failures + 1
+                failures = 1 if receiver.size > furthest else failures + 1
+                furthest = max(furthest, receiver.size)
                 if failures > retries:
                     raise
                 observe(events.Event("retry", wanted.ref, {
@@ -109,6 +114,11 @@ def _receive(image: Image, receiver: Receiver, limit: int | None,
     """Read on from where the receiver is to the end of the image."""
     wanted = image.description
     with image.store.read(wanted, receiver.size) as stream:
+        if stream.offset not in (0, receiver.size):
+            raise exception.SourceMisbehaved(
+                source="The image store", image_id=wanted.ref,
+                reason=f"asked to go on at {receiver.size}, it went on at"
+                f" {stream.offset}")
         if stream.offset != receiver.size:
             receiver.start_again()
         for chunk in stream.chunks:
