@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""raw: whatever is not a format that somebody might take it for.
+
+A raw disk has no header, so the rule is a list of what it must not begin
+with: the marks by which qemu, and tools like it, tell formats.  What a guest
+keeps on its disk (partition tables, file systems) is nobody's business.
+"""
+
+from __future__ import annotations
+
+import re
+
+from imagecache.formats.rules import Refusal
+
+NEEDED = 512    # bytes of the beginning that are looked at
+
+# The first bytes of formats, as qemu's drivers probe for them.
+MAGIC: dict[str, tuple[int, bytes]] = {
+    "qcow2": (0, b"QFI\xfb"),
+    "qed": (0, b"QED\0"),
+    "vmdk": (0, b"KDMV"),
+    "vmdk (ESX)": (0, b"COWD"),
+    "vhd": (0, b"conectix"),
+    "vhdx": (0, b"vhdxfile"),
+    "luks": (0, b"LUKS\xba\xbe"),
+    "parallels": (0, b"WithoutFreeSpace"),
+    "parallels (ext)": (0, b"WithouFreSpacExt"),
+    "bochs": (0, b"Bochs Virtual HD Image"),
+    "cloop": (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop"),
+    "vdi": (0x40, (0xBEDA107F).to_bytes(4, "little")),
+}
+
+# How qemu tells the text of a vmdk: comments and blank lines are skipped, and
+# what follows is the version.
+_VMDK_TEXT = re.compile(
+    rb"(?:#[^\n]*\n|[ \t]*\r?\n)*version=[123]\r?\n", re.DOTALL)
+
+
+def format_of(start: bytes) -> str | None:
+    """Name the format that a file begins as; None for raw.
+
+    :param start: the first 512 bytes, or the whole file
+    """
+    for name, (offset, magic) in MAGIC.items():
+        if start[offset:offset + len(magic)] == magic:
+            return name
+    if _VMDK_TEXT.match(start[:NEEDED]):
+        return "vmdk (text)"
+    return None
+
+
+def require_raw(start: bytes) -> None:
+    """:raises Refusal: the file could be taken for something else"""
+    found = format_of(start)
+    if found is not None:
+        raise Refusal("raw-content", f"its content begins as {found}")
