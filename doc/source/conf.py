@@ -31,7 +31,10 @@ autoprogram_cliff_ignored = [    # what cliff adds to every command
     "--max-width", "--fit-width", "--print-empty", "--sort-column",
     "--sort-ascending", "--sort-descending"]
 
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {"Instance": "Instance"}
+maximum_signature_line_length = 72
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 add_module_names = False
