@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import pathlib
+import subprocess
 from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
 
 project = "imagecache"
 author = "the imagecache developers"
@@ -14,7 +19,6 @@ release = version = importlib.metadata.version("imagecache")
 extensions = [
     "cliff.sphinxext",
     "oslo_config.sphinxext",
-    "reno.sphinxext",
     "sphinx.ext.autodoc",
 ]
 nitpicky = False    # types of keystoneauth and oslo.config are linked nowhere
@@ -42,6 +46,31 @@ add_module_names = False
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", show_drawings)
+    if has_whole_history():
+        app.setup_extension("reno.sphinxext")
+    else:
+        app.add_directive("release-notes", NoReleaseNotes)
+
+
+def has_whole_history() -> bool:
+    """Say whether git has every commit here: reno reads each of them."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--is-shallow-repository"],  # noqa: S607
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return False
+    return done.stdout.strip() == "false"
+
+
+class NoReleaseNotes(Directive):
+    """Stands in where reno cannot work: a shallow clone, an archive."""
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.paragraph("", "These pages were built without the"
+                                " history that the release notes are made"
+                                " from.")]
 
 
 def show_drawings(app: Any, what: str, name: str, thing: object,
