@@ -86,6 +86,8 @@ class App(app.App):
             handlers.append(file)
         logging.basicConfig(level=logging.DEBUG, handlers=handlers,
                             force=True)
+        # It warns of an unknown backend, which is an error of ours as well.
+        logging.getLogger("stevedore").setLevel(logging.ERROR)
 
     @functools.cached_property
     def cache(self) -> ImageCache:

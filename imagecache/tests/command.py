@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``imagecache``, run by a test."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import pathlib
+import sys
+from typing import Any
+
+import fixtures
+
+from imagecache.cmd import main
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.tests import base
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class _OwnLogging(fixtures.Fixture):
+    """The command sets up logging for its whole process."""
+
+    def _setUp(self) -> None:
+        for name in ("", "stevedore"):
+            logger = logging.getLogger(name)
+            self.addCleanup(logger.setLevel, logger.level)
+        root = logging.getLogger()
+        self.addCleanup(setattr, root, "handlers", root.handlers)
+        root.handlers = []
+        self.addCleanup(_close_handlers)
+
+
+def _close_handlers() -> None:
+    for handler in logging.getLogger().handlers:
+        handler.close()
+
+
+class CommandTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        # A developer's own imagecache.conf is not the test's.
+        self.useFixture(fixtures.EnvironmentVariable("HOME", str(self.root)))
+        self.useFixture(_OwnLogging())
+        self.instances = self.root / "instances"
+
+    def run_command(self, *argv: object) -> Done:
+        """Run it with this test's own directory of instances."""
+        return self.run_command_as_is("--instances-path", self.instances,
+                                      *argv)
+
+    def run_command_as_is(self, *argv: object) -> Done:
+        """Run it within this process."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = _code_of([str(each) for each in argv])
+        return Done(code, out.getvalue(), err.getvalue())
+
+    def succeed(self, *argv: object) -> Done:
+        done = self.run_command(*argv)
+        self.assertEqual(0, done.code, done.err)
+        return done
+
+    def fails(self, code: int, *argv: object) -> str:
+        """Run what must fail, and return the one line that says why."""
+        done = self.run_command(*argv)
+        self.assertEqual(code, done.code, done)
+        self.assertEqual("", done.out)
+        self.assertEqual(1, done.err.count("\n"), done.err)
+        self.assertTrue(done.err.startswith("imagecache: error: "), done.err)
+        return done.err
+
+    def image(self, name: str = "image.raw", size: int = MiB) -> pathlib.Path:
+        """Make an image in a file; the end of its name says its format."""
+        data = images.content(size)
+        if name.endswith(".qcow2"):
+            data = images.qcow2(data)
+        path = self.root / name
+        path.write_bytes(data)
+        return path
+
+
+def _code_of(argv: list[str]) -> int:
+    try:
+        return main.main(argv)
+    except SystemExit as e:
+        return int(e.code or 0)
+    finally:
+        sys.stdout.flush()

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+
+from imagecache.model import MiB
+from imagecache.tests.command import CommandTestCase
+
+
+class TestFetch(CommandTestCase):
+
+    def test_images_are_brought_in(self) -> None:
+        a, b = self.image("a.qcow2"), self.image("b.raw")
+        done = self.succeed("base", "fetch", a, b, "-f", "json")
+        self.assertEqual(
+            [(str(a), "raw", MiB, 0), (str(b), "raw", MiB, 0)],
+            [(e["source"], e["format"], e["virtual_size"], e["users"])
+             for e in done.json])
+        for each in done.json:
+            base = self.instances / "_base" / each["key"]
+            self.assertEqual(base.stat().st_blocks * 512, each["allocated"])
+
+    def test_one_that_is_missing_does_not_stop_the_others(self) -> None:
+        done = self.run_command("base", "fetch", "/missing", self.image(),
+                                "-f", "json")
+        self.assertEqual(3, done.code)
+        self.assertEqual(1, len(done.json))
+        self.assertEqual("imagecache: error: Image /missing could not be"
+                         " found\n", done.err)
+
+    def test_a_digest_is_of_one_image(self) -> None:
+        image = self.image()
+        digest = f"sha256:{hashlib.sha256(image.read_bytes()).hexdigest()}"
+        self.succeed("base", "fetch", image, "--digest", digest)
+        self.assertIn("one image", self.fails(
+            2, "base", "fetch", image, image, "--digest", digest))
+
+
+class TestListAndShow(CommandTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.source = self.image("image.qcow2")
+        self.key = self.succeed("base", "fetch", self.source, "-f",
+                                "json").json[0]["key"]
+
+    def make_disk(self) -> str:
+        path: str = self.succeed(
+            "disk", "create", "--image", self.source, "--instance", "vm",
+            "-f", "json").json["path"]
+        return path
+
+    def test_list_counts_the_disks_of_each_base(self) -> None:
+        self.make_disk()
+        [found] = self.succeed("base", "list", "-f", "json").json
+        self.assertEqual((self.key, 1), (found["key"], found["users"]))
+
+    def test_moments_are_local_for_people_and_utc_for_programs(self) -> None:
+        os.utime(self.instances / "_base" / self.key, (1e9, 1e9))
+        [found] = self.succeed("base", "list", "-f", "json").json
+        self.assertEqual("2001-09-09T01:46:40+00:00", found["last_used"])
+        local = datetime.datetime.fromtimestamp(1e9)
+        self.assertIn(f"{local}", self.succeed("base", "list").out)
+
+    def test_show_names_the_digest_and_the_users(self) -> None:
+        disk = self.make_disk()
+        found = self.succeed("base", "show", self.key, "-f", "json").json
+        self.assertEqual([disk], found["users"])
+        digest = hashlib.sha256(self.source.read_bytes()).hexdigest()
+        self.assertEqual(f"sha256:{digest}", found["digest"])
+        self.assertIn(disk, self.succeed("base", "show", self.key).out)
+
+    def test_any_path_to_the_image_names_the_base(self) -> None:
+        link = self.root / "link"
+        link.symlink_to(self.source)
+        for name in (self.key, self.source, link,
+                     os.path.relpath(self.source)):
+            found = self.succeed("base", "show", name, "-f", "json").json
+            self.assertEqual(self.key, found["key"])
+
+    def test_a_name_of_two_bases_names_neither(self) -> None:
+        os.utime(self.source, (1, 1))
+        self.succeed("base", "fetch", self.source)
+        for command in ("show", "remove"):
+            self.assertIn(self.key, self.fails(7, "base", command,
+                                              self.source))
+        self.assertEqual(2, len(self.succeed("base", "list", "-f",
+                                             "json").json))
+
+    def test_what_nobody_has_proven_is_listed_without_claims(self) -> None:
+        (self.instances / "_base" / f"{self.key}.json").unlink()
+        [found] = self.succeed("base", "list", "-f", "json").json
+        self.assertEqual((None, None, None), (
+            found["source"], found["format"], found["virtual_size"]))
+        self.assertIn("| -", self.succeed("base", "list").out)
+        self.assertIn("| -", self.succeed("base", "show", self.key).out)
+
+    def test_a_base_that_is_not_there(self) -> None:
+        self.assertIn("There is no base nope", self.fails(
+            7, "base", "show", "nope"))
+
+    def test_a_host_without_bases_has_an_empty_list(self) -> None:
+        self.instances = self.root / "elsewhere"
+        self.assertEqual([], self.succeed("base", "list", "-f", "json").json)
+        self.assertFalse(self.instances.exists())
+
+
+class TestRemove(CommandTestCase):
+
+    def test_several_are_deleted(self) -> None:
+        a, b = self.image("a.raw"), self.image("b.raw")
+        key = self.succeed("base", "fetch", a, b, "-f", "json").json[0]["key"]
+        self.succeed("base", "remove", key, b)
+        self.assertEqual([], self.succeed("base", "list", "-f", "json").json)
+
+    def test_one_in_use_stays_and_its_users_are_named(self) -> None:
+        a, b = self.image("a.raw"), self.image("b.raw")
+        self.succeed("base", "fetch", b)
+        disk = self.succeed("disk", "create", "--image", a, "--instance",
+                            "vm", "-f", "json").json["path"]
+        self.assertIn(f"is in use by {disk}", self.fails(
+            7, "base", "remove", a, b))
+        [left] = self.succeed("base", "list", "-f", "json").json
+        self.assertEqual(str(a), left["source"])
