@@ -52,12 +52,8 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     except subprocess.TimeoutExpired as e:
         raise exception.CommandTimedOut(
             command=" ".join(command), timeout=limits.wall_clock) from e
-    except FileNotFoundError as e:
-        raise exception.CommandNotFound(command=command[0]) from e
     except OSError as e:
-        raise exception.CommandFailed(
-            command=" ".join(command), exit_code=None,
-            stderr=f"it could not be started: {e.strerror}") from e
+        raise _not_started(command, e) from e
     except processutils.ProcessExecutionError as e:
         raise _failure(command, e) from e
     finally:
@@ -81,6 +77,15 @@ def _limited(limits: Limits) -> list[str]:
     # If this process is killed, an orphan must not write on for hours.
     return ["setpriv", "--pdeathsig", "KILL",
             "prlimit", *flags, "--"] if flags else []
+
+
+def _not_started(command: tuple[str, ...],
+                 error: OSError) -> exception.CommandFailed:
+    if isinstance(error, FileNotFoundError):
+        return exception.CommandNotFound(command=command[0])
+    return exception.CommandFailed(
+        command=" ".join(command), exit_code=None,
+        stderr=f"it could not be started: {error.strerror}")
 
 
 def _failure(command: tuple[str, ...],
