@@ -27,8 +27,8 @@ from imagecache.tests import base
 # those to its left on its own; a package is one module here.
 FLOORS = (
     ("exception", "model", "events", "policy"),
-    ("execute", "durable", "locks", "qcow2", "tools"),
-    ("sources", "templates", "download", "proof", "base_store", "disk_info",
+    ("execute", "durable", "locks", "qcow2", "formats", "tools"),
+    ("examiner", "sources", "templates", "download", "proof", "base_store", "disk_info",
      "directory_store", "pipeline", "base_cache", "host", "provision"),
     ("backends", "imagemodel", "guest"),
     ("opts", "observers", "image_stores", "image_cache", "imagebackend"),
