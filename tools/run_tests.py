@@ -11,21 +11,29 @@ because nobody checked its promise.
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import subprocess
 import sys
 from typing import Any
 
+import psutil
 import subunit
 import testtools
 from stestr.repository import abstract as repository
 from stestr.repository import util
+
+STESTR = (sys.executable, "-m", "stestr")
 
 PASSED = ("success", "xfail")
 SHOWN_BY_STESTR = ("fail", "uxsuccess")
 
 # Guests, servers and mounts would compete for the machine.
 SERIAL = ("functional",)
+
+# Seconds for a whole suite: far more than it takes, so that a test that hangs
+# fails the run and does not become it.
+LIMIT = {"unit": 10 * 60, "functional": 30 * 60}
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +53,8 @@ def main(arguments: list[str]) -> int:
 def _run(suite: str, patterns: list[str]) -> dict[str, str]:
     """Run one suite; return the status of each of its tests by name."""
     where = ["--test-path", f"imagecache/tests/{suite}", "--top-dir", "."]
-    listing = _stestr("list", *where, *patterns, stdout=subprocess.PIPE)
+    listing = subprocess.run([*STESTR, "list", *where, *patterns],
+                             stdout=subprocess.PIPE, text=True, check=False)
     if listing.returncode:
         print(listing.stdout)
         return {f"the list of {suite} tests": "fail"}
@@ -53,9 +62,10 @@ def _run(suite: str, patterns: list[str]) -> dict[str, str]:
     if not outcome:
         return outcome
     runs = _repository().count()
-    _stestr("run", "--slowest", "--suppress-attachments", *where,
-            *(["--serial"] if suite in SERIAL else []),
-            *(["--color"] if os.isatty(1) else []), *patterns)
+    _finish(subprocess.Popen(
+        [*STESTR, "run", "--slowest", "--suppress-attachments", *where,
+         *(["--serial"] if suite in SERIAL else []),
+         *(["--color"] if os.isatty(1) else []), *patterns]), LIMIT[suite])
     if _repository().count() > runs:
         outcome |= _last_run()
     for test, status in sorted(outcome.items()):
@@ -64,10 +74,16 @@ def _run(suite: str, patterns: list[str]) -> dict[str, str]:
     return outcome
 
 
-def _stestr(*arguments: str, stdout: int | None = None
-            ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "stestr", *arguments],
-                          stdout=stdout, text=True, check=False)
+def _finish(stestr: subprocess.Popen[bytes], limit: int) -> None:
+    try:
+        stestr.wait(limit)
+    except subprocess.TimeoutExpired:
+        print(f"\nStopped after {limit} seconds", flush=True)
+        # Its workers only: so it records what they did before.
+        for worker in psutil.Process(stestr.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.kill()
+        stestr.wait()
 
 
 def _repository() -> repository.AbstractRepository:
