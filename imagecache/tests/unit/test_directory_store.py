@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of bases."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import ddt
+
+from imagecache import exception
+from imagecache.directory_store import DirectoryStore
+from imagecache.model import Base, Format, Proven, Record
+from imagecache.testing import images
+from imagecache.tests import base
+
+KEY = "a" * 40
+CONTENT = b"content" * 100
+RECORD = Record(Format.RAW, virtual_size=1024, size=len(CONTENT), rules=1,
+                source="image", digest="sha256:00",
+                committed="2026-01-01T00:00:00+00:00")
+
+
+class DirectoryStoreTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.instances = self.root / "instances"
+        self.directory = self.instances / "_base"
+        self.store = DirectoryStore(self.directory, self.instances)
+
+    def put(self, key: str = KEY, content: bytes = CONTENT,
+            in_place: bool = False) -> Base:
+        with self.store.stage(key, in_place=in_place) as staging:
+            staging.download.write_bytes(content)
+            return self.store.commit(
+                key, Proven(staging.download, Format.RAW, 1024),
+                dataclasses.replace(RECORD, size=len(content)))
+
+    def files(self) -> set[str]:
+        return {str(path.relative_to(self.directory))
+                for path in self.directory.rglob("*") if not path.is_dir()}
+
+    def disk(self, backing: pathlib.Path, instance: str = "instance",
+             name: str = "disk") -> pathlib.Path:
+        path = self.instances / instance / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(images.backed_by(backing))
+        return path
+
+
+@ddt.ddt
+class LookupTest(DirectoryStoreTestCase):
+
+    def test_naming_a_store_and_asking_it_creates_nothing(self) -> None:
+        self.assertIsNone(self.store.lookup(KEY))
+        self.assertEqual([], list(self.store.entries()))
+        self.assertEqual([], os.listdir(self.root))
+
+    def test_what_was_committed_is_found(self) -> None:
+        made = self.put()
+        found = self.store.lookup(KEY)
+        self.assertEqual(
+            (KEY, self.directory / KEY, len(CONTENT), RECORD),
+            (found.key, found.path, found.size, found.record))
+        self.assertEqual(made, found.as_base())
+        self.assertEqual(found.path.stat().st_blocks * 512, found.allocated)
+
+    def test_what_is_on_record_survives(self) -> None:
+        self.put()
+        again = DirectoryStore(self.directory, self.instances)
+        self.assertEqual(RECORD, again.lookup(KEY).record)
+
+    def test_a_base_of_nova_has_no_record(self) -> None:
+        self.directory.mkdir(parents=True)
+        (self.directory / KEY).write_bytes(CONTENT)
+        self.assertIsNone(self.store.lookup(KEY).record)
+        self.store.record(KEY, RECORD)
+        self.assertEqual(RECORD, self.store.lookup(KEY).record)
+
+    def test_a_record_of_another_size_is_not_of_this_base(self) -> None:
+        self.put()
+        path = self.directory / KEY
+        path.chmod(0o644)
+        path.write_bytes(CONTENT + b"x")
+        self.assertIsNone(self.store.lookup(KEY).record)
+
+    @ddt.data(b"", b"{", b"null", b"[]", b"3", b"\xff", b"{}",
+              {"format": "vmdk"}, {"format": None}, {"virtual_size": "big"},
+              {"virtual_size": None}, {"rules": "x"}, {"rules": None},
+              {"source": 3}, {"digest": 3},
+              {"cluster_size": "64k"}, {"committed": 0}, {"unknown": 1})
+    def test_a_damaged_record_is_none(self, damage: object) -> None:
+        self.put()
+        if isinstance(damage, dict):
+            damage = json.dumps(dataclasses.asdict(RECORD) | damage).encode()
+        (self.directory / f"{KEY}.json").write_bytes(damage)
+        self.assertIsNone(self.store.lookup(KEY).record)
+
+    def test_a_record_that_cannot_be_read_is_the_hosts_fault(self) -> None:
+        self.put()
+        (self.directory / f"{KEY}.json").unlink()
+        (self.directory / f"{KEY}.json").mkdir()
+        self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
+
+    def test_what_is_no_file_is_no_base(self) -> None:
+        (self.directory / KEY).mkdir(parents=True)
+        self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
+        (self.directory / KEY).rmdir()
+        os.mkfifo(self.directory / KEY)
+        self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
+
+    def test_a_place_that_is_no_directory_is_the_hosts_fault(self) -> None:
+        self.instances.mkdir()
+        self.directory.touch()
+        self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
+        with self.assertRaises(exception.StorageFailed), \
+                self.store.stage(KEY):
+            pass
+
+    @ddt.data("", ".", "..", "a/b", "/etc/passwd", ".hidden", "a\0b", "a b",
+              "key.json", "x" * 201, "é")
+    def test_names_that_leave_the_directory_are_refused(self, key: str
+                                                        ) -> None:
+        for act in (self.store.lookup, self.put, self.store.remove,
+                    self.store.touch, self.store.in_use):
+            self.assertRaises(exception.InvalidName, act, key)
+        self.assertFalse(self.directory.exists())
+
+    def test_entries_are_the_bases_and_nothing_else(self) -> None:
+        for key in ("b" * 40, KEY, "swap_64", "ephemeral_1_0123abc"):
+            self.put(key)
+        for name in ("odd name", ".hidden", "x.part", "x.converted", "ä"):
+            (self.directory / name).touch()
+        (self.directory / "lost+found").mkdir()
+        (self.directory / "dangling").symlink_to("nowhere")
+        self.assertEqual(
+            [KEY, "b" * 40, "ephemeral_1_0123abc", "swap_64"],
+            [entry.key for entry in self.store.entries()])
+
+    def test_touching_says_that_it_was_used_now(self) -> None:
+        self.put()
+        os.utime(self.directory / KEY, (0, 0))
+        self.assertEqual(0, self.store.lookup(KEY).used)
+        self.store.touch(KEY)
+        self.assertGreater(self.store.lookup(KEY).used, 1e9)
+
+
+class StageTest(DirectoryStoreTestCase):
+
+    def test_what_is_staged_is_not_there(self) -> None:
+        with self.store.stage(KEY) as staging:
+            staging.download.write_bytes(CONTENT)
+            staging.output.write_bytes(CONTENT)
+            self.assertIsNone(self.store.lookup(KEY))
+            self.assertEqual([], list(self.store.entries()))
+
+    def test_what_is_not_committed_vanishes(self) -> None:
+        with self.assertRaises(KeyboardInterrupt), \
+                self.store.stage(KEY) as staging:
+            staging.download.write_bytes(CONTENT)
+            (staging.download.parent / "beside").mkdir()
+            raise KeyboardInterrupt
+        self.assertEqual([], os.listdir(self.directory / ".staged"))
+
+    def test_others_cannot_look_into_what_is_staged(self) -> None:
+        with self.store.stage(KEY) as staging:
+            self.assertEqual(0o700, staging.download.parent.stat().st_mode
+                             & 0o777)
+
+    def test_the_next_attempt_clears_away_dead_ones(self) -> None:
+        for name in (f"{KEY}.dead", f"{KEY}.alsodead", "b.alive",
+                     f"{KEY}.b.alive", f"x{KEY}.alive"):
+            (self.directory / ".staged" / name).mkdir(parents=True)
+            (self.directory / ".staged" / name / "download").touch()
+        (self.directory / ".staged" / f"{KEY}.file").touch()
+        self.put()
+        self.assertEqual({f"x{KEY}.alive", f"{KEY}.b.alive", "b.alive"},
+                         set(os.listdir(self.directory / ".staged")))
+
+    def test_an_error_of_the_block_is_not_the_stores(self) -> None:
+        with self.assertRaises(PermissionError), self.store.stage(KEY):
+            raise PermissionError
+
+    def test_staging_in_place_shows_the_bases_own_path(self) -> None:
+        with self.store.stage(KEY, in_place=True) as staging:
+            self.assertEqual(self.directory / KEY, staging.download)
+            staging.download.write_bytes(CONTENT)
+            self.assertIsNone(self.store.lookup(KEY))
+            self.assertEqual([], list(self.store.entries()))
+        self.assertEqual(set(), self.files())
+
+    def test_a_base_that_was_staged_in_place_is_committed(self) -> None:
+        self.put(in_place=True)
+        self.assertEqual({KEY, f"{KEY}.json"}, self.files())
+        self.assertEqual(RECORD, self.store.lookup(KEY).record)
+
+    def test_who_died_in_place_left_no_base(self) -> None:
+        self.directory.joinpath(".staged").mkdir(parents=True)
+        (self.directory / KEY).write_bytes(b"half")
+        (self.directory / ".staged" / f"{KEY}.in-place").touch()
+        self.assertIsNone(self.store.lookup(KEY))
+        with self.store.stage(KEY):
+            self.assertEqual(set(), self.files())
+
+
+class CommitTest(DirectoryStoreTestCase):
+
+    def test_a_base_is_for_everybody_to_read_and_nobody_to_write(
+            self) -> None:
+        for umask in (0, 0o77):
+            self.addCleanup(os.umask, os.umask(umask))
+            key = f"{umask:040}"
+            self.put(key)
+            modes = [(self.directory / name).stat().st_mode & 0o777
+                     for name in (key, f"{key}.json", "")]
+            self.assertEqual([0o444, 0o644, 0o755], modes)
+
+    def test_a_record_left_behind_is_not_of_the_next_base(self) -> None:
+        """The disk may be full when the new one should be written."""
+        self.put()
+        record = self.directory / f"{KEY}.json"
+        (self.directory / KEY).unlink()
+        with self.store.stage(KEY) as staging:
+            staging.download.write_bytes(CONTENT)
+            with self.assertRaises(TypeError):
+                self.store.commit(
+                    KEY, Proven(staging.download, Format.RAW, 1024),
+                    dataclasses.replace(RECORD, source=object()))
+        self.assertFalse(record.exists())
+
+    def test_removing_leaves_nothing(self) -> None:
+        self.put()
+        self.store.remove(KEY)
+        self.assertIsNone(self.store.lookup(KEY))
+        self.assertEqual(set(), self.files())
+
+
+class InUseTest(DirectoryStoreTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.put()
+
+    def users(self) -> list[str]:
+        return list(self.store.in_use(KEY))
+
+    def test_a_base_without_disks_is_in_use_by_nobody(self) -> None:
+        self.put("b" * 40)
+        self.disk(self.directory / ("b" * 40))
+        self.assertEqual([], self.users())
+
+    def test_the_disks_made_of_a_base_are_named(self) -> None:
+        disks = [self.disk(self.directory / KEY),
+                 self.disk(self.directory / KEY, name="disk.eph0"),
+                 self.disk(pathlib.Path("../_base") / KEY, "other")]
+        self.assertEqual(sorted(map(str, disks)), sorted(self.users()))
+
+    def test_a_path_through_a_link_is_the_same_path(self) -> None:
+        (self.root / "link").symlink_to(self.instances)
+        self.disk(self.root / "link" / "_base" / KEY)
+        self.assertEqual(1, len(self.users()))
+
+    def test_what_else_is_among_instances_is_no_disk(self) -> None:
+        (self.instances / "compute_nodes").write_text("{}")
+        (self.instances / "instance").mkdir()
+        (self.instances / "instance" / "console.log").write_text("hello")
+        (self.instances / "instance" / "directory").mkdir()
+        os.mkfifo(self.instances / "instance" / "fifo")
+        (self.instances / "gone").symlink_to("nowhere")
+        self.assertEqual([], self.users())
+
+    def test_a_guest_cannot_stop_the_search(self) -> None:
+        """It wrote a header to its raw disk."""
+        for name in ("\0", "/proc/self/fd/0", "x" * 1000, "/" * 1000,
+                     "json:{}", "nbd://host", "."):
+            header = images.backed_by(pathlib.Path("/" + "x" * 1000))
+            disk = self.disk(pathlib.Path("/x"))
+            disk.write_bytes(header.replace(
+                b"/" + b"x" * 1000, name.encode().ljust(1001, b"\0")))
+            self.assertEqual([], self.users())
+
+    def test_an_instance_that_vanishes_meanwhile_is_no_obstacle(
+            self) -> None:
+        users = [self.disk(self.directory / KEY, f"i{i}") for i in range(9)]
+
+        class Vanishing(type(self.root)):
+            """Directories that are gone right after one has seen them."""
+
+            def is_dir(self):
+                found = super().is_dir()
+                if self.name == "i3":
+                    shutil.rmtree(self)
+                return found
+
+        store = DirectoryStore(self.directory, Vanishing(self.instances))
+        self.assertEqual(len(users) - 1, len(list(store.in_use(KEY))))
+
+    def test_a_base_is_found_in_use_by_what_qemu_made(self) -> None:
+        disk = self.disk(self.directory / KEY)
+        disk.unlink()
+        subprocess.check_call([
+            "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw",
+            "-b", self.directory / KEY, disk])
+        self.assertEqual([str(disk)], self.users())
