@@ -24,8 +24,10 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import get_type_hints
 
 from imagecache import disk_info, durable, exception, qcow2
 from imagecache.model import Base, Entry, Format, Proven, Record
@@ -33,6 +35,9 @@ from imagecache.model import Base, Entry, Format, Proven, Record
 _RECORD = ".json"
 _READ_ONLY = 0o444
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+# Records, and what nova has not finished.
+_NO_BASES = (_RECORD, ".part", ".converted")
+_RECORDED = get_type_hints(Record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,42 +53,48 @@ class DirectoryStore:
 
     def lookup(self, key: str) -> Entry | None:
         path = self._path(key)
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            return None
-        if self._marker(key).exists():
-            return None
-        return Entry(key, path, stat.st_size, stat.st_blocks * 512,
-                     stat.st_mtime, self._read_record(key, stat.st_size))
+        with durable.translated("looking up a base", path):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                return None
+            if self._marker(key).exists():
+                return None
+            if not stat.S_ISREG(status.st_mode):
+                raise exception.StorageFailed(
+                    what="looking up a base", path=path,
+                    reason="it is not a file")
+            record = self._read_record(key, status.st_size)
+        return Entry(key, path, status.st_size, status.st_blocks * 512,
+                     status.st_mtime, record)
 
     @contextlib.contextmanager
     def stage(self, key: str, *, in_place: bool = False
               ) -> Iterator[Staging]:
+        path = self._path(key)
         durable.make_directory(self._staged)
         self._clear(key)
         with durable.translated("staging a base", self._staged):
             attempt = pathlib.Path(tempfile.mkdtemp(
                 prefix=f"{key}.", dir=self._staged))
-        output = attempt / "output"
-        try:
             if in_place:
                 self._marker(key).touch()
                 durable.fsync_directory(self._staged)
-                yield Staging(self._path(key), output)
-            else:
-                yield Staging(attempt / "download", output)
+        try:
+            yield Staging(path if in_place else attempt / "download",
+                          attempt / "output")
         finally:
             self._clear(key)
 
     def commit(self, key: str, proven: Proven, record: Record) -> Base:
         path = self._path(key)
         with durable.translated("committing a base", path):
+            # A base without a record is proven again, but a record without
+            # its base might be taken for that of another.
+            self._record_path(key).unlink(missing_ok=True)
             proven.path.chmod(_READ_ONLY)
             os.rename(proven.path, path)      # the commit
             self._marker(key).unlink(missing_ok=True)
-            # Last: a base without a record is proven again, but a record
-            # without its base might be taken for that of another.
             self._write_record(key, record)
             durable.fsync_directory(self.directory)
         return Base(key, path, record.format, record.virtual_size,
@@ -97,23 +108,26 @@ class DirectoryStore:
                     record.cluster_size)
 
     def touch(self, key: str) -> None:
-        # Another user's file, or one on a strict NFS server, is used anyway.
-        with contextlib.suppress(PermissionError):
-            os.utime(self._path(key))
+        path = self._path(key)
+        # What may not be written to, another user's file or one on a
+        # read-only file system, is used anyway.
+        with contextlib.suppress(OSError):
+            os.utime(path)
 
     def entries(self) -> Iterator[Entry]:
         if not self.directory.is_dir():
             return
         for path in sorted(self.directory.iterdir()):
-            if path.suffix == _RECORD or path.name.startswith("."):
-                continue
-            entry = self.lookup(path.name) if path.is_file() else None
-            if entry:
-                yield entry
+            if is_key(path.name) and path.is_file():
+                entry = self.lookup(path.name)
+                if entry:
+                    yield entry
 
     def in_use(self, key: str) -> Sequence[str]:
         path = self._path(key)
-        return [str(disk) for disk in self._disks() if _is_made_of(disk, path)]
+        with durable.translated("looking for its disks", self.instances):
+            return [str(disk) for disk in self._disks()
+                    if _is_made_of(disk, path)]
 
     def remove(self, key: str) -> None:
         with durable.translated("removing a base", self._path(key)):
@@ -126,11 +140,11 @@ class DirectoryStore:
         return self.directory / ".staged"
 
     def _path(self, key: str) -> pathlib.Path:
-        if not _KEY.fullmatch(key) or key.endswith(_RECORD):
+        if not is_key(key):
             raise exception.InvalidName(
                 name=key, what="the name of a base",
                 reason="it must be a plain file name of letters, digits and"
-                " -_.")
+                " -_., and not look like what is no base")
         return self.directory / key
 
     def _record_path(self, key: str) -> pathlib.Path:
@@ -141,12 +155,16 @@ class DirectoryStore:
 
     def _clear(self, key: str) -> None:
         """Remove what attempts at this key left; the caller has its lock."""
-        if self._marker(key).exists():
-            self._path(key).unlink(missing_ok=True)
-            self._marker(key).unlink(missing_ok=True)
-        for attempt in self._staged.iterdir():
-            if attempt.name.rpartition(".")[0] == key:
-                shutil.rmtree(attempt)
+        with durable.translated("clearing away attempts", self._staged):
+            if self._marker(key).exists():
+                self._path(key).unlink(missing_ok=True)
+                self._marker(key).unlink(missing_ok=True)
+            for attempt in self._staged.iterdir():
+                if attempt.name.rpartition(".")[0] == key:
+                    if attempt.is_dir():
+                        shutil.rmtree(attempt)
+                    else:
+                        attempt.unlink()
 
     def _read_record(self, key: str, size: int) -> Record | None:
         """Return the record, if it is of the base that is there."""
@@ -155,7 +173,10 @@ class DirectoryStore:
             record = Record(**(found | {"format": Format(found["format"])}))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        return record if record.size == size else None
+        valid = record.size == size and all(
+            isinstance(getattr(record, name), kind)
+            for name, kind in _RECORDED.items())
+        return record if valid else None
 
     def _write_record(self, key: str, record: Record) -> None:
         content = json.dumps(dataclasses.asdict(record), indent=1)
@@ -166,8 +187,14 @@ class DirectoryStore:
         for instance in self.instances.iterdir():
             if instance == self.directory or not instance.is_dir():
                 continue
-            yield from (f for f in instance.iterdir() if f.is_file()
-                        and f.name != disk_info.FILE_NAME)
+            with contextlib.suppress(FileNotFoundError):   # just removed
+                yield from (f for f in list(instance.iterdir())
+                            if f.is_file() and f.name != disk_info.FILE_NAME)
+
+
+def is_key(name: str) -> bool:
+    """Say whether a file of this name may be a base."""
+    return bool(_KEY.fullmatch(name)) and not name.endswith(_NO_BASES)
 
 
 def _is_made_of(disk: pathlib.Path, base: pathlib.Path) -> bool:
