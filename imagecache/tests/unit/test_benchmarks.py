@@ -11,7 +11,7 @@ import urllib.request
 from unittest import mock
 
 from benchmarks import __main__ as bench
-from benchmarks import fetch_once, processes, report, timing
+from benchmarks import ballast, fetch_once, processes, report, timing
 from imagecache.tests import base
 
 TOP = pathlib.Path(bench.__file__).resolve().parent.parent
@@ -114,6 +114,14 @@ class MemoryTest(base.TestCase):
         now = fetch_once.held("self", "VmRSS")
         self.assertGreater(now, 0)
         self.assertGreaterEqual(fetch_once.held("self", "VmHWM"), now)
+
+    def test_ballast_is_held_until_the_block_ends(self):
+        before = fetch_once.held("self", "VmRSS")
+        with ballast.held(64 * ballast.MiB):
+            during = fetch_once.held("self", "VmRSS")
+        after = fetch_once.held("self", "VmRSS")
+        self.assertGreater(during, before + 60 * ballast.MiB)
+        self.assertLess(after, during - 60 * ballast.MiB)
 
     def test_a_process_that_ended_holds_nothing(self):
         self.assertEqual(0, fetch_once.held("0", "VmRSS"))
