@@ -43,9 +43,10 @@ class Manner:
     length: str | None = None       # Content-Length to pretend
     chunked: bool = False           # no Content-Length at all
     encoding: str | None = None     # Content-Encoding to pretend
-    cut: int | None = None          # close after so many bytes of the body
+    cut: int | None = None          # close after so many bytes of the body;
+                                    # -1: without any answer
     reset: bool = False             # ... rudely
-    stall: int | None = None        # fall silent after so many; -1: at once
+    stall: int | None = None        # fall silent after so many; -1: the same
     pause: float = 0.0              # seconds before each piece
     piece: int = _PIECE             # bytes sent at a time
 
@@ -193,6 +194,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(405)
         elif manner.stall == -1:
             self._stall()
+        elif manner.cut == -1:
+            self._hang_up(manner.reset)
         else:
             self._serve(page, manner)
 

@@ -152,7 +152,8 @@ class GlanceServer(fixtures.Fixture):
             with (self.root / "server.out").open("ab") as output:
                 self._process = subprocess.Popen(
                     # It must not outlive tests that are killed.
-                    ["setpriv", "--pdeathsig", "TERM", self._bin / "gunicorn", "-c",
+                    ["setpriv", "--pdeathsig", "TERM",
+                     self._bin / "gunicorn", "-c",
                      self.root / "gunicorn.conf.py",
                      "glance.wsgi.api:application"],
                     cwd=self.root, env=self._environment, pass_fds=[fd],

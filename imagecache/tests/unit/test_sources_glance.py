@@ -480,15 +480,18 @@ class ConfTest(GlanceTestCase):
                 self.server.add_image(DATA))
         self.assertEqual(1, len(self.server.requests))
 
-    def test_overloaded_glance_is_asked_again(self):
-        self.conf.set_override("status_code_retry_delay", 0.001, "glance")
+    def test_glance_in_trouble_is_asked_again(self):
         self.conf.set_override("num_retries", 2, "glance")
+        for option in ("connect_retry_delay", "status_code_retry_delay"):
+            self.conf.set_override(option, 0.001, "glance")
         image_id = self.server.add_image(DATA)
-        self.server.record(image_id).once(status=503)
-        self.server.record(image_id).once(status=503)
         self.server.record(image_id).guard = None
-        self.assertEqual(image_id, glance.GlanceStore.from_conf(
-            self.conf).describe(image_id).ref)
+        for trouble in ({"status": 503}, {"cut": -1}):
+            self.server.record(image_id).once(**trouble)
+            self.server.record(image_id).once(**trouble)
+            with self.subTest(trouble):
+                self.assertEqual(image_id, glance.GlanceStore.from_conf(
+                    self.conf).describe(image_id).ref)
 
     def test_options_of_the_host_program_stand(self):
         conf = cfg.ConfigOpts()

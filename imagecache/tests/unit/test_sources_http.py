@@ -203,6 +203,13 @@ class DescribeTest(HttpTestCase):
         with self._raises(exception.SourceError):
             self.store.describe(f"http://{'a' * 70}.invalid/x")
 
+    def test_proxy_of_the_environment_is_asked(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            "http_proxy", self.server.url))
+        url = "http://elsewhere.invalid/disk"
+        self.server.pages[url] = self.server.add("/disk", DATA)
+        self._check((0, DATA), self._read(self.store.describe(url)))
+
     def test_silent_server_stalls(self):
         self._lose_patience()
         with self._raises(exception.DownloadStalled):
@@ -329,6 +336,17 @@ class ReadTest(HttpTestCase):
                 with self.subTest(manner, offset=offset), \
                         self._raises(exception.ImageUnacceptable):
                     self._read(image, offset)
+
+    def test_etag_and_date_are_not_compared(self):
+        image = self._image()
+        self.page.always(etag=None)
+        self._check((0, DATA), self._read(image))
+
+    def test_connection_that_ends_without_an_answer_is_unreachable(self):
+        image = self._image()
+        self.page.once(cut=-1)
+        with self._raises(exception.SourceUnreachable):
+            self._read(image)
 
     def test_servers_of_one_image_may_disagree_if_there_is_a_digest(self):
         self._image()
