@@ -134,24 +134,26 @@ class Asking:
         # read1() hands over what has come.  read() and iter_content() wait
         # for the whole chunk, and lose what came if the connection breaks;
         # here it comes out first, so the next attempt goes on after it.
-        chunk = bytearray()
+        pieces: list[bytes] = []
+        missing = MiB
         try:
-            while piece := answer.raw.read1(MiB - len(chunk),
-                                            decode_content=False):
+            while piece := answer.raw.read1(missing, decode_content=False):
+                pieces.append(piece)
                 received += len(piece)
-                chunk += piece
-                if len(chunk) == MiB:
-                    yield bytes(chunk)
-                    chunk.clear()
+                missing -= len(piece)
+                if not missing:
+                    yield b"".join(pieces)
+                    pieces.clear()
+                    missing = MiB
         except (urllib3.exceptions.HTTPError, OSError) as e:
-            if chunk:
-                yield bytes(chunk)
+            if pieces:
+                yield b"".join(pieces)
             if any(isinstance(cause, http.client.IncompleteRead)
                    for cause in _causes(e)):
                 raise self._truncated(received) from e
             raise self.failure(e, received) from e
-        if chunk:
-            yield bytes(chunk)
+        if pieces:
+            yield b"".join(pieces)
         if self.size is not None and received < self.size:
             raise self._truncated(received)
 
