@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole story: what happens to a disk, in which order."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from imagecache import exception
+from imagecache.model import Base, Capabilities, Format, MiB
+from imagecache.provision import provision
+from imagecache.sources import DelegatedImage, Source, Template
+from imagecache.tests import base
+
+IMAGE = DelegatedImage("key", lambda path: None)
+TEMPLATE = Template("key", lambda path: None)
+BASE = Base("key", "/base", Format.RAW, MiB)
+
+
+class Disk:
+    """Writes down what is asked of it, and of the cache it has."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, there: bool = False, reads: str | None = None,
+                 **capabilities: bool) -> None:
+        self.there = there
+        self.reads = reads
+        self.has_base = False
+        self.story: list[Any] = []
+        self.capabilities = Capabilities(**capabilities)
+
+    @property
+    def cache(self) -> Disk:
+        return self
+
+    # The cache.
+
+    def has(self, source: Source) -> bool:
+        return self.has_base
+
+    @contextlib.contextmanager
+    def lease(self, source: Source, size: int | None = None
+              ) -> Iterator[Base]:
+        self.story.append(("lease", size))
+        yield dataclasses.replace(BASE, key=source.key)
+        self.story.append("end of lease")
+
+    # The disk.
+
+    def exists(self) -> bool:
+        return self.there
+
+    def base_key(self) -> str | None:
+        return self.reads
+
+    def create(self, base: Base, size: int | None) -> None:
+        self.story.append(("create", base.key, size))
+
+    def generate(self, template: Template, size: int | None) -> None:
+        self.story.append(("generate", template.key, size))
+
+    def grow(self, size: int) -> None:
+        self.story.append(("grow", size))
+
+
+class ProvisionTest(base.TestCase):
+
+    def assert_story(self, expected: list[Any], disk: Disk, source: Source,
+                     size: int | None) -> None:
+        provision(disk, source, size)
+        self.assertEqual(expected, disk.story)
+
+    def test_a_disk_is_made_while_its_base_is_leased(self) -> None:
+        for source in (IMAGE, TEMPLATE):
+            self.assert_story(
+                [("lease", 7), ("create", "key", 7), "end of lease"],
+                Disk(), source, 7)
+
+    def test_a_template_may_need_no_base(self) -> None:
+        self.assert_story([("generate", "key", 7)],
+                          Disk(generates_in_place=True), TEMPLATE, 7)
+
+    def test_an_image_always_needs_one(self) -> None:
+        self.assert_story(
+            [("lease", None), ("create", "key", None), "end of lease"],
+            Disk(generates_in_place=True), IMAGE, None)
+
+    def test_a_disk_that_exists_grows(self) -> None:
+        self.assert_story([("grow", 7)], Disk(there=True), IMAGE, 7)
+
+    def test_a_disk_that_exists_stays_if_no_size_is_asked_for(self) -> None:
+        for size in (None, 0):
+            self.assert_story([], Disk(there=True), IMAGE, size)
+
+    def test_a_lost_base_comes_back_before_anything_else(self) -> None:
+        self.assert_story([("lease", None), "end of lease", ("grow", 7)],
+                          Disk(there=True, reads="key"), IMAGE, 7)
+
+    def test_a_base_that_is_there_stays(self) -> None:
+        disk = Disk(there=True, reads="key")
+        disk.has_base = True
+        self.assert_story([], disk, IMAGE, None)
+
+    def test_a_base_of_another_image_is_none_of_our_business(self) -> None:
+        self.assert_story([], Disk(there=True, reads="other"), IMAGE, None)
+
+    def test_a_disk_that_appears_while_we_wait_is_left_alone(self) -> None:
+        class Late(Disk):
+            @contextlib.contextmanager
+            def lease(self, *args: Any) -> Iterator[Base]:
+                self.there = True
+                with super().lease(*args) as found:
+                    yield found
+
+        self.assert_story([("lease", None), "end of lease"], Late(), IMAGE,
+                          None)
+
+    def test_an_error_ends_the_lease(self) -> None:
+        class Failing(Disk):
+            def create(self, base: Base, size: int | None) -> None:
+                raise exception.StorageFailed("oh no")
+
+        disk = Failing()
+        self.assertRaises(exception.StorageFailed, provision, disk, IMAGE)
+        self.assertEqual([("lease", None)], disk.story)
