@@ -51,7 +51,7 @@ class BaseCache:
         """
         with self.locks.holding(key):
             if self.store.lookup(key) is None:
-                raise exception.BaseNotFound(key=key, store=self.store)
+                raise exception.BaseNotFound(key=key, store=str(self.store))
             users = self.store.in_use(key)
             if users:
                 raise exception.BaseInUse(key=key, users=", ".join(users))

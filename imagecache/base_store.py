@@ -30,6 +30,7 @@ class Staging(Protocol):
 
 
 class BaseStore(Protocol):
+    """``str()`` of one says to people where it is."""
 
     def lookup(self, key: str) -> Entry | None:
         """Return the committed base, or None."""

@@ -51,6 +51,9 @@ class DirectoryStore:
     directory: pathlib.Path
     instances: pathlib.Path    # where the disks made of these bases are
 
+    def __str__(self) -> str:
+        return str(self.directory)
+
     def lookup(self, key: str) -> Entry | None:
         path = self._path(key)
         with durable.translated("looking up a base", path):

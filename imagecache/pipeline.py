@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -118,11 +119,27 @@ def receive(image: sources.Image, work: Work) -> str | None:
 
 def delegate(source: sources.DelegatedImage | sources.Template,
              work: Work) -> None:
-    source.write(work.staging.download)
-    if not work.staging.download.exists():
+    write(source, work.staging.download)
+
+
+def write(source: sources.DelegatedImage | sources.Template,
+          path: pathlib.Path) -> None:
+    """Let somebody else's function write to ``path``, and see what it did.
+
+    :raises ImageNotFound: it wrote nothing
+    :raises ImageUnacceptable: it left what must not even be opened
+    """
+    source.write(path)
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError as e:
         raise exception.ImageNotFound(
-            f"What should have fetched {source.name} wrote nothing",
-            image_id=source.name)
+            f"What should have made {source.name} wrote nothing",
+            image_id=source.name) from e
+    if not stat.S_ISREG(mode):
+        raise exception.ImageUnacceptable(
+            image_id=source.name, reason="what should have made it left"
+            " something else than a file")
 
 
 def inspect(claim: str | None, work: Work) -> Proven:

@@ -63,11 +63,7 @@ class Raw(FileDisk):
 
     def _fill(self, template: sources.Template, new: pathlib.Path) -> None:
         with durable.staged(new.parent, self.name) as written:
-            template.write(written)
-            if not written.exists():
-                raise exception.StorageFailed(
-                    what="generating a disk", path=self.path,
-                    reason="what should have made it wrote nothing")
+            pipeline.write(template, written)
             proven = proof.trust(written) if template.trusted \
                 else proof.prove(written, template.name, None,
                                  self.host.policy.inspection)
