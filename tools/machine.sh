@@ -52,10 +52,16 @@ missing_packages() {    # missing_packages PROFILE
         done
 }
 
-need_user() {    # need_user NAME WHY
-    getent passwd "$1" > /dev/null && return
-    say "Adding the user $1: $2"
-    quietly "${as_root[@]}" useradd --system --user-group --no-create-home "$1"
+need_account() {    # need_account USER GROUP WHY: a system's, not a person's
+    if ! getent group "$2" > /dev/null; then
+        say "Adding the group $2: $3"
+        quietly "${as_root[@]}" groupadd --system "$2"
+    fi
+    if ! getent passwd "$1" > /dev/null; then
+        say "Adding the user $1: $3"
+        quietly "${as_root[@]}" useradd --system --gid "$2" \
+            --no-create-home "$1"
+    fi
 }
 
 need_venv() {    # need_venv DIR PIP-ARGUMENT...
