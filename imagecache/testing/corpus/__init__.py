@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad and odd images, which tests build for themselves.
+
+    with Canary(directory) as canary:
+        for sample in corpus.refused():
+            upload(sample.build(canary.lure), disk_format=sample.claim)
+            assert it was refused
+        assert not canary.complaints()
+
+Each sample has an id, the format it is uploaded as, and a way to build it
+that takes milliseconds.  Most are a sound image with one lie in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imagecache.testing.corpus import (
+    claims,
+    disks,
+    fields,
+    formats,
+    odd,
+    qemus,
+    references,
+)
+from imagecache.testing.corpus.canary import NOWHERE, Canary, Lure
+from imagecache.testing.corpus.sample import Accepted, Odd, Refused
+
+__all__ = ["NOWHERE", "Accepted", "Canary", "Lure", "Odd", "Refused",
+           "accepted", "allowed", "odds", "refused"]
+
+
+def refused() -> Iterator[Refused]:
+    """Yield the images that must not get in."""
+    yield from references.samples()
+    yield from fields.samples()
+    yield from claims.samples()
+    yield from formats.samples()
+
+
+def accepted() -> Iterator[Accepted]:
+    """Yield the images that must get in."""
+    yield from disks.samples()
+    yield from qemus.samples()
+
+
+def allowed() -> Iterator[Accepted]:
+    """Yield images that must get in where their formats are allowed."""
+    yield from formats.listed()
+
+
+def odds() -> Iterator[Odd]:
+    """Yield the images that may be refused or accepted."""
+    yield from odd.samples()

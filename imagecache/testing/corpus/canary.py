@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A file of the host that no image may reach, and how one notices.
+
+The kernel tells of whoever opens it, under any name and in any process; what
+a batch of processes did is better seen with strace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import pathlib
+import secrets
+import socket
+import stat
+import struct
+from typing import Self
+
+_SIZE = 64 * 1024
+_EVENT = struct.Struct("iIII")
+# Of the file and of its directory, which tells of everything in it.
+_WATCHED = {0x001: "read", 0x002: "written to", 0x004: "changed its mode",
+            0x020: "opened", 0x100: "given company", 0x200: "deleted",
+            0x080: "replaced", 0x040: "moved away"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Lure:
+    """Where a hostile image points: builders of samples take one."""
+
+    path: pathlib.Path     # a file of the host's
+    port: int              # of a server on 127.0.0.1
+
+
+# For whoever only wants to look at the bytes of samples.
+NOWHERE = Lure(pathlib.Path("/nonexistent/canary/secret"), 9)
+
+
+class Canary:
+    """Sits in a new directory of its own, and listens on a port.
+
+        with Canary(directory) as canary:
+            ...
+            self.assertEqual([], canary.complaints())
+    """
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.directory = directory
+        self.token = secrets.token_hex(16)
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir()
+        path = self.directory / "secret"
+        line = f"{self.token}\n".encode()
+        path.write_bytes((line * (_SIZE // len(line) + 1))[:_SIZE])
+        path.chmod(0o640)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server.setblocking(False)
+        self.lure = Lure(path, self._server.getsockname()[1])
+        self._before = _look(path)
+        self._events = _watch(self.directory)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._events)
+        self._server.close()
+
+    def complaints(self) -> list[str]:
+        """Return what was done to it since it was last asked."""
+        found = self._heard() + self._called()
+        if _look(self.lure.path) != self._before:
+            found.append("it is not what it was")
+        self._heard()      # looking was heard, too
+        return found
+
+    def is_in(self, data: bytes) -> bool:
+        """Whether bytes hold any of what is secret."""
+        return self.token.encode() in data
+
+    def _heard(self) -> list[str]:
+        try:
+            events = os.read(self._events, 1 << 20)
+        except BlockingIOError:
+            return []
+        found: list[str] = []
+        at = 0
+        while at < len(events):
+            _, mask, _, length = _EVENT.unpack_from(events, at)
+            name = events[at + _EVENT.size:at + _EVENT.size + length]
+            what = [word for bit, word in _WATCHED.items() if mask & bit]
+            found.append(f"{name.rstrip(bytes(1)).decode() or '.'}"
+                         f" was {' and '.join(what) or hex(mask)}")
+            at += _EVENT.size + length
+        return found
+
+    def _called(self) -> list[str]:
+        found: list[str] = []
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except BlockingIOError:
+                return found
+            connection.close()
+            found.append("its port was called")
+
+
+def _look(path: pathlib.Path) -> tuple[object, ...]:
+    with path.open("rb") as f:
+        status = os.fstat(f.fileno())
+        return (f.read(), stat.filemode(status.st_mode), status.st_size,
+                status.st_mtime_ns, status.st_ino, os.listdir(path.parent))
+
+
+def _watch(directory: pathlib.Path) -> int:
+    """Return a descriptor to read inotify's events from."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor: int = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0 or libc.inotify_add_watch(
+            descriptor, os.fsencode(directory), sum(_WATCHED)) < 0:
+        raise OSError(ctypes.get_errno(), "inotify cannot watch", directory)
+    return descriptor

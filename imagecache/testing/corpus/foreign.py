@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Headers of formats other than raw and qcow2: sound ones, and lies.
+
+What qemu-img can write it writes; the rest is put together by hand.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.testing.corpus.canary import Lure
+
+SECTOR = 512
+_DESCRIPTOR = slice(SECTOR, 21 * SECTOR)   # of the vmdks qemu-img writes
+
+VDI_MARK = (0xBEDA107F).to_bytes(4, "little")
+CLOOP = (b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t"
+         b" iso9660 /dev/cloop $1\n")
+
+
+def descriptor(kind: str, *lines: str, parent: str = "ffffffff",
+               before: str = "# Disk DescriptorFile\n",
+               version: str = "1", newline: str = "\n") -> bytes:
+    """Return the text of a vmdk."""
+    return (before + newline.join((
+        f"version={version}", "CID=12345678", f"parentCID={parent}",
+        f'createType="{kind}"', "", "# Extent description", *lines, "",
+        "# The Disk Data Base", 'ddb.adapterType = "ide"', ""))).encode()
+
+
+def flat(lure: Lure, kind: str = "FLAT") -> str:
+    """Return the line of a vmdk that makes a host file its data."""
+    return f'RW 8 {kind} "{lure.path}"' + (" 0" if kind == "FLAT" else "")
+
+
+def vmdk(text: bytes, subformat: str = "monolithicSparse",
+         **fields: int) -> bytes:
+    """Return a vmdk with another text than the one it should have.
+
+    :param fields: to overwrite in its header, by name
+    """
+    image = bytearray(images.convert(
+        images.content(), "vmdk", "-o", f"subformat={subformat}"))
+    image[_DESCRIPTOR] = text.ljust(20 * SECTOR, b"\0")
+    places = {"version": (4, "<I"), "capacity": (12, "<Q"),
+              "grain": (20, "<Q"), "descriptor_offset": (28, "<Q"),
+              "descriptor_size": (36, "<Q"), "entries": (44, "<I"),
+              "directory": (56, "<Q"), "marks": (73, "<I")}
+    for name, value in fields.items():
+        at, layout = places[name]
+        struct.pack_into(layout, image, at, value)
+    return bytes(image)
+
+
+def sparse_text(*more: str, kind: str = "monolithicSparse",
+                parent: str = "ffffffff", extent: str | None = None) -> bytes:
+    """Return the text of a vmdk that is one file."""
+    own = f'RW {MiB // SECTOR} SPARSE "disk.vmdk"'
+    return descriptor(kind, own if extent is None else extent, *more,
+                      parent=parent)
+
+
+def cowd() -> bytes:
+    """Return what ESX once wrote."""
+    return b"COWD" + bytes(MiB)
+
+
+def vhd(kind: int = 3, size: int | None = None, **header: bytes) -> bytes:
+    """Return a dynamic vhd.
+
+    :param kind: 2 fixed, 3 dynamic, 4 a difference
+    :param header: bytes to put into the dynamic header: parent, locators,
+        table (its offset), entries, block
+    """
+    image = bytearray(images.convert(images.content(), "vpc"))
+    footer = image[:SECTOR]
+    struct.pack_into(">I", footer, 60, kind)
+    if size is not None:
+        struct.pack_into(">Q", footer, 48, size)
+    _sum(footer, 64)
+    image[:SECTOR] = image[-SECTOR:] = footer
+    dynamic = image[SECTOR:3 * SECTOR]
+    places = {"table": 16, "entries": 28, "block": 32, "parent": 40,
+              "parent_name": 64, "locators": 576}
+    for name, value in header.items():
+        at = places[name]
+        dynamic[at:at + len(value)] = value
+    _sum(dynamic, 36)
+    image[SECTOR:3 * SECTOR] = dynamic
+    return bytes(image)
+
+
+def _sum(block: bytearray, at: int) -> None:
+    block[at:at + 4] = bytes(4)
+    struct.pack_into(">I", block, at, ~sum(block) & 0xFFFFFFFF)
+
+
+def vhdx_guid(text: str) -> bytes:
+    return uuid.UUID(text).bytes_le
+
+
+_METADATA = vhdx_guid("8b7ca206-4790-4b9a-b8fe-575f050f886e")
+_PARAMETERS = vhdx_guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
+_SIZE = vhdx_guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
+_PARENT = vhdx_guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
+
+
+def vhdx(size: int | None = None, flags: int | None = None,
+         log: bytes | None = None, parent: bytes | None = None) -> bytes:
+    """Return a dynamic vhdx.
+
+    :param flags: of the file parameters; 2: there is a parent
+    :param log: the guid of a log to replay
+    :param parent: where it is
+    """
+    image = bytearray(images.convert(images.content(), "vhdx"))
+    table = image.index(b"metadata")
+    if size is not None:
+        struct.pack_into("<Q", image, _item(image, table, _SIZE), size)
+    if flags is not None:
+        struct.pack_into("<I", image,
+                         _item(image, table, _PARAMETERS) + 4, flags)
+    if log is not None:
+        for header in (64 * 1024, 128 * 1024):
+            image[header + 48:header + 64] = log
+    if parent is not None:
+        count, = struct.unpack_from("<H", image, table + 10)
+        struct.pack_into("<H", image, table + 10, count + 1)
+        offset = 65536 + 4096
+        struct.pack_into("<16sIII", image, table + 32 + 32 * count,
+                         _PARENT, offset, len(parent), 4)
+        image[table + offset:table + offset + len(parent)] = parent
+    return bytes(image)
+
+
+def _item(image: bytearray, table: int, guid: bytes) -> int:
+    entry = image.index(guid, table)
+    return table + int(struct.unpack_from("<I", image, entry + 16)[0])
+
+
+def vdi(**fields: int) -> bytes:
+    """Return a vdi, with fields overwritten in its header."""
+    image = bytearray(images.convert(images.content(), "vdi"))
+    places = {"version": (0x44, "<I"), "kind": (0x4c, "<I"),
+              "map_offset": (0x154, "<I"), "sector": (0x168, "<I"),
+              "size": (0x170, "<Q"), "block": (0x178, "<I"),
+              "blocks": (0x180, "<I"), "parent": (0x1b8, "<Q")}
+    for name, value in fields.items():
+        at, layout = places[name]
+        struct.pack_into(layout, image, at, value)
+    return bytes(image)
+
+
+def luks(version: int = 1) -> bytes:
+    """Return what begins as an encrypted disk, and its first sectors."""
+    return (b"LUKS\xba\xbe" + struct.pack(
+        ">H32s32s32sII20s32sI40s", version, b"aes", b"xts-plain64",
+        b"sha256", 4096, 64, b"d" * 20, b"s" * 32, 1000,
+        str(uuid.UUID(int=1)).encode())).ljust(MiB, b"\x5a")
+
+
+def bochs() -> bytes:
+    return struct.pack("<32s16s16sII", b"Bochs Virtual HD Image", b"Redolog",
+                       b"Growing", 0x20000, 512).ljust(MiB, b"\0")
+
+
+def cloop() -> bytes:
+    return (CLOOP.ljust(128, b"\0") + struct.pack(">II", 65536, 1)
+            + struct.pack(">QQ", 152, 160)).ljust(4096, b"\0")
+
+
+def dmg() -> bytes:
+    """Return a raw disk with the trailer of Apple's format."""
+    trailer = struct.pack(">4sIII", b"koly", 4, SECTOR, 1)
+    return images.content() + trailer.ljust(SECTOR, b"\0")

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that are wrong, or strange, in what no proof needs to look at.
+
+Tables behind tables, mostly.  Whatever comes of them, it is an ImageError or
+a disk, and nothing of the host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from imagecache.model import KiB, MiB
+from imagecache.testing import images
+from imagecache.testing.corpus import claims, fields, layout
+from imagecache.testing.corpus.canary import Lure
+from imagecache.testing.corpus.layout import (
+    CLUSTER,
+    COMPRESSED,
+    COPIED,
+    DATA,
+    END,
+    L1,
+    L2,
+    REFCOUNT_TABLE,
+    entry,
+    extension,
+    image,
+)
+from imagecache.testing.corpus.sample import Build, Odd, alone
+
+
+def samples() -> Iterator[Odd]:
+    for id, build in (_tables() | _extensions() | _others()).items():
+        yield Odd(f"qcow2-odd-{id}", "qcow2", build)
+    yield Odd("qcow2-bomb-that-fits", "qcow2", alone(
+        fields.shared, 16, 16 * MiB), ("CVE-2013-4463",))
+    yield Odd("qcow2-bomb-that-fits-compressed", "qcow2", alone(
+        fields.shared, 16, 16 * MiB, compressed=True), ("CVE-2015-5162",))
+    yield Odd("raw-looks-like-a-name", "raw", _looks_like_a_name)
+    yield from claims.nested()
+
+
+def _tables() -> dict[str, Build]:
+    return {
+        "l2-missing": lambda lure: image()[:L2],
+        "l2-cut": lambda lure: image()[:L2 + 4],
+        "data-missing": lambda lure: image()[:DATA],
+        "data-cut": lambda lure: image()[:DATA + 100],
+        "l2-is-header": alone(image, l1=entry(COPIED)),
+        "l2-is-l1": alone(image, l1=entry(L1 | COPIED)),
+        "l2-unaligned": alone(image, l1=entry(L2 + 512 | COPIED)),
+        "l2-outside": alone(image, l1=entry(1 << 50 | COPIED)),
+        "l2-reserved-bits": alone(image, l1=entry(L2 | COPIED | 0x1ff)),
+        "l2-most": alone(image, l1=b"\xff" * 8),
+        "data-is-header": alone(image, l2=entry(COPIED)),
+        "data-is-tables": alone(image, l2=entry(L1 | COPIED)),
+        "data-unaligned": alone(image, l2=entry(DATA + 512 | COPIED)),
+        "data-outside": alone(image, l2=entry(1 << 50 | COPIED)),
+        "data-reserved-bits": alone(image, l2=entry(DATA | 0x1fe)),
+        "data-most": alone(image, l2=b"\xff" * 8),
+        "compressed-noise": alone(image, l2=entry(COMPRESSED | DATA)),
+        "compressed-outside": alone(image, l2=entry(COMPRESSED | 1 << 50)),
+        "compressed-most": alone(image, l2=entry(
+            COMPRESSED | (1 << 62) - 1)),
+        "l1-is-refcounts": alone(image, l1_offset=REFCOUNT_TABLE),
+        "refcounts-are-l1": alone(image, refcount_offset=L1),
+        "snapshot-of-zeros": alone(
+            image, snapshots=1, snapshots_offset=END, tail=bytes(CLUSTER)),
+        "snapshot-of-noise": alone(
+            image, snapshots=1, snapshots_offset=DATA),
+        "snapshots-are-l1": alone(image, snapshots=1, snapshots_offset=L1),
+        "not-of-whole-clusters": lambda lure: image()[:-1],
+    }
+
+
+def _extensions() -> dict[str, Build]:
+    def bitmaps(number: int, size: int, offset: int) -> bytes:
+        return extension(layout.BITMAPS, number.to_bytes(4, "big") + bytes(4)
+                         + entry(size) + entry(offset))
+
+    small = extension(0x7777, b"") * ((CLUSTER - 112) // 8 - 2)
+    return {
+        "extension-flood": alone(image, small),
+        "bitmaps-none": alone(image, bitmaps(0, 0, 0), autoclear=1),
+        "bitmaps-most": alone(
+            image, bitmaps(65535, 1 << 25, DATA), autoclear=1),
+        "bitmaps-outside": alone(
+            image, bitmaps(1, 24, 1 << 40), autoclear=1),
+        "bitmaps-in-header": alone(image, bitmaps(1, 24, 0), autoclear=1),
+        "bitmaps-noise": alone(
+            image, bitmaps(1, CLUSTER, DATA), autoclear=1),
+        "bitmaps-cut": alone(
+            image, extension(layout.BITMAPS, b"\0"), autoclear=1),
+        "bitmaps-not-valid": alone(image, bitmaps(1, 24, 1 << 40)),
+        # oslo.utils looks for features where version 2 has extensions.
+        "extension-in-v2": alone(
+            image, extension(0x7777, b"nobody knows"), version=2),
+        "feature-names-odd": alone(
+            image, extension(layout.FEATURE_NAMES, b"\0\1")),
+        "compatible-unknown": alone(image, compatible=1 << 40),
+        "autoclear-unknown": alone(image, autoclear=1 << 40),
+        "long-header": alone(image, header_length=512),
+        "longer-header-filled": lambda lure: image(header_length=512)[:112]
+        + b"\xff" * 400 + image()[512:],
+    }
+
+
+def _others() -> dict[str, Build]:
+    def then(tail: bytes) -> Build:
+        return lambda lure: image() + tail
+
+    return {
+        "and-vhd-footer": then(b"conectix".ljust(512, b"\0")),
+        "and-dmg-trailer": then(b"koly".ljust(512, b"\0")),
+        "and-zip": then(b"PK\5\6" + bytes(18)),
+        "two": then(image()),
+        "noise": lambda lure: layout.MAGIC + images.content(
+            64 * KiB, 12)[4:],
+        "header-of-noise": lambda lure: image()[:8] + images.content(
+            64 * KiB, 13)[8:],
+    }
+
+
+def _looks_like_a_name(lure: Lure) -> bytes:
+    """Return a raw image that would be a name if it were an option's."""
+    return f"json:{{\"filename\":\"{lure.path}\"}}\n{lure.path}\n".encode()

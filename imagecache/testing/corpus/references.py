@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""qcow2 images that point at something outside themselves."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from imagecache.testing import images
+from imagecache.testing.corpus import layout
+from imagecache.testing.corpus.canary import Lure
+from imagecache.testing.corpus.sample import Build, Refused
+
+# What qemu takes for the name of something to open.
+_NAMES: dict[str, str] = {
+    "abs": "{path}",
+    "rel": "{up}{path}",
+    "proc": "/proc/self/root{path}",
+    "device": "/dev/zero",
+    "fdset": "/dev/fdset/0",
+    "file": "file:{path}",
+    "file-uri": "file://{path}",
+    "fat": "fat:{directory}",
+    "fat-rw": "fat:rw:{directory}",
+    "blkdebug": "blkdebug::{path}",
+    "blkverify": "blkverify:{path}:{path}",
+    "host-device": "host_device:{path}",
+    "nbd": "nbd://127.0.0.1:{port}/x",
+    "nbd-old": "nbd:127.0.0.1:{port}",
+    "nbd-unix": "nbd+unix:///x?socket={path}",
+    "ssh": "ssh://127.0.0.1:{port}{path}",
+    "http": "http://127.0.0.1:{port}/x",
+    "ftp": "ftp://127.0.0.1:{port}/x",
+    "iscsi": "iscsi://127.0.0.1:{port}/x/0",
+    "nfs": "nfs://127.0.0.1{path}",
+    "gluster": "gluster+tcp://127.0.0.1:{port}/x/x",
+    "rbd": "rbd:pool/image:mon_host=127.0.0.1\\:{port}",
+    "null": "null-co://",
+    "newline": "{path}\n",
+    "json-file": 'json:{{"driver":"file","filename":"{path}"}}',
+    "json-raw": 'json:{{"driver":"raw","file":{{"driver":"file",'
+                '"filename":"{path}"}}}}',
+    "json-dotted": 'json:{{"file.driver":"file","file.filename":"{path}"}}',
+    "json-nbd": 'json:{{"driver":"raw","file.driver":"nbd","file.server.type"'
+                ':"inet","file.server.host":"127.0.0.1",'
+                '"file.server.port":"{port}"}}',
+}
+
+_OF_BACKING = ("CVE-2011-3147", "CVE-2015-5163", "CVE-2023-32684",
+               "CVE-2024-45219", "CVE-2024-50386")
+_OF_DATA_FILES = ("CVE-2024-32498",)
+
+
+def name(kind: str, lure: Lure) -> str:
+    """Return what an image would call the lure, in one of many ways."""
+    return _NAMES[kind].format(
+        path=lure.path, directory=lure.path.parent, port=lure.port,
+        up="../" * 40)
+
+
+def samples() -> Iterator[Refused]:
+    yield _backing("backing-by-qemu-img", _made_by_qemu_img)
+    yield from (_backing(f"backing-{kind}", functools.partial(_backed, kind))
+                for kind in _NAMES)
+    yield from _odd_backing()
+    yield from (_data_file(f"datafile-{kind}",
+                           functools.partial(_external, kind))
+                for kind in _NAMES)
+    yield from _odd_data_files()
+
+
+def _backing(id: str, build: Build) -> Refused:
+    return Refused(f"qcow2-{id}", "qcow2", "backing", build, _OF_BACKING)
+
+
+def _data_file(id: str, build: Build, *more: str) -> Refused:
+    return Refused(f"qcow2-{id}", "qcow2", "data-file", build,
+                   (*_OF_DATA_FILES, *more))
+
+
+def _made_by_qemu_img(lure: Lure) -> bytes:
+    return images.backed_by(lure.path)
+
+
+def _backed(kind: str, lure: Lure, **lies: Any) -> bytes:
+    return layout.backed(name(kind, lure), **lies)
+
+
+def _external(kind: str, lure: Lure) -> bytes:
+    return layout.external(name(kind, lure))
+
+
+def _odd_backing() -> Iterator[Refused]:
+    format = layout.extension(layout.BACKING_FORMAT, b"raw")
+    odd: dict[str, Build] = {
+        "no-format": lambda lure: layout.backed(str(lure.path), None),
+        "v2": lambda lure: layout.backed(str(lure.path), version=2),
+        "v2-no-format": lambda lure: layout.backed(
+            str(lure.path), None, version=2),
+        "as-qcow2": lambda lure: layout.backed(str(lure.path), "qcow2"),
+        "as-vmdk": lambda lure: layout.backed(str(lure.path), "vmdk"),
+        # Only one of three signs is there.
+        "offset-only": lambda lure: layout.image(
+            name=str(lure.path).encode(), backing_offset=layout.NAME_AT),
+        "size-only": lambda lure: layout.image(
+            name=str(lure.path).encode(), backing_size=len(str(lure.path))),
+        "format-only": lambda lure: layout.image(format),
+        "format-only-v2": lambda lure: layout.image(format, version=2),
+        "format-after-others": lambda lure: layout.image(
+            layout.extension(layout.FEATURE_NAMES, bytes(48)),
+            layout.extension(0x7777, b"x" * 9), format),
+        # The name is not where it can be.
+        "in-header": lambda lure: layout.backed(
+            str(lure.path), backing_offset=8),
+        "past-cluster": lambda lure: layout.backed(
+            str(lure.path), backing_offset=layout.CLUSTER - 4),
+        "beyond-cluster": lambda lure: layout.backed(
+            str(lure.path), backing_offset=layout.DATA),
+        "beyond-file": lambda lure: layout.backed(
+            str(lure.path), backing_offset=1 << 40),
+        "offset-wraps": lambda lure: layout.backed(
+            str(lure.path), backing_offset=(1 << 64) - 8),
+        "name-1024": lambda lure: layout.backed(
+            "/" * (1024 - len(str(lure.path))) + str(lure.path)),
+        "name-4G": lambda lure: layout.backed(
+            str(lure.path), backing_size=(1 << 32) - 1),
+        "nul": lambda lure: layout.backed(f"{lure.path}\0.qcow2"),
+        "nul-first": lambda lure: layout.backed(f"\0{lure.path}"),
+        "no-text": lambda lure: layout.backed(b"\xff\xfe\xfd"),
+    }
+    return (_backing(f"backing-{id}", build) for id, build in odd.items())
+
+
+def _odd_data_files() -> Iterator[Refused]:
+    def named(lure: Lure) -> bytes:
+        return layout.extension(
+            layout.EXTERNAL_DATA, str(lure.path).encode())
+
+    odd: dict[str, Build] = {
+        "raw": lambda lure: layout.external(str(lure.path), raw=True),
+        "bit-only": lambda lure: layout.image(
+            incompatible=layout.DATA_FILE),
+        "extension-only": lambda lure: layout.image(named(lure)),
+        "raw-bit-only": lambda lure: layout.image(autoclear=2),
+        "nameless": lambda lure: layout.external(b""),
+        "nul": lambda lure: layout.external(f"{lure.path}\0"),
+        "v2": lambda lure: layout.image(named(lure), version=2),
+        "twice": lambda lure: layout.image(
+            layout.extension(layout.EXTERNAL_DATA, b"data"), named(lure),
+            incompatible=layout.DATA_FILE),
+        "after-others": lambda lure: layout.image(
+            layout.extension(layout.FEATURE_NAMES, bytes(48)),
+            layout.extension(0x7777, b"x" * 9), named(lure)),
+        "short-header": lambda lure: layout.image(
+            header_length=104, incompatible=layout.DATA_FILE),
+        "and-backing": lambda lure: layout.image(
+            named(lure), name=str(lure.path).encode(),
+            backing_offset=layout.NAME_AT, backing_size=len(str(lure.path)),
+            incompatible=layout.DATA_FILE),
+    }
+    yield from (_data_file(f"datafile-{id}", build)
+                for id, build in odd.items())
+    # qemu 9.0 opened these, for qemu-img info already.
+    for id, options in (("json", _read), ("json-create", _create)):
+        yield _data_file(
+            f"datafile-{id}", functools.partial(_json, options),
+            "CVE-2024-4467")
+
+
+def _json(options: Callable[[Lure], dict[str, Any]], lure: Lure) -> bytes:
+    return layout.external("json:" + json.dumps(options(lure)))
+
+
+def _read(lure: Lure) -> dict[str, Any]:
+    return {"driver": "raw", "file": {
+        "driver": "file", "filename": str(lure.path)}}
+
+
+def _create(lure: Lure) -> dict[str, Any]:
+    return {"driver": "blkverify", "raw": _read(lure), "test": {
+        "driver": "vvfat", "dir": str(lure.path.parent), "rw": True}}

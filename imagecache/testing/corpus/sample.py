@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a sample of the corpus is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from imagecache import exception
+from imagecache.model import whole_sectors
+from imagecache.testing.corpus.canary import Lure
+
+Build = Callable[[Lure], bytes]
+
+# The rules that every door has.  Nova's fetch functions make no claim, so what
+# only the first two refuse is accepted from them, as what it is.
+CLAIM = "(rule claim)"                # it is good, and not what was claimed
+UNKNOWN = "(rule claim-known)"        # nothing may claim to be this
+NOT_ALLOWED = "(rule format-accepted)"   # it is, but not unless allowed
+NO_FORMAT = "(rule format-known)"        # its content is; never allowed
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """An image that must not get in.
+
+    ``build`` is called when the bytes are wanted, with what the sample is to
+    point at.  No sample is wrong in two ways if it can be helped, so that
+    the loss of any rule shows.
+    """
+
+    id: str
+    claim: str                         # the disk_format it is uploaded with
+    rule: str                          # which must be in the error's text
+    build: Build
+    represents: tuple[str, ...] = ()   # published vulnerabilities
+    listed: str = ""                   # the rule, where its format is allowed
+    error: type[exception.ImageError] = exception.ImageUnacceptable
+
+
+@dataclasses.dataclass(frozen=True)
+class Accepted:
+    """An image that must get in, and what a guest must read from it."""
+
+    id: str
+    claim: str
+    build: Callable[[], bytes]
+    content: Callable[[], bytes]
+
+    def seen(self) -> bytes:
+        """What a guest reads: whole sectors."""
+        content = self.content()
+        return content.ljust(whole_sectors(len(content)), b"\0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Odd:
+    """An image that may be refused or accepted; either does no harm."""
+
+    id: str
+    claim: str
+    build: Build
+    represents: tuple[str, ...] = ()
+
+
+def raw(id: str, content: bytes, claim: str = "raw") -> Accepted:
+    """Return an image that is its content."""
+    return Accepted(id, claim, lambda: content, lambda: content)
+
+
+def alone(make: Callable[..., bytes], *arguments: Any,
+          **options: Any) -> Build:
+    """Return how to build what points at nothing."""
+    return lambda lure: make(*arguments, **options)
