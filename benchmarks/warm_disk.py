@@ -13,7 +13,7 @@ from benchmarks.report import Bar, Result, Row
 from benchmarks.scratch import Scratch
 from benchmarks.timing import Run, Subject
 
-QCOW2_ROUNDS = 100
+QCOW2_ROUNDS = 150
 RAW_ROUNDS = 6
 
 _IMAGE_CACHE = "ImageCache.create_disk: durable, on record, leased"
