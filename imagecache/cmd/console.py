@@ -100,6 +100,8 @@ class ConsoleHandler(logging.Handler):
         self.addFilter(lambda record: record.name != observers.__name__)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR:
+            self._console.close()   # the last word is what went wrong
         self._console.line(self.format(record))
 
 

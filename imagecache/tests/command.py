@@ -31,6 +31,12 @@ class Done:
         return json.loads(self.out)
 
 
+class Terminal(io.StringIO):
+
+    def isatty(self) -> bool:
+        return True
+
+
 class _OwnLogging(fixtures.Fixture):
     """The command sets up logging for its whole process."""
 
@@ -57,6 +63,7 @@ class CommandTestCase(base.TestCase):
         self.useFixture(fixtures.EnvironmentVariable("HOME", str(self.root)))
         self.useFixture(_OwnLogging())
         self.instances = self.root / "instances"
+        self.stderr: type[io.StringIO] = io.StringIO
 
     def run_command(self, *argv: object) -> Done:
         """Run it with this test's own directory of instances."""
@@ -65,7 +72,7 @@ class CommandTestCase(base.TestCase):
 
     def run_command_as_is(self, *argv: object) -> Done:
         """Run it within this process."""
-        out, err = io.StringIO(), io.StringIO()
+        out, err = io.StringIO(), self.stderr()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = _code_of([str(each) for each in argv])
         return Done(code, out.getvalue(), err.getvalue())

@@ -11,14 +11,9 @@ import fixtures
 from imagecache.cmd import console
 from imagecache.events import Event
 from imagecache.tests import base
+from imagecache.tests.command import Terminal
 
 GiB = 1024 ** 3
-
-
-class Terminal(io.StringIO):
-
-    def isatty(self) -> bool:
-        return True
 
 
 class ConsoleTestCase(base.TestCase):
@@ -103,6 +98,12 @@ class TestBars(ConsoleTestCase):
         self.assertEqual({"download", "convert"},
                          {line.partition(":")[0].strip() for line in found})
 
+    def test_each_image_has_a_bar(self) -> None:
+        stream = Terminal()
+        self.lines(event("download", "a", done=1, total=1),
+                   event("download", "b", done=1, total=1), stream=stream)
+        self.assertEqual(2, stream.getvalue().count("\n"))
+
     def test_a_total_need_not_be_known(self) -> None:
         found = self.lines(event("convert", done=GiB, total=None),
                            stream=Terminal())
@@ -129,6 +130,16 @@ class TestBars(ConsoleTestCase):
         listener.line("a line")
         listener.close()
         self.assertRegex(stream.getvalue(), r"\r *\ra line\n")
+
+    def test_an_error_has_the_last_word(self) -> None:
+        stream = Terminal()
+        listener = console.Console(stream, steps=False, bars=True)
+        listener(event("download", done=1, total=4))
+        console.ConsoleHandler(listener, 0).handle(logging.LogRecord(
+            "imagecache", logging.ERROR, "", 0, "no", (), exc_info=None))
+        listener.close()
+        self.assertTrue(stream.getvalue().endswith(
+            "\nimagecache: error: no\n"))
 
     def test_what_ends_at_once_has_no_bar(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(

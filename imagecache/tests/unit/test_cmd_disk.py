@@ -127,11 +127,16 @@ class TestCreateGenerated(DiskTestCase):
             self.assertEqual(b"SWAPSPACE2", f.read(4096)[-10:])
 
     def test_a_file_system(self) -> None:
-        found = self.create("--ephemeral", "--size", "8MiB", "--type", "raw",
-                            "--fs-type", "ext2")
-        self.assertEqual("disk.eph0", found["name"])
-        with open(str(found["path"]), "rb") as f:
-            self.assertEqual(b"\x53\xef", f.read(2048)[1024 + 56:][:2])
+        for fs_type, journals in ((), 4), (("--fs-type", "ext2"), 0):
+            found = self.create("--ephemeral", "--size", "8MiB",
+                                "--type", "raw", *fs_type)
+            self.assertEqual("disk.eph0", found["name"])
+            with open(str(found["path"]), "rb") as f:
+                superblock = f.read(2048)[1024:]
+            self.assertEqual(b"\x53\xef", superblock[56:58])
+            self.assertEqual(journals, superblock[92] & 4)
+            self.succeed("disk", "remove", "--instance", UUID,
+                         "--name", "disk.eph0")
 
     def test_zeros(self) -> None:
         found = self.create("--blank", "--size", "1MiB", "--type", "raw")

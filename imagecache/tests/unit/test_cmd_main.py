@@ -16,7 +16,7 @@ from imagecache.cmd import errors
 from imagecache.image_cache import ImageCache
 from imagecache.model import MiB
 from imagecache.testing import images, web
-from imagecache.tests.command import CommandTestCase
+from imagecache.tests.command import CommandTestCase, Terminal
 
 _START = "import sys; from imagecache.cmd.main import main;"
 
@@ -106,6 +106,17 @@ class TestDefects(CommandTestCase):
         self.assertEqual(
             "imagecache: error: KeyError: 'lost' (a defect of this program;"
             " --debug shows where)\n", self.fails(1, "base", "list"))
+
+    def test_an_error_of_many_lines_becomes_one(self) -> None:
+        self.assertEqual(
+            "cp failed with exit code 1: cp: no cp: never",
+            errors.explain(exception.CommandFailed(
+                command="cp", exit_code=1, stderr="cp: no\n  cp: never")))
+
+    def test_debug_shows_where_errors_of_several_are(self) -> None:
+        done = self.run_command("--debug", "base", "fetch", "/missing")
+        self.assertEqual(3, done.code)
+        self.assertIn("Traceback", done.err)
 
     def test_debug_shows_where_it_is(self) -> None:
         done = self.run_command("--debug", "base", "list")
@@ -211,6 +222,15 @@ class TestOptions(CommandTestCase):
         self.assertEqual("", self.succeed(*argv).err)
         self.assertIn("was there already", self.succeed(*argv).err)
 
+    def test_quiet_has_no_bars(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.cmd.console._BAR_DELAY", 0))
+        self.stderr = Terminal
+        images = [self.image("a.raw"), self.image("b.raw")]
+        self.assertIn("%", self.succeed("base", "fetch", images[0]).err)
+        self.assertEqual("", self.succeed("-q", "base", "fetch",
+                                          images[1]).err)
+
     def test_a_log_file_has_everything(self) -> None:
         log = self.root / "log"
         self.succeed("--log-file", log, "disk", "create", "--instance", "a",
@@ -265,6 +285,8 @@ class TestProcess(CommandTestCase):
                          done.stdout.strip(), done.stderr)
 
     def test_a_reader_that_leaves_is_no_error(self) -> None:
+        # What is written at once is lost at once, and handled by cliff.
+        self.useFixture(fixtures.EnvironmentVariable("PYTHONUNBUFFERED"))
         read, write = os.pipe()
         os.close(read)
         program = pathlib.Path(sys.executable).parent / "imagecache"
