@@ -251,11 +251,14 @@ class TestOptions(CommandTestCase):
 class TestProcess(CommandTestCase):
     """As a user starts it: the real program in a process of its own."""
 
-    def start(self, *argv: object) -> subprocess.CompletedProcess[str]:
+    def command(self, *argv: object) -> list[str]:
         program = pathlib.Path(sys.executable).parent / "imagecache"
-        return subprocess.run(
-            [program, "--instances-path", self.instances, *map(str, argv)],
-            capture_output=True, text=True)
+        return [str(program), "--instances-path", str(self.instances),
+                *map(str, argv)]
+
+    def start(self, *argv: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*argv), capture_output=True,
+                              text=True)
 
     def python(self, code: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-c", code],
@@ -289,10 +292,8 @@ class TestProcess(CommandTestCase):
         self.useFixture(fixtures.EnvironmentVariable("PYTHONUNBUFFERED"))
         read, write = os.pipe()
         os.close(read)
-        program = pathlib.Path(sys.executable).parent / "imagecache"
-        done = subprocess.run(
-            [program, "--instances-path", self.instances, "disk", "list"],
-            stdout=write, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(self.command("disk", "list"), stdout=write,
+                              stderr=subprocess.PIPE, text=True)
         os.close(write)
         self.assertEqual((141, ""), (done.returncode, done.stderr))
 
@@ -318,13 +319,11 @@ class TestProcess(CommandTestCase):
         ours, theirs = pty.openpty()
         self.addCleanup(os.close, ours)
         termios.tcsetwinsize(theirs, (24, 80))
-        program = pathlib.Path(sys.executable).parent / "imagecache"
         with web.WebServer() as server:
             page = server.add("/image.raw", images.content(4 * MiB))
             page.always(pause=0.15, piece=MiB)   # too slow to need no bar
             done = subprocess.run(
-                [program, "--instances-path", self.instances, "base",
-                 "fetch", page.url, "-f", "json"],
+                self.command("base", "fetch", page.url, "-f", "json"),
                 stdout=subprocess.PIPE, stderr=theirs, check=True)
         os.close(theirs)
         self.assertRegex(os.read(ours, 64 * 1024).decode(),
