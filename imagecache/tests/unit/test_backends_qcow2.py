@@ -3,9 +3,151 @@
 
 from __future__ import annotations
 
-from imagecache.testing import file_conformance
+import json
+import sys
+
+from imagecache import exception, sources, templates
+from imagecache.backends import Qcow2
+from imagecache.model import Format
+from imagecache.provision import provision
+from imagecache.testing import file_conformance, images
+from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 
 
 class Qcow2Test(file_conformance.FileDiskConformance):
 
     image_type = "qcow2"
+
+    def test_a_disk_reads_its_base_by_format_and_path(self) -> None:
+        disk = self.make()
+        [entry] = self.cache.bases()
+        found = images.info(disk.path)
+        self.assertEqual((str(entry.path), "raw"), (
+            found["backing-filename"], found["backing-filename-format"]))
+        self.assertEqual(entry.key, disk.base_key())
+
+    def test_a_disk_of_a_qcow2_base_says_so(self) -> None:
+        self.images.config(force_raw_images=False)
+        disk = self.make(2 * SIZE)
+        self.assertEqual("qcow2", images.info(disk.path)[
+            "backing-filename-format"])
+        self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
+
+    def test_a_disk_has_the_clusters_of_its_base(self) -> None:
+        self.images.config(force_raw_images=False)
+        self.image = self.images.add(images.qcow2(
+            self.content, "-o", "cluster_size=256k"), "qcow2")
+        self.assertEqual(256 * 1024, images.info(
+            self.make().path)["cluster-size"])
+
+    def test_a_disk_holds_only_what_its_guest_wrote(self) -> None:
+        disk = self.make(64 * SIZE)
+        self.assertLess(disk.allocated(), SIZE / 2)
+
+    def test_a_warm_disk_starts_one_program(self) -> None:
+        self.make()
+        self.assertEqual(["qemu-img"], started(
+            lambda: self.make(2 * SIZE, OTHER)))
+
+    def test_describing_a_disk_starts_no_program(self) -> None:
+        disk = self.make()
+        self.assertEqual([], started(lambda: (
+            disk.size(), disk.format, disk.base_key(), disk.allocated(),
+            disk.grow(SIZE), self.make(SIZE))))
+
+    def test_a_template_is_made_once_for_all(self) -> None:
+        for instance in (INSTANCE, OTHER):
+            disk = self.cache.create_swap(instance, SIZE)
+            self.assertEqual("swap_1", disk.base_key())
+        self.assertEqual(1, self.images.heard.count("miss"))
+
+    def test_a_lost_template_is_made_again(self) -> None:
+        disk = self.cache.create_swap(INSTANCE, SIZE)
+        disk.cache.store.remove("swap_1")
+        provision(disk, templates.swap(SIZE), SIZE)
+        self.assertIn(b"SWAPSPACE2", self.read(disk)[:4096])
+
+    def test_flattening_lets_go_of_the_base(self) -> None:
+        disk = self.make(2 * SIZE)
+        self.write(disk, b"mine")
+        before = self.read(disk)
+        for _ in range(2):
+            disk.flatten()
+            self.assertIsNone(disk.base_key())
+            self.assertTrue(before == self.read(disk))
+
+    def test_rebasing_keeps_the_content(self) -> None:
+        disk = self.make(2 * SIZE)
+        self.write(disk, b"mine")
+        before = self.read(disk)
+        other = self.images.add(images.content(SIZE, seed=2), "raw")
+        image = sources.Image(self.images.store,
+                              self.images.store.describe(other))
+        with disk.cache.lease(image) as base:
+            disk.rebase(base)
+            self.assertEqual(base.key, disk.base_key())
+        self.assertTrue(before == self.read(disk))
+
+    def test_a_disk_that_is_not_there_is_neither_flat_nor_rebased(
+            self) -> None:
+        disk = self.cache.disk(INSTANCE)
+        self.assertRaises(exception.DiskNotFound, disk.flatten)
+        self.assertRaises(exception.DiskNotFound, disk.base_key)
+        with disk.cache.lease(self.source()) as base:
+            self.assertRaises(exception.DiskNotFound, disk.rebase, base)
+
+    def test_a_damaged_disk_is_no_disk_of_this_format(self) -> None:
+        disk = self.make()
+        disk.path.write_bytes(b"")
+        self.assertRaises(exception.InvalidDiskFormat, disk.size)
+        self.assertRaises(exception.InvalidDiskFormat, disk.grow, 2 * SIZE)
+
+    def test_a_disk_on_record_as_raw_is_not_read_as_qcow2(self) -> None:
+        """Whatever its guest wrote to where it begins."""
+        secret = self.images.instances_path / "secret"
+        secret.write_bytes(b"secret" * 1000)
+        raw = self.make(image_type="raw")
+        images.write(raw.path, "raw", images.backed_by(secret)[:1024])
+        disk = Qcow2(self.cache.host, INSTANCE, "disk")
+        output = self.images.instances_path / "output"
+        for act in (disk.size, lambda: disk.grow(2 * SIZE), disk.base_key,
+                    disk.flatten, lambda: disk.format,
+                    lambda: disk.extract(output, "raw"),
+                    lambda: provision(disk, self.source(), 2 * SIZE)):
+            self.assertRaises(exception.InvalidDiskFormat, act)
+        self.assertEqual(SIZE, raw.size())
+        self.assertFalse(output.exists())
+
+    def test_a_disk_of_another_directory_keeps_its_meaning(self) -> None:
+        """As after a restore, where the record has the paths of before."""
+        disk = self.make()
+        record = disk.path.parent / "disk.info"
+        record.write_text(json.dumps({"/elsewhere/disk": "qcow2"}))
+        [found] = self.cache.disks()
+        self.assertEqual((disk.path, Format.QCOW2),
+                         (found.path, found.format))
+
+
+def started(action) -> list[str]:
+    """Return the programs that an action starts."""
+    found: list[str] = []
+    _LISTENERS.append(found)
+    try:
+        action()
+    finally:
+        _LISTENERS.remove(found)
+    return found
+
+
+_LISTENERS: list[list[str]] = []
+
+
+def _listen(event: str, arguments: tuple) -> None:
+    if _LISTENERS and event == "subprocess.Popen":
+        _LISTENERS[-1].append(arguments[0])
+    elif _LISTENERS and event in ("os.fork", "os.exec", "os.system",
+                                  "os.posix_spawn"):
+        _LISTENERS[-1].append(event)
+
+
+sys.addaudithook(_listen)    # for good: there is no way to remove one

@@ -3,9 +3,193 @@
 
 from __future__ import annotations
 
-from imagecache.testing import file_conformance
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+from imagecache import exception, fixture, sources, templates
+from imagecache.backends import Disk
+from imagecache.model import Format, MiB
+from imagecache.provision import provision
+from imagecache.testing import file_conformance, images
+from imagecache.testing.conformance import INSTANCE, SIZE
+from imagecache.tests import base
 
 
 class RawTest(file_conformance.FileDiskConformance):
 
     image_type = "raw"
+
+    def test_flat_is_another_name_for_it(self) -> None:
+        self.images.config("libvirt", images_type="flat")
+        self.assertIs(Format.RAW, self.make().format)
+
+    def test_a_disk_needs_nothing_but_its_file(self) -> None:
+        disk = self.make()
+        self.assertIsNone(disk.base_key())
+        self.assertTrue(self.content == disk.path.read_bytes())
+
+    def test_holes_stay_holes(self) -> None:
+        disk = self.make(64 * SIZE)
+        self.assertLess(disk.allocated(), SIZE / 2)
+
+    def test_a_template_needs_no_base(self) -> None:
+        self.cache.create_swap(INSTANCE, SIZE)
+        self.cache.create_blank(INSTANCE, "blank", SIZE)
+        self.assertEqual([], list(self.cache.bases()))
+        self.assertEqual(["created"] * 2, self.images.heard)
+
+    def test_a_template_nobody_vouches_for_is_looked_at(self) -> None:
+        """It may be an image that a driver brought without saying so."""
+        def hostile(path: pathlib.Path) -> None:
+            path.write_bytes(images.backed_by(pathlib.Path("/etc/passwd")))
+
+        def harmless(path: pathlib.Path) -> None:
+            path.write_bytes(images.qcow2(self.content))
+
+        disk = self.cache.disk(INSTANCE)
+        self.assertRaises(
+            exception.ImageUnacceptable, provision, disk,
+            sources.Template("key", hostile, trusted=False))
+        self.assert_nothing_left()
+        provision(disk, sources.Template("key", harmless, trusted=False),
+                  2 * SIZE)
+        self.assertTrue(self.content + bytes(SIZE) == disk.path.read_bytes())
+
+    def test_two_who_generate_a_disk_get_one(self) -> None:
+        first = self.cache.disk(INSTANCE)
+
+        def write(path: pathlib.Path) -> None:
+            provision(first, templates.blank(SIZE))
+            path.write_bytes(b"second")
+
+        second = self.cache.disk(INSTANCE)
+        self.assertRaises(exception.DiskExists, provision, second,
+                          sources.Template("key", write))
+        self.assertTrue(bytes(SIZE) == self.read(first))
+        self.assertEqual({"disk", "disk.info"},
+                         set(os.listdir(first.path.parent)))
+
+
+class FileSystemTest(base.TestCase):
+    """The file system of a disk without partitions grows with it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture(
+            use_cow_images=False))
+        path = self.root / "image"
+        templates.ephemeral(4 * MiB, "ext4", "label").write(path)
+        self.content = path.read_bytes()
+
+    def make(self, content: bytes, size: int) -> pathlib.Path:
+        image = self.images.add(content, "raw")
+        return self.images.cache.create_disk(
+            INSTANCE, image, size=size).path
+
+    def test_it_fills_a_larger_disk(self) -> None:
+        path = self.make(self.content, 16 * MiB)
+        self.assertEqual(16 * MiB, file_system_size(path))
+        subprocess.check_call(["e2fsck", "-f", "-n", path],
+                              stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+
+    def test_it_grows_again_with_the_disk(self) -> None:
+        path = self.make(self.content, 4 * MiB)
+        self.assertEqual(4 * MiB, file_system_size(path))
+        self.images.cache.disk(INSTANCE).grow(8 * MiB)
+        self.assertEqual(8 * MiB, file_system_size(path))
+
+    def test_the_base_keeps_its_size(self) -> None:
+        self.make(self.content, 16 * MiB)
+        [entry] = self.images.cache.bases()
+        self.assertTrue(entry.path.read_bytes() == self.content)
+
+    def test_a_broken_one_keeps_its_size_and_the_disk_is_made(self) -> None:
+        broken = bytearray(self.content)
+        broken[2048:3072] = b"\xff" * 1024     # where everything else is
+        path = self.make(bytes(broken), 16 * MiB)
+        self.assertEqual(16 * MiB, path.stat().st_size)
+        self.assertIn("filesystem kept", self.images.heard)
+
+    def test_a_partition_table_is_left_alone(self) -> None:
+        content = images.mbr(4 * MiB)
+        path = self.make(content, 16 * MiB)
+        self.assertTrue(path.read_bytes() == content + bytes(12 * MiB))
+
+
+class Qcow2CopyTest(base.TestCase):
+    """Without force_raw_images, the copy of a qcow2 base is qcow2."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture(
+            use_cow_images=False, force_raw_images=False))
+        self.content = images.content(SIZE)
+        self.image = images.qcow2(self.content, "-c")
+        self.ref = self.images.add(self.image, "qcow2")
+
+    def make(self, size: int | None = None) -> Disk:
+        return self.images.cache.create_disk(INSTANCE, self.ref, size=size)
+
+    def test_the_base_stays_compressed(self) -> None:
+        self.make()
+        [entry] = self.images.cache.bases()
+        self.assertTrue(entry.path.read_bytes() == self.image)
+
+    def test_the_disk_is_the_image_and_reported_as_that(self) -> None:
+        disk = self.make()
+        self.assertTrue(disk.path.read_bytes() == self.image)
+        self.assertIs(Format.QCOW2, disk.format)
+        self.assertEqual(
+            {str(disk.path): "qcow2"},
+            json.loads((disk.path.parent / "disk.info").read_bytes()))
+        self.assertEqual([Format.QCOW2], [
+            each.format for each in self.images.cache.disks()])
+
+    def test_it_grows_as_what_it_is(self) -> None:
+        disk = self.make(2 * SIZE)
+        self.assertEqual(2 * SIZE, disk.size())
+        disk.grow(3 * SIZE)
+        self.assertTrue(self.content + bytes(2 * SIZE)
+                        == images.read(disk.path, "qcow2"))
+
+    def test_it_needs_no_base(self) -> None:
+        disk = self.make()
+        [entry] = self.images.cache.bases()
+        self.images.cache.remove_base(entry.key)
+        self.make(2 * SIZE)
+        self.assertEqual(1, self.images.store.reads)
+        self.assertTrue(self.content == images.read(disk.path, "qcow2")[:SIZE])
+
+    def test_it_stays_what_it_is_when_the_options_change(self) -> None:
+        self.make()
+        self.images.config(force_raw_images=True)
+        disk = self.make(2 * SIZE)
+        self.assertEqual((Format.QCOW2, 2 * SIZE),
+                         (disk.format, disk.size()))
+
+    def test_a_raw_image_is_a_raw_disk(self) -> None:
+        self.ref = self.images.add(self.content, "raw")
+        disk = self.make()
+        self.assertIs(Format.RAW, disk.format)
+        self.assertTrue(disk.path.read_bytes() == self.content)
+
+    def test_a_qcow2_base_becomes_a_raw_disk_once_that_is_forced(
+            self) -> None:
+        self.images.cache.fetch(self.ref)
+        self.images.config(force_raw_images=True)
+        disk = self.make(2 * SIZE)
+        self.assertIs(Format.RAW, disk.format)
+        self.assertTrue(disk.path.read_bytes() == self.content + bytes(SIZE))
+
+
+def file_system_size(path: pathlib.Path) -> int:
+    found = subprocess.run(["dumpe2fs", "-h", path], check=True, text=True,
+                           capture_output=True).stdout
+    blocks, size = (int(re.search(rf"^Block {what}: *(\d+)", found,
+                                  re.MULTILINE)[1])
+                    for what in ("count", "size"))
+    return blocks * size
