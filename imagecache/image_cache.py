@@ -113,7 +113,7 @@ class ImageCache:
         if not disk.exists():
             return disk
         recorded = self.host.disk_info(disk.path.parent).format_of(disk.path)
-        if recorded is None or recorded is disk.format:
+        if recorded is None or recorded in disk.formats:
             return disk
         if image_type is not None:
             raise exception.InvalidDiskFormat(
@@ -193,8 +193,8 @@ class ImageCache:
 
     def _recorded(self, directory: pathlib.Path) -> Iterator[Disk]:
         formats = self.host.disk_info(directory).formats()
-        for path in sorted(formats):
-            disk = self._disk(directory.name, path.name, formats[path].value)
+        for name in sorted({path.name for path in formats}):
+            disk = self.disk(directory.name, name)
             if disk.exists():
                 yield disk
 

@@ -18,7 +18,7 @@ import abc
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
 from imagecache import durable, events, exception, sources
@@ -43,6 +43,8 @@ class Disk(abc.ABC):
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
+    # On record as anything else, a disk is another backend's.
+    formats: ClassVar[Collection[Format]] = tuple(Format)
 
     def __init__(self, host: Host, instance: str, name: str,
                  path: pathlib.Path | None = None) -> None:
@@ -136,6 +138,14 @@ class Rebaser(Protocol):
 class FileDisk(Disk):
     """A disk that is one file in the directory of its instance."""
 
+    # Without a record it is raw: the reading in which nothing that a guest
+    # may have written to it means anything to the host.
+    unrecorded: ClassVar[Format] = Format.RAW
+
+    @property
+    def format(self) -> Format:
+        return self._record.format_of(self.path) or self.unrecorded
+
     @property
     def path(self) -> pathlib.Path:
         if self._path is not None:
@@ -201,8 +211,13 @@ class FileDisk(Disk):
         return self.host.disk_info(self.path.parent)
 
     def _require(self) -> None:
+        """Refuse what is not there, or is a disk of another backend."""
         if not self.exists():
             raise exception.DiskNotFound(location=self.path)
+        if self.format not in self.formats:
+            raise exception.InvalidDiskFormat(
+                f"{self.path} is on record as {self.format}: it is no"
+                f" {type(self).__name__} disk", disk_format=self.format)
 
     @contextlib.contextmanager
     def _new(self, format: Format) -> Iterator[pathlib.Path]:

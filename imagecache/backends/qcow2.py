@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache import exception, qcow2
+from imagecache import qcow2
 from imagecache.backends.base import FileDisk
 from imagecache.model import Base, Capabilities, Format
 from imagecache.tools import qemu_img
@@ -13,10 +13,8 @@ from imagecache.tools import qemu_img
 
 class Qcow2(FileDisk):
     capabilities = Capabilities(depends_on_base=True)
-
-    @property
-    def format(self) -> Format:
-        return Format.QCOW2
+    formats = (Format.QCOW2,)
+    unrecorded = Format.QCOW2
 
     def create(self, base: Base, size: int | None) -> None:
         size = size or base.virtual_size
@@ -59,10 +57,8 @@ class Qcow2(FileDisk):
                         limits=self.host.policy.conversion)
 
     def _header(self) -> qcow2.Header:
-        try:
-            return qcow2.read_header(self.path)
-        except FileNotFoundError:
-            raise exception.DiskNotFound(location=self.path) from None
+        self._require()
+        return qcow2.read_header(self.path)
 
     def _reserve(self, path: pathlib.Path, size: int) -> None:
         # The tables of a qcow2 take space as well as the guest's data.

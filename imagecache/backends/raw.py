@@ -21,12 +21,6 @@ class Raw(FileDisk):
 
     capabilities = Capabilities(generates_in_place=True)
 
-    @property
-    def format(self) -> Format:
-        # Without a record it is raw: the reading in which nothing a guest
-        # may have written to it means anything to the host.
-        return self._record.format_of(self.path) or Format.RAW
-
     def create(self, base: Base, size: int | None) -> None:
         format = Format.RAW if self.host.policy.force_raw else base.format
         with self._new(format) as new:

@@ -111,11 +111,10 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         disk = Qcow2(self.cache.host, INSTANCE, "disk")
         output = self.images.instances_path / "output"
         for act in (disk.size, lambda: disk.grow(2 * SIZE), disk.base_key,
-                    disk.flatten, lambda: disk.format,
-                    lambda: disk.extract(output, "raw"),
+                    disk.flatten, lambda: disk.extract(output, "raw"),
                     lambda: provision(disk, self.source(), 2 * SIZE)):
             self.assertRaises(exception.InvalidDiskFormat, act)
-        self.assertEqual(SIZE, raw.size())
+        self.assertEqual((Format.RAW, SIZE), (disk.format, raw.size()))
         self.assertFalse(output.exists())
 
     def test_a_disk_of_another_directory_keeps_its_meaning(self) -> None:
