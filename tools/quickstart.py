@@ -141,9 +141,9 @@ def boot(disk: Disk, own: bool) -> bool:
         command += ["-kernel", GUEST / "vmlinuz", "-initrd", GUEST / "initrd",
                     "-append", "console=ttyS0 quiet panic=-1"]
     else:
-        # Whatever it is: it has a boot loader, and asks who is there.
+        # Whatever it is: it has a boot loader, and greets who is there.
         command += ["-m", "1024"]
-        environment |= {"MARKER": "login:", "TIMEOUT": "150"}
+        environment |= {"MARKER": "Welcome to|login", "TIMEOUT": "150"}
     started = time.perf_counter()
     done = subprocess.run(command, env=environment, text=True, check=False,
                           stdout=subprocess.PIPE)
