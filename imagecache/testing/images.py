@@ -11,6 +11,7 @@ import functools
 import json
 import pathlib
 import random
+import re
 import struct
 import subprocess
 import tempfile
@@ -92,6 +93,15 @@ def info(path: pathlib.Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(_run(
         "qemu-img", "info", "--output=json", str(path)))
     return found
+
+
+def ext_size(path: pathlib.Path) -> int:
+    """Return the bytes of an ext file system, whatever its file has."""
+    found = _run("dumpe2fs", "-h", str(path))
+    count, size = (int(re.findall(rf"^Block {what}: *(\d+)", found,
+                                  re.MULTILINE)[0])
+                   for what in ("count", "size"))
+    return count * size
 
 
 def read(path: pathlib.Path, format: str) -> bytes:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import re
 import subprocess
 
 from imagecache import exception, fixture, sources, templates
@@ -91,16 +90,16 @@ class FileSystemTest(base.TestCase):
 
     def test_it_fills_a_larger_disk(self) -> None:
         path = self.make(self.content, 16 * MiB)
-        self.assertEqual(16 * MiB, file_system_size(path))
+        self.assertEqual(16 * MiB, images.ext_size(path))
         subprocess.check_call(["e2fsck", "-f", "-n", path],
                               stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
 
     def test_it_grows_again_with_the_disk(self) -> None:
         path = self.make(self.content, 4 * MiB)
-        self.assertEqual(4 * MiB, file_system_size(path))
+        self.assertEqual(4 * MiB, images.ext_size(path))
         self.images.cache.disk(INSTANCE).grow(8 * MiB)
-        self.assertEqual(8 * MiB, file_system_size(path))
+        self.assertEqual(8 * MiB, images.ext_size(path))
 
     def test_the_base_keeps_its_size(self) -> None:
         self.make(self.content, 16 * MiB)
@@ -185,12 +184,3 @@ class Qcow2CopyTest(base.TestCase):
         disk = self.make(2 * SIZE)
         self.assertIs(Format.RAW, disk.format)
         self.assertTrue(disk.path.read_bytes() == self.content + bytes(SIZE))
-
-
-def file_system_size(path: pathlib.Path) -> int:
-    found = subprocess.run(["dumpe2fs", "-h", path], check=True, text=True,
-                           capture_output=True).stdout
-    blocks, size = (int(re.search(rf"^Block {what}: *(\d+)", found,
-                                  re.MULTILINE)[1])
-                    for what in ("count", "size"))
-    return blocks * size

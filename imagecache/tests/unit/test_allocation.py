@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a file takes its blocks.  What is shared, functional tests show."""
+
+from __future__ import annotations
+
+import pathlib
+
+from imagecache import exception
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.tests import base
+from imagecache.tools import allocation
+
+
+class AllocationTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.root / "-x; id"     # a name like any other
+        self.path.touch()
+
+    def allocated(self) -> int:
+        return self.path.stat().st_blocks * 512
+
+    def test_a_copy_holds_the_same_and_keeps_its_holes(self) -> None:
+        source = self.root / "source"
+        content = images.content(8 * MiB)
+        with source.open("wb") as f:
+            f.write(content[:MiB])
+            f.truncate(8 * MiB)
+        source.chmod(0o400)
+        self.path.chmod(0o640)
+        allocation.copy(source, self.path)
+        self.assertTrue(source.read_bytes() == self.path.read_bytes())
+        self.assertLessEqual(self.allocated(), 2 * MiB)
+        self.assertEqual(0o640, self.path.stat().st_mode & 0o777)
+
+    def test_a_copy_of_nothing_is_a_failure(self) -> None:
+        self.assertRaises(exception.CommandFailed, allocation.copy,
+                          self.root / "no", self.path)
+
+    def test_preallocating_takes_blocks_and_leaves_the_length(self) -> None:
+        self.path.write_bytes(b"content")
+        self.assertTrue(allocation.preallocate(self.path, MiB))
+        self.assertGreaterEqual(self.allocated(), MiB)
+        self.assertEqual(b"content", self.path.read_bytes())
+
+    def test_more_than_there_is_is_no_space(self) -> None:
+        with self.assertRaises(exception.NoSpace) as caught:
+            allocation.preallocate(self.path, 2 ** 43)
+        self.assertIn(str(self.path), str(caught.exception))
+
+    def test_a_file_system_that_cannot_says_so(self) -> None:
+        """sysfs, for one."""
+        self.assertFalse(allocation.preallocate(
+            pathlib.Path("/sys/kernel/mm/ksm/run"), MiB))
+
+    def test_anything_else_is_a_failure(self) -> None:
+        self.assertRaises(exception.CommandFailed, allocation.preallocate,
+                          self.root / "no" / "file", MiB)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File systems in files: made, and grown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from imagecache import exception
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.tests import base
+from imagecache.tools import filesystem
+
+
+class FilesystemTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.root / "disk"
+        self.path.touch()
+        os.truncate(self.path, 4 * MiB)
+
+    def make(self, fs_type: str = "ext4") -> None:
+        filesystem.mkfs(fs_type, "label", self.path)
+
+    def size(self) -> int:
+        return images.ext_size(self.path)
+
+    def test_ext_is_recognised_and_nothing_else(self) -> None:
+        self.assertFalse(filesystem.is_ext(self.path))
+        for fs_type, expected in (("ext2", True), ("ext3", True),
+                                  ("ext4", True), ("vfat", False),
+                                  ("swap", False)):
+            self.make(fs_type)
+            self.assertEqual(expected, filesystem.is_ext(self.path), fs_type)
+            os.truncate(self.path, 0)
+            os.truncate(self.path, 4 * MiB)
+
+    def test_asking_changes_nothing(self) -> None:
+        self.make()
+        before = self.path.read_bytes()
+        filesystem.is_ext(self.path)
+        self.assertTrue(before == self.path.read_bytes())
+
+    def test_ext_grows_to_fill_its_disk(self) -> None:
+        self.make()
+        self.assertEqual(4 * MiB, self.size())
+        os.truncate(self.path, 16 * MiB)
+        filesystem.grow_ext(self.path)
+        self.assertEqual(16 * MiB, self.size())
+
+    def test_one_that_was_not_unmounted_grows_too(self) -> None:
+        self.make()
+        subprocess.run(["debugfs", "-w", "-R", "ssv state 0", self.path],
+                       check=True, capture_output=True)
+        os.truncate(self.path, 16 * MiB)
+        filesystem.grow_ext(self.path)
+
+    def test_one_that_is_broken_keeps_its_size(self) -> None:
+        self.make()
+        subprocess.run(["debugfs", "-w", "-R", "clri <2>", self.path],
+                       check=True, capture_output=True)
+        os.truncate(self.path, 16 * MiB)
+        self.assertRaises(exception.CommandFailed, filesystem.grow_ext,
+                          self.path)
+        self.assertEqual(4 * MiB, self.size())
+
+    def test_making_one_where_it_cannot_be_is_a_failure(self) -> None:
+        os.truncate(self.path, 1024)
+        for fs_type in ("ext4", "swap"):
+            self.assertRaises(exception.CommandFailed, self.make, fs_type)

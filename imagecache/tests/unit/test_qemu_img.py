@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""qemu-img: a function for each subcommand, and no guess of a format."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import subprocess
+import threading
+
+from imagecache import exception
+from imagecache.model import Format, Limits, MiB
+from imagecache.testing import images
+from imagecache.tests import base
+from imagecache.tools import qemu_img
+
+SOME = Limits(cpu_time=100)
+CONTENT = images.content(MiB)
+
+
+class QemuImgTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.root / "image"
+        self.path.write_bytes(images.qcow2(CONTENT))
+        self.output = self.root / "output"
+
+    def convert(self, format: str = "raw", **options: object) -> None:
+        qemu_img.convert(self.path, Format.QCOW2, self.output, format,
+                         limits=SOME, **options)
+
+    def test_info_believes_the_format_it_is_told(self) -> None:
+        found = qemu_img.info(self.path, Format.QCOW2, limits=SOME)
+        self.assertEqual(MiB, found["virtual-size"])
+        found = qemu_img.info(self.path, Format.RAW, limits=SOME)
+        self.assertEqual(self.path.stat().st_size, found["virtual-size"])
+
+    def test_info_follows_no_reference(self) -> None:
+        self.path.write_bytes(images.backed_by(self.root / "missing"))
+        found = qemu_img.info(self.path, Format.QCOW2, limits=SOME)
+        self.assertEqual(str(self.root / "missing"),
+                         found["backing-filename"])
+
+    def test_what_is_not_that_format_is_a_failure(self) -> None:
+        self.path.write_bytes(CONTENT)
+        self.assertRaises(exception.CommandFailed, qemu_img.info, self.path,
+                          Format.QCOW2, limits=SOME)
+
+    def test_an_image_is_converted(self) -> None:
+        self.convert()
+        self.assertTrue(self.output.read_bytes() == CONTENT)
+
+    def test_an_image_is_converted_into_zeros(self) -> None:
+        with self.output.open("wb") as f:
+            f.truncate(MiB)
+        self.convert(into_zeros=True)
+        self.assertTrue(self.output.read_bytes() == CONTENT)
+        self.assertLess(self.output.stat().st_blocks * 512, MiB // 2)
+
+    def test_an_image_may_be_compressed(self) -> None:
+        self.path.write_bytes(images.qcow2(b"text" * (MiB // 4)))
+        self.convert("qcow2", compress=True)
+        self.assertLess(self.output.stat().st_size, MiB // 2)
+
+    def test_what_a_conversion_takes_is_measured(self) -> None:
+        needed = qemu_img.required(self.path, Format.QCOW2, Format.RAW,
+                                   limits=SOME)
+        self.assertEqual(MiB, needed)
+        self.assertGreater(qemu_img.measure(MiB, Format.QCOW2), MiB)
+
+    def test_an_overlay_is_made_without_opening_its_base(self) -> None:
+        missing = self.root / "missing"
+        qemu_img.create_overlay(self.output, missing, Format.RAW, 3 * MiB,
+                                128 * 1024)
+        found = qemu_img.info(self.output, Format.QCOW2, limits=SOME)
+        self.assertEqual(
+            (3 * MiB, str(missing), "raw", 128 * 1024),
+            (found["virtual-size"], found["backing-filename"],
+             found["backing-filename-format"], found["cluster-size"]))
+
+    def test_an_image_is_resized_to_whole_sectors(self) -> None:
+        qemu_img.resize(self.path, Format.QCOW2, 2 * MiB - 1, limits=SOME)
+        self.assertEqual(2 * MiB, qemu_img.info(
+            self.path, Format.QCOW2, limits=SOME)["virtual-size"])
+
+    def test_an_image_is_created(self) -> None:
+        qemu_img.create(self.output, Format.QCOW2, MiB)
+        self.assertTrue(bytes(MiB) == images.read(self.output, "qcow2"))
+
+    def test_limits_hold(self) -> None:
+        """For an image whose tables are larger than it says."""
+        with self.assertRaises(exception.CommandFailed):
+            qemu_img.convert(self.path, Format.QCOW2, self.output, "raw",
+                             limits=Limits(file_size=MiB // 2))
+
+    def test_every_call_names_the_format(self) -> None:
+        source = pathlib.Path(qemu_img.__file__).read_text()
+        for node in ast.walk(ast.parse(source)):
+            if not (isinstance(node, ast.Call) and ast.unparse(
+                    node.func) == "execute.run"):
+                continue
+            words = [ast.literal_eval(each) for each in node.args
+                     if isinstance(each, ast.Constant)]
+            with self.subTest(words):
+                self.assertEqual("qemu-img", words[0])
+                self.assertTrue({"-f", "-O"} & set(words))
+                if words[1] != "create":
+                    self.assertTrue("-f" in words or "--size" in words)
+
+
+class ProgressTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.process = subprocess.Popen(["sleep", "1000"])
+        self.addCleanup(self.process.wait)
+        self.addCleanup(self.process.kill)
+
+    def test_progress_is_told_while_a_program_runs(self) -> None:
+        told: list[int] = []
+        heard = threading.Event()
+
+        def progress(read: int) -> None:
+            told.append(read)
+            heard.set()
+
+        with qemu_img._watching(progress) as started:
+            started(self.process)
+            self.assertTrue(heard.wait(10))
+        self.assertGreater(told[0], 0)
+
+    def test_nothing_is_told_after_the_program(self) -> None:
+        told: list[int] = []
+        with qemu_img._watching(told.append) as started:
+            started(self.process)
+        threads = threading.active_count()
+        self.assertEqual(1, threads)
+
+    def test_a_listener_that_raises_ends_the_program(self) -> None:
+        def progress(read: int) -> None:
+            raise ZeroDivisionError
+
+        with self.assertRaises(ZeroDivisionError), \
+                qemu_img._watching(progress) as started:
+            started(self.process)
+            self.process.wait(10)
+        self.assertEqual(-9, self.process.returncode)
+
+    def test_an_error_of_the_program_is_told(self) -> None:
+        with self.assertRaises(exception.CommandFailed), \
+                qemu_img._watching(lambda read: None) as started:
+            started(self.process)
+            raise exception.CommandFailed(command="x", exit_code=1, stderr="")
+
+    def test_whoever_does_not_listen_costs_no_thread(self) -> None:
+        with qemu_img._watching(None) as started:
+            self.assertIsNone(started)
