@@ -3,8 +3,8 @@
 
 The core neither draws progress bars nor measures time: it says what it does,
 and an observer makes of that a log, a bar, a metric, or a test's stop sign.
-Observers are called in the thread that works, so they must be quick; what
-they raise ends the operation.
+Observers are called in the thread that works, or for ``convert`` in one that
+watches it, so they must be quick; what they raise ends the operation.
 
 The names, in the order in which a cold disk sees them:
 

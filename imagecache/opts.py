@@ -81,6 +81,8 @@ LIBVIRT_OPTS: Sequence[cfg.Opt] = (
 IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "subdirectory_name", default="_base",
+        deprecated_name="image_cache_subdirectory_name",
+        deprecated_group="DEFAULT",
         help="Directory of the bases, within instances_path."),
     cfg.StrOpt(
         "lock_path", default=None, sample_default="$instances_path/locks",

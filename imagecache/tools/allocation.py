@@ -7,6 +7,8 @@ import pathlib
 
 from imagecache import exception, execute
 
+_UNSUPPORTED = ("unsupported", "not supported")
+
 
 def copy(source: pathlib.Path, output: pathlib.Path) -> None:
     """Fill an existing, empty file with what another holds.
@@ -31,7 +33,8 @@ def preallocate(path: pathlib.Path, size: int) -> bool:
     except exception.CommandNotFound:
         raise
     except exception.CommandFailed as e:
-        if "not supported" in e.facts["stderr"]:
+        # util-linux 2.38: "keep size mode is unsupported".
+        if any(words in e.message for words in _UNSUPPORTED):
             return False
         raise
     return True

@@ -13,6 +13,7 @@ import json
 import pathlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
 from imagecache import execute
@@ -107,27 +108,35 @@ def rebase(path: pathlib.Path, backing: pathlib.Path | None,
 @contextlib.contextmanager
 def _watching(progress: Progress | None
               ) -> Iterator[execute.Started | None]:
-    """Report, four times a second, how many bytes a process has read."""
+    """Report, four times a second, how many bytes a process has read.
+
+    A listener that raises ends the process, and its error the block.
+    """
     if progress is None:
         yield None
         return
     done = threading.Event()
-    watchers: list[threading.Thread] = []
+    watchers: list[futures.Future[None]] = []
+    with futures.ThreadPoolExecutor(1) as pool:
+        try:
+            yield lambda process: watchers.append(
+                pool.submit(_watch, process, progress, done))
+        finally:
+            done.set()
+            for watcher in watchers:
+                watcher.result()
 
-    def watch(pid: int) -> None:
-        while not done.wait(0.25):
-            with contextlib.suppress(OSError):   # it may have just ended
-                fields = pathlib.Path(f"/proc/{pid}/io").read_text().split()
-                progress(int(fields[1]))         # rchar: N
 
-    def started(process: Any) -> None:
-        watchers.append(threading.Thread(
-            target=watch, args=(process.pid,), daemon=True))
-        watchers[-1].start()
-
-    try:
-        yield started
-    finally:
-        done.set()
-        for watcher in watchers:
-            watcher.join()
+def _watch(process: Any, progress: Progress,
+           done: threading.Event) -> None:
+    counters = pathlib.Path(f"/proc/{process.pid}/io")
+    while not done.wait(0.25):
+        try:
+            fields = counters.read_text().split()   # rchar: N
+        except OSError:
+            continue    # it has just ended
+        try:
+            progress(int(fields[1]))
+        except BaseException:
+            process.kill()
+            raise
