@@ -53,7 +53,7 @@ class Image:
                  path: str | None = None,
                  disk_info_mapping: Mapping[str, Any] | None = None, *,
                  host: Host | None = None) -> None:
-        host = _host(self.conf) if host is None else host
+        host = _host(_registered(self.conf)) if host is None else host
         place = None if path is None else pathlib.Path(path)
         if place is not None:
             disk_name = disk_name or place.name
@@ -271,7 +271,7 @@ class Backend:
                  conf: cfg.ConfigOpts | None = None) -> None:
         self._use_cow = use_cow
         self._conf = conf
-        opts.register_opts(cfg.CONF if conf is None else conf)
+        _registered(conf)
 
     def backend(self, image_type: str | None = None) -> type[Image]:
         """Return the class of a type's disks.
@@ -297,7 +297,7 @@ class Backend:
             instance=instance, path=path, host=host)
 
     def _policy_host(self) -> Host:
-        host = _host(self._conf)
+        host = _host(cfg.CONF if self._conf is None else self._conf)
         if self._use_cow is None:
             return host
         return dataclasses.replace(host, policy=dataclasses.replace(
@@ -316,7 +316,11 @@ class Backend:
         return type(found.__name__, (found,), {"conf": self._conf})
 
 
-def _host(conf: cfg.ConfigOpts | None) -> Host:
+def _registered(conf: cfg.ConfigOpts | None) -> cfg.ConfigOpts:
     conf = cfg.CONF if conf is None else conf
     opts.register_opts(conf)
+    return conf
+
+
+def _host(conf: cfg.ConfigOpts) -> Host:
     return Host(opts.policy_from(conf), observers.log)
