@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes for tests: many at once, killed, or watched."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+PATIENCE = 60
+
+
+class Child:
+    """A process that acts as this one would, from here on."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self.pid = os.fork()
+        if not self.pid:
+            try:
+                act()
+                os._exit(0)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+
+    def wait(self) -> int:
+        """Return its exit code, or the signal that killed it, negative."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def at_once(acts: list[Callable[[], Any]]) -> list[int]:
+    """Start a process for each; return how they ended."""
+    readable, writable = os.pipe()
+
+    def begin(act: Callable[[], Any]) -> Callable[[], Any]:
+        def wait_then_act() -> None:
+            os.close(writable)
+            os.read(readable, 1)     # until the last writer is gone
+            act()
+        return wait_then_act
+
+    children = [Child(begin(act)) for act in acts]
+    os.close(readable)
+    os.close(writable)
+    return [child.wait() for child in children]
+
+
+def below(pid: int) -> Iterator[tuple[int, str]]:
+    """Yield the processes that descend from one, and their commands."""
+    try:
+        children = pathlib.Path(
+            f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in map(int, children):
+        try:
+            words = pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
+        except OSError:
+            continue
+        yield child, words.replace(b"\0", b" ").decode(errors="replace")
+        yield from below(child)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def wait_for(answer: Callable[[], Any]) -> Any:
+    """Return what ``answer`` says as soon as it is something."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := answer():
+            return found
+        time.sleep(0.001)
+    raise AssertionError("it did not happen")
+
+
+def stop_below(pid: int, *words: str) -> int:
+    """Stop a descendant whose command has these words; return its id."""
+    def find() -> int | None:
+        for child, command in below(pid):
+            if set(words) <= set(command.split()):
+                os.kill(child, signal.SIGSTOP)
+                return child
+        return None
+
+    found: int = wait_for(find)
+    return found
