@@ -8,6 +8,7 @@ import enum
 import hashlib
 import pathlib
 import re
+from collections.abc import Mapping
 
 from imagecache import exception
 
@@ -110,6 +111,14 @@ class Capabilities:
     shared_storage: bool = False       # other hosts see the same disk
 
 
+class Sandbox(enum.StrEnum):
+    """Whether a program runs where it reaches only the files it is given."""
+
+    REQUIRED = "required"     # or it does not run
+    AVAILABLE = "available"   # if this host can do that
+    NEVER = "never"
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What one run of an outside program may use.  None: no limit."""
@@ -118,6 +127,14 @@ class Limits:
     cpu_time: int | None = None        # seconds
     file_size: int | None = None       # bytes, of any file it writes
     wall_clock: int | None = None      # seconds
+    sandbox: Sandbox = Sandbox.NEVER
+    # The option that sets a limit, by the name of the limit here.
+    options: Mapping[str, str] = dataclasses.field(
+        default_factory=dict, compare=False)
+
+    def writing(self, size: int | None) -> Limits:
+        """The same, and no file may have more than ``size`` bytes."""
+        return dataclasses.replace(self, file_size=size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,13 @@ library has registered an option of the same name already, its own stands.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from oslo_config import cfg
 
-from imagecache.model import GiB, Limits, MiB
+from imagecache.model import GiB, MiB, Sandbox
 from imagecache.policy import CONVERSION, INSPECTION, Policy
 from imagecache.sources import glance_opts
 
@@ -119,9 +119,28 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
         "http_ca_file", default=None,
         help="Certificates of the authorities that web servers are trusted"
              " by; the system's if not set."),
+    cfg.StrOpt(
+        "sandbox", default=CONVERSION.sandbox.value,
+        choices=[("required", "they do not run without one"),
+                 ("available", "as well as this host can"),
+                 ("never", "they run under limits only")],
+        help="Whether programs that read what a tenant or a guest wrote"
+             " (qemu-img, e2fsck) run where they reach nothing but the files"
+             " they work on: by Landlock, or else by bubblewrap."),
+    cfg.IntOpt(
+        "inspection_timeout", default=INSPECTION.wall_clock, min=1,
+        help="Seconds that the inspection of one image may take."),
     cfg.IntOpt(
         "conversion_timeout", default=CONVERSION.wall_clock, min=1,
-        help="Seconds that the conversion of one image may take."),
+        help="Seconds that the conversion of one image may take, or the"
+             " check of one file system."),
+    cfg.IntOpt(
+        "conversion_cpu_time_limit", default=CONVERSION.cpu_time, min=1,
+        help="CPU seconds that it may take, over all processors."),
+    cfg.IntOpt(
+        "conversion_address_space_limit", default=CONVERSION.address_space,
+        min=128 * MiB,
+        help="Bytes of address space that it may use."),
 )
 
 _GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (
@@ -173,12 +192,13 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         max_image_size=cache.max_image_size * GiB or None,
         max_virtual_size=cache.max_virtual_size * GiB or None,
         retries=cache.download_retries,
-        inspection=_inspection(libvirt),
-        conversion=Limits(address_space=CONVERSION.address_space,
-                          wall_clock=cache.conversion_timeout))
-
-
-def _inspection(libvirt: Any) -> Limits:
-    return Limits(cpu_time=libvirt.images_cpu_time_limit,
-                  address_space=libvirt.images_address_space_limit,
-                  wall_clock=INSPECTION.wall_clock)
+        inspection=dataclasses.replace(
+            INSPECTION, sandbox=Sandbox(cache.sandbox),
+            cpu_time=libvirt.images_cpu_time_limit,
+            address_space=libvirt.images_address_space_limit,
+            wall_clock=cache.inspection_timeout),
+        conversion=dataclasses.replace(
+            CONVERSION, sandbox=Sandbox(cache.sandbox),
+            cpu_time=cache.conversion_cpu_time_limit,
+            address_space=cache.conversion_address_space_limit,
+            wall_clock=cache.conversion_timeout))

@@ -173,8 +173,7 @@ def convert_to_raw(proven: Proven, output: pathlib.Path, policy: Policy,
     when its last flush failed, and this descriptor does not.
     """
     total = proven.path.stat().st_size
-    limits = dataclasses.replace(policy.conversion,
-                                 file_size=proven.virtual_size)
+    limits = policy.conversion.writing(proven.virtual_size)
 
     def progress(read: int) -> None:
         observe(Event("convert", name, {

@@ -6,12 +6,23 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from imagecache.model import GiB, Limits
+from imagecache.model import GiB, Limits, Sandbox
 
 # Reading headers needs little.  2 GiB is what nova came to, after 1 GiB
 # turned out to be too little for some images it should accept.
-INSPECTION = Limits(address_space=2 * GiB, cpu_time=30, wall_clock=60)
-CONVERSION = Limits(address_space=4 * GiB, wall_clock=3600)
+INSPECTION = Limits(
+    address_space=2 * GiB, cpu_time=30, wall_clock=60,
+    sandbox=Sandbox.AVAILABLE, options={
+        "address_space": "[libvirt] images_address_space_limit",
+        "cpu_time": "[libvirt] images_cpu_time_limit",
+        "wall_clock": "[image_cache] inspection_timeout"})
+# Checking a file system of 1 TiB took 1 GiB and a minute.
+CONVERSION = Limits(
+    address_space=4 * GiB, cpu_time=3600, wall_clock=3600,
+    sandbox=Sandbox.AVAILABLE, options={
+        "address_space": "[image_cache] conversion_address_space_limit",
+        "cpu_time": "[image_cache] conversion_cpu_time_limit",
+        "wall_clock": "[image_cache] conversion_timeout"})
 
 
 @dataclasses.dataclass(frozen=True)

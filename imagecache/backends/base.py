@@ -21,7 +21,7 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
-from imagecache import durable, events, exception, sources
+from imagecache import durable, events, exception, qcow2, sources
 from imagecache.base_cache import BaseCache
 from imagecache.disk_info import FILE_NAME, DiskInfo
 from imagecache.host import Host, require_plain
@@ -195,8 +195,11 @@ class FileDisk(Disk):
                 durable.translated("extracting a disk", output):
             qemu_img.convert(self.path, self.format, new,
                              _EXTRACTS[output_format],
-                             limits=self.host.policy.conversion,
-                             compress=compress, progress=self._extracting)
+                             limits=self.host.policy.conversion.writing(
+                                 qemu_img.most(self.size())),
+                             backing=self._backing(self.path, self.format),
+                             compress=compress,
+                             progress=self._extracting)
             durable.fsync_file(new)
             os.rename(new, output)
             durable.fsync_directory(output.parent)
@@ -205,6 +208,18 @@ class FileDisk(Disk):
     def _extracting(self, done: int) -> None:
         # Of how much, nobody knows: the base is read as well.
         self._observe("convert", done=done, total=None)
+
+    def _backing(self, path: pathlib.Path,
+                 format: Format) -> pathlib.Path | None:
+        """The base a file is read through, if it names one of this host's."""
+        if format is not Format.QCOW2:
+            return None
+        name = qcow2.read_header(path).backing_file
+        if name is None:
+            return None
+        found = (path.parent / name).resolve()
+        bases = self.host.policy.bases.resolve()
+        return found if found.parent == bases else None
 
     @property
     def _record(self) -> DiskInfo:

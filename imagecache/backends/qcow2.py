@@ -35,7 +35,9 @@ class Qcow2(FileDisk):
             return
         self._reserve(self.path, size)
         qemu_img.resize(self.path, Format.QCOW2, size,
-                        limits=self.host.policy.inspection)
+                        limits=self.host.policy.inspection,
+                        backing=self._backing(self.path,
+                                              Format.QCOW2))
         self._observe("grown", size=size)
 
     def flatten(self) -> None:
@@ -44,8 +46,7 @@ class Qcow2(FileDisk):
         No guest may be running on the disk.
         """
         if self._header().backing_file is not None:
-            qemu_img.rebase(self.path, None, Format.RAW,
-                            limits=self.host.policy.conversion)
+            self._rebase(None, Format.RAW)
 
     def rebase(self, base: Base) -> None:
         """Put the disk on another base; its content stays as it is.
@@ -53,7 +54,11 @@ class Qcow2(FileDisk):
         No guest may be running on the disk.
         """
         self._require()
-        qemu_img.rebase(self.path, base.path, base.format,
+        self._rebase(base.path, base.format)
+
+    def _rebase(self, new: pathlib.Path | None, format: Format) -> None:
+        old = self._backing(self.path, Format.QCOW2)
+        qemu_img.rebase(self.path, old, new, format,
                         limits=self.host.policy.conversion)
 
     def _header(self) -> qcow2.Header:

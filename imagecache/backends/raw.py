@@ -78,11 +78,13 @@ class Raw(FileDisk):
         self._preallocate(path, full)
         if format is Format.RAW:
             os.truncate(path, full)
-            if size > now and filesystem.is_ext(path):
+            if size > now and filesystem.is_ext(
+                    path, self.host.policy.inspection):
                 self._grow_filesystem(path)
         elif size > now:
             qemu_img.resize(path, format, size,
-                            limits=self.host.policy.inspection)
+                            limits=self.host.policy.inspection,
+                            backing=self._backing(path, format))
 
     def _grow_filesystem(self, path: pathlib.Path) -> None:
         """Let an unpartitioned ext file system fill the disk.
@@ -91,7 +93,7 @@ class Raw(FileDisk):
         have it: that is no reason to refuse the disk.
         """
         try:
-            filesystem.grow_ext(path)
+            filesystem.grow_ext(path, self.host.policy.conversion)
         except exception.CommandNotFound:
             raise
         except exception.CommandFailed as e:

@@ -3,7 +3,8 @@
 
 No function guesses a format: guessing is how a guest that writes an image
 header to its disk reaches the files of its host.  Whatever reads bytes that
-a tenant chose runs under limits.
+a tenant chose takes limits; if those have a sandbox, it reaches the files it
+names in its arguments, and no others that an image may name.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
-from imagecache import execute
-from imagecache.model import Format, Limits, whole_sectors
+from imagecache import execute, qcow2
+from imagecache.model import Format, Limits, MiB, whole_sectors
 
 Progress = Callable[[int], None]   # bytes read so far
 
@@ -27,7 +28,7 @@ def info(path: pathlib.Path, format: Format, *,
     """Return what qemu-img says of an image, without its backing chain."""
     found: dict[str, Any] = json.loads(execute.run(
         "qemu-img", "info", "--force-share", "--output=json",
-        "-f", format, str(path), limits=limits))
+        "-f", format, _name(path), limits=limits.writing(0), reads=[path]))
     return found
 
 
@@ -44,21 +45,31 @@ def required(path: pathlib.Path, format: Format, out_format: Format, *,
     """Return the bytes a conversion of this image will write."""
     found = json.loads(execute.run(
         "qemu-img", "measure", "--force-share", "--output=json",
-        "-f", format, "-O", out_format, str(path), limits=limits))
+        "-f", format, "-O", out_format, _name(path),
+        limits=limits.writing(0), reads=[path]))
     return int(found["required"])
+
+
+def most(size: int) -> int:
+    """Return more bytes than any image of ``size`` has, with its tables."""
+    # With the smallest clusters, tables take a thirty-second of the data.
+    return size + size // 16 + 64 * MiB
 
 
 def convert(source: pathlib.Path, source_format: Format,
             output: pathlib.Path, output_format: str, *,
-            limits: Limits, into_zeros: bool = False, compress: bool = False,
+            limits: Limits, backing: pathlib.Path | None = None,
+            into_zeros: bool = False, compress: bool = False,
             progress: Progress | None = None) -> None:
     """Copy an image into another format.
 
     qemu-img 7.2 reports success although the final flush of a raw output
     failed; the caller must fsync a descriptor of its own, opened before.
 
+    :param backing: what the source is read through, if anything
     :param into_zeros: the output exists, has its size, and reads as zeros
     """
+    output.touch()    # in a sandbox nothing can be created
     flags = ["-n", "--target-is-zero"] if into_zeros else []
     if compress:
         flags.append("-c")
@@ -67,11 +78,13 @@ def convert(source: pathlib.Path, source_format: Format,
     with _watching(progress) as started:
         execute.run("qemu-img", "convert", "-q", *flags, "-t", "writeback",
                     "-f", source_format, "-O", output_format,
-                    str(source), str(output), limits=limits, started=started)
+                    _name(source), _name(output), limits=limits,
+                    reads=_there(source, backing), writes=[output],
+                    started=started)
 
 
 def create(path: pathlib.Path, format: Format, size: int) -> None:
-    execute.run("qemu-img", "create", "-q", "-f", format, str(path),
+    execute.run("qemu-img", "create", "-q", "-f", format, _name(path),
                 str(size))
 
 
@@ -82,27 +95,45 @@ def create_overlay(path: pathlib.Path, backing: pathlib.Path,
     options = [] if cluster_size is None else [
         "-o", f"cluster_size={cluster_size}"]
     execute.run("qemu-img", "create", "-q", "-f", Format.QCOW2, "-u",
-                "-b", str(backing), "-F", backing_format, *options,
-                str(path), str(size))
+                "-b", _name(backing), "-F", backing_format, *options,
+                _name(path), str(size))
 
 
 def resize(path: pathlib.Path, format: Format, size: int, *,
+           limits: Limits, backing: pathlib.Path | None = None) -> None:
+    """Resize to ``size``, rounded up to sectors: it refuses other sizes.
+
+    :param backing: what the image is read through, if anything
+    """
+    execute.run("qemu-img", "resize", "-q", "-f", format, _name(path),
+                str(whole_sectors(size)), reads=_there(backing),
+                writes=[path],
+                limits=limits.writing(path.stat().st_size + most(size)))
+
+
+def rebase(path: pathlib.Path, old: pathlib.Path | None,
+           new: pathlib.Path | None, new_format: Format, *,
            limits: Limits) -> None:
-    """Resize to ``size``, rounded up to sectors: it refuses other sizes."""
-    execute.run("qemu-img", "resize", "-q", "-f", format, str(path),
-                str(whole_sectors(size)), limits=limits)
-
-
-def rebase(path: pathlib.Path, backing: pathlib.Path | None,
-           backing_format: Format, *, limits: Limits) -> None:
     """Give a qcow2 image another backing file, or none.
 
     What would read differently is copied into the image first.
+
+    :param old: what the image is read through now, if anything
     """
-    new = ["-b", ""] if backing is None else [
-        "-b", str(backing), "-F", backing_format]
-    execute.run("qemu-img", "rebase", "-q", "-f", Format.QCOW2, *new,
-                str(path), limits=limits)
+    to = ["-b", ""] if new is None else ["-b", _name(new), "-F", new_format]
+    size = qcow2.read_header(path).virtual_size
+    execute.run("qemu-img", "rebase", "-q", "-f", Format.QCOW2, *to,
+                _name(path), reads=_there(old, new), writes=[path],
+                limits=limits.writing(path.stat().st_size + most(size)))
+
+
+def _name(path: pathlib.Path) -> str:
+    # A relative name with a colon would be that of a protocol.
+    return str(path.absolute())
+
+
+def _there(*paths: pathlib.Path | None) -> list[pathlib.Path]:
+    return [path for path in paths if path is not None]
 
 
 @contextlib.contextmanager
@@ -129,14 +160,21 @@ def _watching(progress: Progress | None
 
 def _watch(process: Any, progress: Progress,
            done: threading.Event) -> None:
-    counters = pathlib.Path(f"/proc/{process.pid}/io")
     while not done.wait(0.25):
         try:
-            fields = counters.read_text().split()   # rchar: N
+            read = _read_by(process.pid)
         except OSError:
             continue    # it has just ended
         try:
-            progress(int(fields[1]))
+            progress(read)
         except BaseException:
             process.kill()
             raise
+
+
+def _read_by(pid: int) -> int:
+    """Bytes that a process has read, and those it started."""
+    process = pathlib.Path(f"/proc/{pid}")
+    fields = (process / "io").read_text().split()    # rchar: N ...
+    children = (process / f"task/{pid}/children").read_text().split()
+    return int(fields[1]) + sum(_read_by(int(each)) for each in children)

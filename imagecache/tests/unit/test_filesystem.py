@@ -8,6 +8,7 @@ import subprocess
 
 from imagecache import exception
 from imagecache.model import MiB
+from imagecache.policy import CONVERSION, INSPECTION
 from imagecache.testing import images
 from imagecache.tests import base
 from imagecache.tools import filesystem
@@ -24,30 +25,33 @@ class FilesystemTest(base.TestCase):
     def make(self, fs_type: str = "ext4") -> None:
         filesystem.mkfs(fs_type, "label", self.path)
 
+    def is_ext(self) -> bool:
+        return filesystem.is_ext(self.path, INSPECTION)
+
     def size(self) -> int:
         return images.ext_size(self.path)
 
     def test_ext_is_recognised_and_nothing_else(self) -> None:
-        self.assertFalse(filesystem.is_ext(self.path))
+        self.assertFalse(self.is_ext())
         for fs_type, expected in (("ext2", True), ("ext3", True),
                                   ("ext4", True), ("vfat", False),
                                   ("swap", False)):
             self.make(fs_type)
-            self.assertEqual(expected, filesystem.is_ext(self.path), fs_type)
+            self.assertEqual(expected, self.is_ext(), fs_type)
             os.truncate(self.path, 0)
             os.truncate(self.path, 4 * MiB)
 
     def test_asking_changes_nothing(self) -> None:
         self.make()
         before = self.path.read_bytes()
-        filesystem.is_ext(self.path)
+        self.is_ext()
         self.assertTrue(before == self.path.read_bytes())
 
     def test_ext_grows_to_fill_its_disk(self) -> None:
         self.make()
         self.assertEqual(4 * MiB, self.size())
         os.truncate(self.path, 16 * MiB)
-        filesystem.grow_ext(self.path)
+        filesystem.grow_ext(self.path, CONVERSION)
         self.assertEqual(16 * MiB, self.size())
 
     def test_one_that_was_not_unmounted_grows_too(self) -> None:
@@ -55,7 +59,7 @@ class FilesystemTest(base.TestCase):
         subprocess.run(["debugfs", "-w", "-R", "ssv state 0", self.path],
                        check=True, capture_output=True)
         os.truncate(self.path, 16 * MiB)
-        filesystem.grow_ext(self.path)
+        filesystem.grow_ext(self.path, CONVERSION)
 
     def test_one_that_is_broken_keeps_its_size(self) -> None:
         self.make()
@@ -63,7 +67,7 @@ class FilesystemTest(base.TestCase):
                        check=True, capture_output=True)
         os.truncate(self.path, 16 * MiB)
         self.assertRaises(exception.CommandFailed, filesystem.grow_ext,
-                          self.path)
+                          self.path, CONVERSION)
         self.assertEqual(4 * MiB, self.size())
 
     def test_making_one_where_it_cannot_be_is_a_failure(self) -> None:

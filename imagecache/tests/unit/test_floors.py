@@ -27,7 +27,7 @@ from imagecache.tests import base
 # those to its left on its own; a package is one module here.
 FLOORS = (
     ("exception", "model", "events", "policy"),
-    ("execute", "durable", "locks", "qcow2", "formats", "tools"),
+    ("sandbox", "execute", "durable", "locks", "qcow2", "formats", "tools"),
     ("examiner", "sources", "templates", "download", "proof", "base_store",
      "disk_info", "directory_store", "pipeline", "base_cache", "host",
      "provision"),

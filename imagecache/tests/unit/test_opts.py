@@ -10,7 +10,7 @@ import ddt
 from oslo_config import cfg
 
 from imagecache import image_stores, opts
-from imagecache.model import GiB, MiB
+from imagecache.model import GiB, Limits, MiB, Sandbox
 from imagecache.policy import Policy
 from imagecache.tests import base
 
@@ -107,10 +107,25 @@ class OptsTest(base.TestCase):
         found = opts.policy_from(conf_of(
             "[libvirt]\nimages_cpu_time_limit = 7\n"
             f"images_address_space_limit = {512 * MiB}\n"
-            "[image_cache]\nconversion_timeout = 9\n", self.root / "conf"))
-        self.assertEqual((7, 512 * MiB), (found.inspection.cpu_time,
-                                          found.inspection.address_space))
-        self.assertEqual(9, found.conversion.wall_clock)
+            "[image_cache]\ninspection_timeout = 8\nsandbox = never\n"
+            "conversion_timeout = 9\nconversion_cpu_time_limit = 10\n"
+            f"conversion_address_space_limit = {256 * MiB}\n",
+            self.root / "conf"))
+        self.assertEqual(
+            Limits(cpu_time=7, address_space=512 * MiB, wall_clock=8),
+            found.inspection)
+        self.assertEqual(
+            Limits(cpu_time=10, address_space=256 * MiB, wall_clock=9),
+            found.conversion)
+
+    def test_the_options_that_errors_name_are_there(self) -> None:
+        conf = conf_of("", self.root / "conf")
+        found = opts.policy_from(conf)
+        for limits in (found.inspection, found.conversion):
+            self.assertIs(Sandbox.AVAILABLE, limits.sandbox)
+            for limit, option in limits.options.items():
+                group, name = option[1:].split("] ")
+                self.assertEqual(getattr(limits, limit), conf[group][name])
 
     @ddt.data("[DEFAULT]\npreallocate_images = some",
               "[image_cache]\nmax_image_size = -1",

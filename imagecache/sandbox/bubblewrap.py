@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bubblewrap: a program that runs another where nothing else exists.
+
+For kernels without Landlock.  It needs namespaces: root has them, others
+where the kernel lets them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from imagecache.sandbox.allowance import Allowance
+
+# No network, no processes of others, no terminal; and if bubblewrap is
+# killed, so is what it runs.
+_ALONE = ("bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc",
+          "--unshare-uts", "--unshare-cgroup-try", "--new-session",
+          "--die-with-parent", "--cap-drop", "ALL")
+# Root in a user namespace of its own could open root's files only.
+_ROOT = ("--cap-add", "CAP_DAC_OVERRIDE")
+_USER = ("--unshare-user",)
+
+
+def trial() -> tuple[str, ...]:
+    """Return a command that succeeds where bubblewrap works."""
+    return (*_alone(), "--ro-bind", "/", "/", "--", "true")
+
+
+def wrapped(command: Sequence[str], allowance: Allowance) -> tuple[str, ...]:
+    """Return the command that runs a command within its allowance."""
+    binds = [*_binds("--ro-bind", allowance.runs),
+             "--ro-bind", str(allowance.runs[0]), str(allowance.program),
+             *_binds("--ro-bind", allowance.reads),
+             *_binds("--bind", allowance.writes)]
+    return (*_alone(), *binds, "--remount-ro", "/", "--chdir", "/", "--",
+            str(allowance.program), *command[1:])
+
+
+def _alone() -> tuple[str, ...]:
+    return _ALONE + (_USER if os.geteuid() else _ROOT)
+
+
+def _binds(how: str, paths: Sequence[Path]) -> Iterator[str]:
+    for path in paths:
+        # What is not there needs no place, nor do processes that are not.
+        if path.exists() and Path("/proc") not in path.parents:
+            device = not stat.S_ISREG(path.stat().st_mode) \
+                and not path.is_dir()
+            yield from ("--dev-bind" if device else how, str(path), str(path))

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a program in a sandbox reaches, told by one that tries everything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import resource
+import signal
+import socket
+import sys
+
+from imagecache import execute, sandbox
+from imagecache.model import Limits, Sandbox
+from imagecache.tests import base
+from imagecache.tests.unit.test_execute import alive, wait_for
+
+REQUIRED = Limits(wall_clock=60, sandbox=Sandbox.REQUIRED)
+
+TOKEN = "only the host may know this"
+
+PREFACE = """
+import ctypes, json, os, resource, signal, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(name, *arguments):
+    result = getattr(libc, name)(*map(ctypes.c_long, arguments))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), name)
+    return result
+def attempt(line):
+    try:
+        return str(eval(line))
+    except (OSError, ValueError):
+        return "no"
+"""
+
+
+class TestCase(base.TestCase):
+
+    limits = REQUIRED
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.canary = self.file("canary", TOKEN)
+        for each in (sandbox._say, execute._bubblewrap_works):
+            each.cache_clear()
+            self.addCleanup(each.cache_clear)
+
+    def file(self, name: str, content: str) -> pathlib.Path:
+        path = self.root / name
+        path.write_text(content)
+        return path
+
+    def attempt(self, *lines: str, reads=(), writes=(),
+                limits=None) -> list[str]:
+        """Return what each line of Python came to, "no" if to nothing."""
+        return json.loads(execute.run(
+            *self.probe(*lines), limits=limits or self.limits,
+            reads=reads, writes=writes))
+
+    def probe(self, *lines: str) -> list[str]:
+        # The file itself, beside which its libraries are.
+        return [os.path.realpath(sys.executable), "-I", "-S", "-c",
+                f"{PREFACE}\nprint(json.dumps([attempt(line) for line in"
+                f" {list(lines)!r}]))"]
+
+    def refuses(self, *lines: str, **files) -> None:
+        self.assertEqual(dict.fromkeys(lines, "no"), dict(
+            zip(lines, self.attempt(*lines, **files), strict=True)))
+
+    def allows(self, *lines: str, **files) -> None:
+        for line, result in zip(lines, self.attempt(*lines, **files),
+                                strict=True):
+            self.assertNotEqual("no", result, line)
+
+
+class Promises:
+    """What every sandbox promises, whichever it is."""
+
+    def test_a_program_reads_what_it_is_given_and_nothing_else(self):
+        given = self.file("given", "something")
+        self.assertEqual(
+            ["something", "no", "no"],
+            self.attempt(f"open({str(given)!r}).read()",
+                         f"open({str(self.canary)!r}).read()",
+                         "open('/etc/passwd').read()", reads=[given]))
+
+    def test_a_program_does_not_see_what_else_there_is(self):
+        given = self.file("given", "something")
+        found = self.attempt(f"os.listdir({str(self.root)!r})",
+                             "os.listdir('/etc')", "os.listdir('/proc')",
+                             reads=[given])
+        for name in ("canary", "passwd", "self"):
+            self.assertNotIn(name, str(found))
+
+    def test_what_it_may_read_it_may_not_change(self):
+        path = str(self.canary)
+        self.refuses(f"open({path!r}, 'r+')", f"open({path!r}, 'w')",
+                     f"os.truncate({path!r}, 0)", reads=[self.canary])
+        self.assertEqual(TOKEN, self.canary.read_text())
+
+    def test_what_it_may_write_it_may_read_and_cut_as_well(self):
+        given = self.file("given", "something")
+        path = str(given)
+        self.assertEqual(["something", "7", "3"], self.attempt(
+            f"open({path!r}).read()", f"open({path!r}, 'w').write('another')",
+            f"open({path!r}, 'r+').truncate(3)", writes=[given]))
+        self.assertEqual("ano", given.read_text())
+
+    def test_it_changes_no_other_file(self):
+        given, path = self.file("given", ""), str(self.canary)
+        new = str(self.root / "new")
+        self.refuses(
+            f"open({path!r}, 'r+')", f"open({path!r}, 'a')",
+            f"os.truncate({path!r}, 0)", f"os.unlink({path!r})",
+            f"os.rename({path!r}, {new!r})", f"os.link({path!r}, {new!r})",
+            f"os.rename({str(given)!r}, {path!r})", f"os.chmod({path!r}, 0)",
+            f"os.chown({path!r}, 1, 1)", f"os.utime({path!r})",
+            f"os.setxattr({path!r}, 'user.x', b'y')", writes=[given])
+        self.assertEqual(TOKEN, self.canary.read_text())
+
+    def test_it_creates_nothing(self):
+        before = list(self.root.iterdir())
+        new = str(self.root / "new")
+        self.refuses(f"open({new!r}, 'x')", f"os.mkdir({new!r})",
+                     f"os.symlink('x', {new!r})", f"os.mkfifo({new!r})",
+                     writes=[self.canary])
+        self.assertEqual(before, list(self.root.iterdir()))
+
+    def test_files_with_odd_names_are_found(self):
+        for name in ("a b", "a:b", "nbd:a,b=c", "json:{}", "-x", "a\nb",
+                     "ä€", "%s", "#"):
+            given = self.file(name, name)
+            self.allows(f"open({str(given)!r}, 'r+').read()", writes=[given])
+
+    def test_a_link_leads_to_the_file_it_names(self):
+        link = self.root / "link"
+        link.symlink_to(self.canary)
+        self.assertEqual([TOKEN], self.attempt(
+            f"open({str(link)!r}).read()", reads=[link]))
+
+    def test_relative_names_mean_what_they_mean_here(self):
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.root)
+        self.assertEqual([TOKEN], self.attempt(
+            f"open({str(self.canary)!r}).read()",
+            reads=[pathlib.Path("canary")]))
+
+    def test_a_file_that_is_not_there_is_not_missed(self):
+        gone = self.root / "gone"
+        self.refuses(f"open({str(gone)!r})", reads=[gone], writes=[gone])
+
+    def test_it_reaches_no_socket(self):
+        path = str(self.root / "socket")
+        local = self.listener(socket.AF_UNIX, path)
+        net = self.listener(socket.AF_INET, ("127.0.0.1", 0))
+        datagrams = self.listener(socket.AF_INET, ("127.0.0.1", 0),
+                                  socket.SOCK_DGRAM)
+        # A network of its own may swallow what is sent.
+        self.attempt(
+            f"socket.create_connection({net.getsockname()!r})",
+            "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x',"
+            f" {datagrams.getsockname()!r})",
+            f"socket.socket(socket.AF_UNIX).connect({path!r})")
+        for each in (local, net):
+            self.assertRaises(BlockingIOError, each.accept)
+        self.assertRaises(BlockingIOError, datagrams.recv, 1)
+
+    def listener(self, family, address, kind=socket.SOCK_STREAM):
+        found = socket.socket(family, kind)
+        self.addCleanup(found.close)
+        found.bind(address)
+        if kind == socket.SOCK_STREAM:
+            found.listen()
+        found.setblocking(False)
+        return found
+
+    def test_it_sends_no_signals(self):
+        # Among processes of its own, this one does not exist.
+        self.refuses(f"os.kill({os.getpid()}, 0)")
+
+    def test_it_does_not_raise_its_limits_again(self):
+        limits = dataclasses.replace(self.limits, file_size=1)
+        self.refuses("resource.setrlimit(resource.RLIMIT_FSIZE, (2, 2))",
+                     "resource.setrlimit(resource.RLIMIT_NOFILE,"
+                     " (4096, 4096))", limits=limits)
+
+    def test_it_gains_no_privileges(self):
+        self.assertEqual(["1"], self.attempt("call('prctl', 39, 0, 0, 0, 0)"))
+
+    def test_it_finds_no_open_file(self):
+        high = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1
+        with self.canary.open() as f:
+            for number in (100, high):
+                os.dup2(f.fileno(), number, inheritable=True)
+                self.addCleanup(os.close, number)
+        self.refuses("os.fstat(100)", f"os.fstat({high})")
+
+    def test_it_leaves_no_core(self):
+        self.assertEqual(["(0, 0)"], self.attempt(
+            "resource.getrlimit(resource.RLIMIT_CORE)"))
+
+    def test_it_dies_with_the_process_that_started_it(self):
+        note = self.file("note", "")
+        parent = os.fork()
+        if not parent:
+            try:
+                self.attempt(f"open({str(note)!r}, 'w').write('x')",
+                             "signal.pause()", writes=[note])
+            finally:
+                os._exit(1)
+        wait_for(note.read_text)
+        family = descendants(str(parent))
+        self.assertTrue(family)
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        wait_for(lambda: not any(map(alive, family)))
+
+
+def descendants(pid: str) -> list[str]:
+    children = pathlib.Path(
+        f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return children + [each for child in children
+                       for each in descendants(child)]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sandbox that Landlock makes, and which one is chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from unittest import mock
+
+from imagecache import exception, execute
+from imagecache.model import Sandbox
+from imagecache.sandbox import landlock, seccomp
+from imagecache.tests import sandboxed
+
+
+class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.assertTrue(landlock.version(), "this kernel has no Landlock")
+
+    def test_no_other_program_is_started_for_it(self):
+        self.assertEqual([str(os.getpid())], self.attempt("os.getppid()"))
+
+    def test_it_lists_no_directory(self):
+        self.refuses("os.listdir('/')", "os.listdir('/etc')",
+                     f"os.listdir({str(self.root)!r})", reads=[self.canary])
+
+    def test_it_makes_no_socket_at_all(self):
+        self.refuses("socket.socket(socket.AF_UNIX)", "socket.socket()",
+                     "socket.socket(socket.AF_NETLINK)",
+                     "socket.socket(socket.AF_VSOCK)")
+
+    def test_it_changes_nothing_of_a_file_but_its_content(self):
+        path = str(self.canary)
+        self.refuses(f"os.chmod({path!r}, 0o777)", f"os.utime({path!r})",
+                     f"os.chown({path!r}, -1, -1)",
+                     f"os.setxattr({path!r}, 'user.x', b'y')",
+                     f"os.chmod(os.open({path!r}, os.O_RDWR), 0o777)",
+                     writes=[self.canary])
+
+    def test_calls_by_number_are_refused_too(self):
+        self.assertIsNotNone(seccomp.program(), "not known on this machine")
+        # io_uring_setup; fchmodat2, and socket by x32's numbers
+        self.refuses("call('syscall', 425, 1, 0)",
+                     f"call('syscall', 452, -100, {id(b'')}, 0, 0)",
+                     "call('syscall', 0x40000000 | 41, 1, 1, 0)")
+
+    def test_it_executes_only_itself_and_its_libraries(self):
+        script = self.file("script", "#!/bin/sh\n")
+        script.chmod(0o755)
+        self.refuses(f"os.execv({str(script)!r}, ['x'])",
+                     "os.execv('/bin/sh', ['sh'])", reads=[script])
+
+    def test_it_holds_by_every_version_of_landlock(self):
+        """Those before ours, as far as this kernel goes."""
+        for version in range(1, landlock.version() + 1):
+            with self.subTest(version), mock.patch.object(
+                    landlock, "version", return_value=version):
+                self.test_a_program_reads_what_it_is_given_and_nothing_else()
+                self.test_it_changes_no_other_file()
+                self.test_what_it_may_write_it_may_read_and_cut_as_well()
+                self.test_it_creates_nothing()
+
+    def test_landlock_alone_leaves_no_network(self):
+        """Where the numbers of this machine's calls are not known."""
+        with mock.patch.object(seccomp, "program", return_value=None):
+            net = self.listener(sandboxed.socket.AF_INET, ("127.0.0.1", 0))
+            self.refuses(f"socket.create_connection({net.getsockname()!r})")
+
+
+class VersionsTest(sandboxed.TestCase):
+
+    def test_every_right_that_a_version_knows_is_denied(self):
+        for version, expected in {
+                1: (0x1fff, 0, 0), 2: (0x3fff, 0, 0), 3: (0x7fff, 0, 0),
+                4: (0x7fff, 3, 0), 5: (0xffff, 3, 0), 6: (0xffff, 3, 3),
+                7: (0xffff, 3, 3), 99: (0xffff, 3, 3)}.items():
+            self.assertEqual(expected, landlock.handled(version), version)
+
+
+class ChoiceTest(sandboxed.TestCase):
+
+    def run_in(self, mode: Sandbox) -> str:
+        return execute.run("cat", str(self.canary), limits=dataclasses.replace(
+            self.limits, sandbox=mode))
+
+    def without_landlock(self) -> None:
+        patch = mock.patch.object(landlock, "version", return_value=0)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def without_bubblewrap(self) -> None:
+        patch = mock.patch.object(execute, "_bubblewrap_works",
+                                  return_value=False)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_a_sandbox_that_is_required_is_there(self):
+        for mode in (Sandbox.REQUIRED, Sandbox.AVAILABLE):
+            self.assertRaises(exception.CommandFailed, self.run_in, mode)
+
+    def test_never_means_that_everything_is_in_reach(self):
+        self.assertEqual(sandboxed.TOKEN, self.run_in(Sandbox.NEVER))
+
+    def test_a_host_without_any_says_what_it_needs(self):
+        self.without_landlock()
+        self.without_bubblewrap()
+        with self.assertRaises(exception.InvalidConfiguration) as caught:
+            self.run_in(Sandbox.REQUIRED)
+        for word in ("[image_cache] sandbox", "CONFIG_SECURITY_LANDLOCK",
+                     "bubblewrap"):
+            self.assertIn(word, str(caught.exception))
+
+    def test_a_host_without_any_goes_on_where_none_is_required(self):
+        self.without_landlock()
+        self.without_bubblewrap()
+        with self.assertLogs("imagecache.sandbox", "WARNING"):
+            self.assertEqual(sandboxed.TOKEN, self.run_in(Sandbox.AVAILABLE))
+
+    def test_which_one_it_is_is_said_once(self):
+        with self.assertLogs("imagecache.sandbox", "INFO") as logs:
+            for _ in range(2):
+                self.assertRaises(exception.CommandFailed, self.run_in,
+                                  Sandbox.REQUIRED)
+        self.assertEqual(1, len(logs.records))
+        self.assertIn("Landlock", logs.records[0].getMessage())
+
+    def test_a_program_that_is_not_there_is_named(self):
+        with self.assertRaises(exception.CommandNotFound) as caught:
+            execute.run("no-such-program", limits=self.limits)
+        self.assertEqual("no-such-program",
+                         caught.exception.facts["command"])
+
+    def test_a_program_that_cannot_be_confined_is_not_started(self):
+        note = self.root / "note"
+        with mock.patch.object(
+                landlock.kernel, "drop_capabilities",
+                return_value=lambda: 1 / 0), \
+                self.assertRaises(exception.CommandFailed) as caught:
+            execute.run("touch", str(note), limits=self.limits)
+        self.assertIn("not started", str(caught.exception))
+        self.assertFalse(note.exists())
+
+    def test_bubblewrap_that_is_not_installed_does_not_work(self):
+        with mock.patch.dict(os.environ, PATH=str(self.root)), \
+                mock.patch.object(execute, "_SBIN", ""):
+            self.assertFalse(execute._bubblewrap_works())
