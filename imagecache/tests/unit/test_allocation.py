@@ -45,11 +45,6 @@ class AllocationTest(base.TestCase):
         self.assertGreaterEqual(self.allocated(), MiB)
         self.assertEqual(b"content", self.path.read_bytes())
 
-    def test_more_than_there_is_is_no_space(self) -> None:
-        with self.assertRaises(exception.NoSpace) as caught:
-            allocation.preallocate(self.path, 2 ** 43)
-        self.assertIn(str(self.path), str(caught.exception))
-
     def test_a_file_system_that_cannot_says_so(self) -> None:
         """sysfs, for one."""
         self.assertFalse(allocation.preallocate(

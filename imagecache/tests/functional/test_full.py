@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of disks when a file system is full."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import ddt
+
+from imagecache import exception
+from imagecache.model import MiB
+from imagecache.tests.functional import base, loop
+from imagecache.tools import allocation
+
+ROOM = 96 * MiB
+IMAGE_SIZE = 48 * MiB    # so that there is room for one and not for two
+
+
+@ddt.ddt
+class FullTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mounted = self.useFixture(
+            loop.LoopFilesystem("ext4", ROOM)).path
+        self.instances = self.mounted / "instances"
+
+    def image(self, size: int) -> pathlib.Path:
+        path = self.root / "image.raw"
+        path.write_bytes(os.urandom(size))
+        return path
+
+    def make(self, size: int, image_type: str) -> None:
+        self.cache(self.instances).create_disk(
+            "instance", str(self.image(size)), image_type=image_type,
+            disk_format="raw")
+
+    def files(self) -> list[pathlib.Path]:
+        """What is there, but for locks."""
+        return [path.relative_to(self.instances)
+                for path in self.instances.rglob("*")
+                if path.is_file() and path.parent.name != "locks"]
+
+    def test_an_image_that_does_not_fit_leaves_nothing(self):
+        self.assertRaises(exception.NoSpace, self.make, 2 * ROOM, "qcow2")
+        self.assertEqual([], self.files())
+
+    def test_a_copy_that_does_not_fit_leaves_the_base_alone(self):
+        self.assertRaises(exception.NoSpace, self.make, IMAGE_SIZE, "raw")
+        self.assertEqual({"_base"}, {str(f.parent) for f in self.files()})
+
+    @ddt.data("qcow2", "raw")
+    def test_blocks_that_are_not_there_are_missed_at_once(self, image_type):
+        self.make(8 * MiB, image_type)
+        cache = self.cache(self.instances, preallocate_images="space")
+        self.assertRaises(
+            exception.NoSpace, cache.create_disk, "another",
+            str(self.root / "image.raw"), size=2 * ROOM,
+            image_type=image_type, disk_format="raw")
+        self.assertEqual([], list(self.instances.glob("another/*")))
+
+    def test_preallocating_more_than_there_is_is_no_space(self):
+        path = self.mounted / "disk"
+        path.touch()
+        with self.assertRaises(exception.NoSpace) as caught:
+            allocation.preallocate(path, 2 * ROOM)
+        self.assertIn(str(path), str(caught.exception))
