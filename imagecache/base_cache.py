@@ -5,13 +5,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 
-from imagecache import events, exception, pipeline, proof, sources
+from imagecache import (
+    events,
+    examiner,
+    exception,
+    pipeline,
+    proof,
+    sources,
+)
 from imagecache.base_store import BaseStore
 from imagecache.events import Event
 from imagecache.locks import Locks
-from imagecache.model import Base, Entry
+from imagecache.model import Base, Entry, Format, Proven
 from imagecache.policy import Policy
 
 
@@ -35,7 +43,9 @@ class BaseCache:
         :raises ImageError, SourceError, HostError: and nothing is left behind
         """
         _require_min_disk(source, size)
-        with self.locks.holding(source.key):
+        waiting = functools.partial(self.observe, Event(
+            "waiting", source.key, {"source": source.name}))
+        with self.locks.holding(source.key, waiting):
             yield self._committed(source, size) or self._fetch(source, size)
 
     def has(self, source: sources.Source) -> bool:
@@ -63,7 +73,7 @@ class BaseCache:
         entry = self.store.lookup(source.key)
         if entry is None:
             return None
-        _require_same_bytes(source, entry)
+        _require_same_image(source, entry)
         if entry.record is None or entry.record.rules < proof.RULES:
             base = self._adopt(source, entry)
         else:
@@ -74,21 +84,24 @@ class BaseCache:
         return base
 
     def _adopt(self, source: sources.Source, entry: Entry) -> Base:
-        """Prove a base that nobody has proven by today's rules.
-
-        What it was made from may have been converted since, so the image's
-        claim of a format says nothing about it.
-        """
-        if isinstance(source, sources.Template) and source.trusted:
-            proven = proof.trust(entry.path)
-        else:
-            proven = proof.prove(entry.path, source.name, None,
-                                 self.policy.inspection)
-        digest = entry.record.digest if entry.record else None
+        """Prove a base that nobody has proven by today's rules."""
+        record = entry.record
         base = self.store.record(entry.key, pipeline.describe(
-            proven, source.name, digest))
+            self._prove(source, entry), source.name,
+            record.source_format if record else None,
+            record.digest if record else None))
         self.observe(Event("adopted", entry.key))
         return base
+
+    def _prove(self, source: sources.Source, entry: Entry) -> Proven:
+        # What it was made from may have been converted since, so the image's
+        # claim of a format says nothing about it; its record does.  What is
+        # on record as raw may begin as it likes: nobody asks it.
+        recorded = entry.record.format if entry.record else None
+        own = isinstance(source, sources.Template) and source.trusted
+        if own or recorded is Format.RAW:
+            return proof.trust(entry.path)
+        return proof.prove(entry.path, source.name, recorded, self.policy)
 
     def _fetch(self, source: sources.Source, size: int | None) -> Base:
         self.observe(Event("miss", source.key, {"source": source.name}))
@@ -109,16 +122,22 @@ def _require_min_disk(source: sources.Source, size: int | None) -> None:
             flavor_size=size, image_min_disk=source.description.min_disk)
 
 
-def _require_same_bytes(source: sources.Source, entry: Entry) -> None:
-    """Refuse a base that was made from other bytes than the image now has."""
+def _require_same_image(source: sources.Source, entry: Entry) -> None:
+    """Refuse a base that was made from another image than the one described.
+
+    :raises ImageChanged: from other bytes
+    :raises ImageUnacceptable: from bytes of another format than claimed
+    """
     if not isinstance(source, sources.Image) or entry.record is None:
         return
     wanted, had = source.description.digest, entry.record.digest
-    if wanted and had and _comparable(str(wanted), had) \
-            and str(wanted) != had:
+    # A store that has learnt a better algorithm since says nothing new.
+    if wanted and had and had.startswith(f"{wanted.algorithm}:") \
+            and had != str(wanted):
         raise exception.ImageChanged(
             image_id=source.name, actual=wanted, expected=had, key=entry.key)
-
-
-def _comparable(one: str, other: str) -> bool:
-    return one.partition(":")[0] == other.partition(":")[0]
+    claim, found = source.description.disk_format, entry.record.source_format
+    if claim and found and examiner.CLAIMS.get(claim) != found:
+        raise exception.ImageUnacceptable(
+            image_id=source.name, reason=f"it claims to be {claim}, and its"
+            f" content was {found} (rule claim)", rule="claim")

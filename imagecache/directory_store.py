@@ -30,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from typing import get_type_hints
 
 from imagecache import disk_info, durable, exception, qcow2
-from imagecache.model import Base, Entry, Format, Proven, Record
+from imagecache.model import Base, Entry, Proven, Record, native
 
 _RECORD = ".json"
 _READ_ONLY = 0o444
@@ -173,7 +173,7 @@ class DirectoryStore:
         """Return the record, if it is of the base that is there."""
         try:
             found = json.loads(self._record_path(key).read_bytes())
-            record = Record(**(found | {"format": Format(found["format"])}))
+            record = Record(**(found | {"format": native(found["format"])}))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
         valid = record.size == size and all(

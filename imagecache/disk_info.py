@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 
 from imagecache import durable, exception
 from imagecache.locks import Locks
-from imagecache.model import Format
+from imagecache.model import Format, native
 
 FILE_NAME = "disk.info"
 
@@ -42,7 +42,7 @@ class DiskInfo:
         """
         try:
             found = json.loads(self.path.read_bytes())
-            return {pathlib.Path(k): Format(v) for k, v in found.items()}
+            return {pathlib.Path(k): native(v) for k, v in found.items()}
         except FileNotFoundError:
             return {}
         except OSError as e:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from imagecache import durable, events, exception
+from imagecache.examiner import Examiner, Found
 from imagecache.model import Description, Digest
 from imagecache.sources import Image
 
@@ -32,23 +33,29 @@ class Received:
 
     size: int
     digest: Digest
+    found: Found
 
 
 class Receiver:
     """A file that is being filled, with what is known of its content."""
 
-    def __init__(self, file: BinaryIO, algorithm: str) -> None:
+    def __init__(self, file: BinaryIO, algorithm: str,
+                 judge: Callable[[], Examiner]) -> None:
         self._file = file
         self._algorithm = algorithm
+        self._judge = judge
         self.start_again()
 
     def start_again(self) -> None:
         self.size = 0
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
+        self._examiner = self._judge()
         self._file.truncate(0)
 
     def take(self, chunk: bytes) -> None:
         self._hash.update(chunk)
+        if self._examiner.curious:
+            self._examiner.see(chunk)
         for start in range(0, len(chunk), _BLOCK):
             block = chunk[start:start + _BLOCK]
             if block != _ZEROS[:len(block)]:
@@ -61,21 +68,29 @@ class Receiver:
         while rest:    # a write may take less, and say only then why
             rest = rest[self._file.write(rest):]
 
-    def finish(self) -> Received:
+    def finish(self, wanted: Description,
+               path: pathlib.Path) -> Received:
+        """End the file, and judge it as a whole."""
         self._file.truncate(self.size)
-        self._file.flush()
-        return Received(self.size, Digest(self._algorithm,
-                                          self._hash.hexdigest()))
+        digest = Digest(self._algorithm, self._hash.hexdigest())
+        if wanted.digest and wanted.digest != digest:
+            raise exception.ImageDigestMismatch(
+                image_id=wanted.ref, algorithm=wanted.digest.algorithm,
+                expected=wanted.digest.value, actual=digest.value)
+        return Received(self.size, digest, self._examiner.finish(path))
 
 
 def download(image: Image, path: pathlib.Path, *, limit: int | None,
              retries: int, observe: events.Observer,
+             judge: Callable[[], Examiner],
              pause: Callable[[float], None] = time.sleep) -> Received:
     """Read a whole image into a new file.
 
     :param limit: the most bytes that may be read
     :param retries: how often in a row a broken download goes on, if it did
         not get further than ever before
+    :param judge: makes what looks at the bytes; called for each beginning
+    :raises ImageUnacceptable: the judge refuses it
     :raises ImageTooLarge: it has more than ``limit``
     :raises ImageSizeMismatch, ImageDigestMismatch: it is not what it should be
     :raises SourceError: the store failed more often than ``retries``
@@ -85,10 +100,9 @@ def download(image: Image, path: pathlib.Path, *, limit: int | None,
     _require_size(wanted, wanted.size, limit)
     durable.require_space(path.parent, wanted.size or 0,
                           "downloading an image")
-    algorithm = wanted.digest.algorithm if wanted.digest else _OWN_DIGEST
     with durable.translated("writing a download", path), \
             path.open("xb", buffering=0) as file:
-        receiver = Receiver(file, algorithm)
+        receiver = Receiver(file, _algorithm(wanted), judge)
         furthest = failures = 0
         while True:
             try:
@@ -102,11 +116,14 @@ def download(image: Image, path: pathlib.Path, *, limit: int | None,
                 observe(events.Event("retry", wanted.ref, {
                     "reason": str(e), "offset": receiver.size}))
                 pause(_FIRST_PAUSE * 2 ** (failures - 1))
-        received = receiver.finish()
-    _verify(wanted, received)
+        received = receiver.finish(wanted, path)
     observe(events.Event("verified", wanted.ref, {
         "size": received.size, "digest": str(received.digest)}))
     return received
+
+
+def _algorithm(wanted: Description) -> str:
+    return wanted.digest.algorithm if wanted.digest else _OWN_DIGEST
 
 
 def _receive(image: Image, receiver: Receiver, limit: int | None,
@@ -143,10 +160,3 @@ def _require_size(wanted: Description, size: int | None,
         raise exception.ImageTooLarge(
             image_id=wanted.ref, size=size, what="to download",
             option="[image_cache] max_image_size", limit=limit)
-
-
-def _verify(wanted: Description, received: Received) -> None:
-    if wanted.digest and wanted.digest != received.digest:
-        raise exception.ImageDigestMismatch(
-            image_id=wanted.ref, algorithm=wanted.digest.algorithm,
-            expected=wanted.digest.value, actual=received.digest.value)

@@ -8,7 +8,7 @@ import functools
 
 from oslo_config import cfg
 
-from imagecache.model import Digest
+from imagecache.model import Description, Digest
 from imagecache.sources import Image, ImageStore
 from imagecache.sources.resolve import kind_of
 
@@ -37,9 +37,12 @@ class ImageStores:
         """
         store = self._store(ref)
         described = store.describe(ref)
-        return Image(store, dataclasses.replace(
-            described, disk_format=disk_format or described.disk_format,
-            digest=digest or described.digest))
+        if disk_format:
+            described = dataclasses.replace(described,
+                                            disk_format=disk_format)
+        if digest and digest != described.digest:
+            described = _demanding(described, digest)
+        return Image(store, described)
 
     def _store(self, ref: str) -> ImageStore:
         match kind_of(ref):
@@ -71,3 +74,13 @@ class ImageStores:
     def _glance(self) -> ImageStore:
         from imagecache.sources.glance import GlanceStore
         return GlanceStore.from_conf(self._conf)
+
+
+def _demanding(described: Description, digest: Digest) -> Description:
+    """The same image, whose bytes must have a digest its store did not tell.
+
+    A base that was made without this demand cannot be held to it, so this is
+    another base.
+    """
+    return dataclasses.replace(
+        described, digest=digest, identity=f"{described.identity}#{digest}")

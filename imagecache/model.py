@@ -24,10 +24,27 @@ def whole_sectors(size: int) -> int:
 
 
 class Format(enum.StrEnum):
-    """The formats a base or a disk can have on a host, in qemu's words."""
+    """The formats that are known here, in qemu's words.
+
+    A base or a disk is one of the first two; an image may arrive as any.
+    """
 
     RAW = "raw"
     QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VPC = "vpc"      # vhd
+    VHDX = "vhdx"
+    VDI = "vdi"
+
+
+NATIVE = (Format.RAW, Format.QCOW2)
+
+
+def native(name: str) -> Format:
+    """Return the format of a base or a disk; ValueError if it is not one."""
+    if name not in NATIVE:
+        raise ValueError(f"{name!r} is not the format of any base or disk")
+    return Format(name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +166,7 @@ class Record:
     size: int                    # bytes of the base's file or device
     rules: int                   # the version of the rules it was proven by
     source: str                  # what it was made from, for people
+    source_format: str | None = None  # what it was then; None: not known
     digest: str | None = None    # of the source's bytes, "sha256:..."
     cluster_size: int | None = None   # bytes; of a qcow2 base only
     committed: str = ""          # when, ISO 8601

@@ -13,11 +13,15 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
-from imagecache.model import GiB, MiB, Sandbox
+from imagecache.model import Format, GiB, MiB, Sandbox
 from imagecache.policy import CONVERSION, INSPECTION, Policy
 from imagecache.sources import glance_opts
+
+# Glance's names of formats, and ours.
+_FORMATS = {"raw": Format.RAW, "qcow2": Format.QCOW2, "vmdk": Format.VMDK,
+            "vhd": Format.VPC, "vhdx": Format.VHDX, "vdi": Format.VDI}
 
 DEFAULT_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
@@ -92,6 +96,12 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
         "lock_prefix", default="imagecache-",
         help="What the names of lock files begin with. With 'nova-', nova and"
              " this library can use one directory of bases at a time."),
+    cfg.ListOpt(
+        "accepted_formats", default=["raw", "qcow2"],
+        item_type=types.String(choices=list(_FORMATS)),
+        help="Formats of images that are welcome. What an image holds must"
+             " be what it claims. Each of vmdk, vhd, vhdx and vdi adds a"
+             " large parser to what a hostile image can attack."),
     cfg.IntOpt(
         "max_image_size", default=0, min=0,
         help="GiB that an image may have when it is downloaded; 0 for no"
@@ -189,6 +199,8 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         ephemeral_format=conf.default_ephemeral_format or "ext4",
         discard=libvirt.hw_disk_discard,
         virt_type=libvirt.virt_type,
+        accepted=frozenset(_FORMATS[name] for name in
+                           cache.accepted_formats),
         max_image_size=cache.max_image_size * GiB or None,
         max_virtual_size=cache.max_virtual_size * GiB or None,
         retries=cache.download_retries,

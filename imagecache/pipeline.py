@@ -21,6 +21,7 @@ from imagecache import (
     download,
     durable,
     events,
+    examiner,
     exception,
     proof,
     qcow2,
@@ -28,7 +29,7 @@ from imagecache import (
 )
 from imagecache.base_store import Staging
 from imagecache.events import Event
-from imagecache.model import Format, Proven, Record
+from imagecache.model import NATIVE, Format, Proven, Record
 from imagecache.policy import Policy
 from imagecache.tools import qemu_img
 
@@ -44,8 +45,16 @@ class Work:
     observe: events.Observer
 
 
-Fill = Callable[[Work], str | None]     # returns the digest, if it has one
-Check = Callable[[Work], Proven]
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """What is known of a staged file by those who wrote it."""
+
+    digest: str | None = None
+    found: examiner.Found | None = None
+
+
+Fill = Callable[[Work], Filled]
+Check = Callable[[Work, Filled], Proven]
 Transform = Callable[[Work, Proven], Proven]
 
 
@@ -57,40 +66,43 @@ class Plan(NamedTuple):
 
 def plan(source: sources.Source, policy: Policy) -> Plan:
     """Return the steps that turn this source into a base."""
-    shape: tuple[Transform, ...] = (to_raw,) if policy.force_raw else ()
+    shape = to_raw if policy.force_raw else to_native
     match source:
         case sources.Image():
-            claim = source.description.disk_format
-            return Plan(functools.partial(receive, source),
-                        functools.partial(inspect, claim), (*shape, settle))
+            return Plan(functools.partial(receive, source), inspect,
+                        (shape, settle))
         case sources.Template(trusted=True):
             return Plan(functools.partial(delegate, source), trust, (settle,))
         case sources.DelegatedImage() | sources.Template():
-            return Plan(functools.partial(delegate, source),
-                        functools.partial(inspect, None), (*shape, settle))
+            return Plan(functools.partial(delegate, source), inspect,
+                        (shape, settle))
 
 
 def run(work: Work) -> tuple[Proven, Record]:
     """Take all steps but the commit."""
     steps = plan(work.source, work.policy)
-    digest = steps.fill(work)
-    proven = steps.check(work)
+    filled = steps.fill(work)
+    proven = steps.check(work, filled)
     work.observe(Event("proven", work.source.name, {
         "format": proven.format, "virtual_size": proven.virtual_size}))
     require_fit(work.source, proven.virtual_size, work.size, work.policy)
+    made = proven
     for transform in steps.transforms:
-        proven = transform(work, proven)
-    return proven, describe(proven, work.source.name, digest)
+        made = transform(work, made)
+    return made, describe(made, work.source.name, proven.format,
+                          filled.digest)
 
 
-def describe(proven: Proven, source: str, digest: str | None) -> Record:
+def describe(proven: Proven, source: str, source_format: str | None,
+             digest: str | None) -> Record:
     """Return what is to be remembered of a base."""
     cluster_size = qcow2.read_header(proven.path).cluster_size \
         if proven.format is Format.QCOW2 else None
     return Record(
         format=proven.format, virtual_size=proven.virtual_size,
         size=proven.path.stat().st_size, rules=proof.RULES, source=source,
-        digest=digest, cluster_size=cluster_size, committed=durable.now())
+        source_format=source_format, digest=digest,
+        cluster_size=cluster_size, committed=durable.now())
 
 
 def require_fit(source: sources.Source, virtual_size: int,
@@ -110,16 +122,19 @@ def require_fit(source: sources.Source, virtual_size: int,
             option="[image_cache] max_virtual_size", limit=limit)
 
 
-def receive(image: sources.Image, work: Work) -> str | None:
+def receive(image: sources.Image, work: Work) -> Filled:
+    claim = image.description.disk_format
     received = download.download(
         image, work.staging.download, limit=work.policy.max_image_size,
-        retries=work.policy.retries, observe=work.observe)
-    return str(received.digest)
+        retries=work.policy.retries, observe=work.observe,
+        judge=lambda: proof.examiner(image.name, claim, work.policy))
+    return Filled(str(received.digest), received.found)
 
 
 def delegate(source: sources.DelegatedImage | sources.Template,
-             work: Work) -> None:
+             work: Work) -> Filled:
     write(source, work.staging.download)
+    return Filled()
 
 
 def write(source: sources.DelegatedImage | sources.Template,
@@ -142,13 +157,20 @@ def write(source: sources.DelegatedImage | sources.Template,
             " something else than a file")
 
 
-def inspect(claim: str | None, work: Work) -> Proven:
-    return proof.prove(work.staging.download, work.source.name, claim,
-                       work.policy.inspection)
+def inspect(work: Work, filled: Filled) -> Proven:
+    path, name = work.staging.download, work.source.name
+    if filled.found is None:
+        return proof.prove(path, name, None, work.policy)
+    return proof.confirm(path, filled.found, name, work.policy)
 
 
-def trust(work: Work) -> Proven:
+def trust(work: Work, filled: Filled) -> Proven:
     return proof.trust(work.staging.download)
+
+
+def to_native(work: Work, proven: Proven) -> Proven:
+    """Convert what cannot be a base as it is."""
+    return proven if proven.format in NATIVE else to_raw(work, proven)
 
 
 def to_raw(work: Work, proven: Proven) -> Proven:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from imagecache.model import GiB, Limits, Sandbox
+from imagecache.model import NATIVE, Format, GiB, Limits, Sandbox
 
 # Reading headers needs little.  2 GiB is what nova came to, after 1 GiB
 # turned out to be too little for some images it should accept.
@@ -44,6 +44,7 @@ class Policy:
     discard: str | None = None         # libvirt's word for the guest's trims
     virt_type: str = "kvm"
 
+    accepted: frozenset[Format] = frozenset(NATIVE)   # of images
     max_image_size: int | None = None     # bytes that may be downloaded
     max_virtual_size: int | None = None   # bytes a base may have
     retries: int = 3                      # of a broken download, in a row

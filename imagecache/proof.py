@@ -1,50 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decide what a file really is, before anything else opens it.
 
-Two opinions must agree, and agree with what was claimed: oslo.utils'
-inspector, which looks at the bytes, and then qemu-img, told which driver to
-use and held by limits.  What no rule accepts is refused.
+Three opinions must agree, and agree with what was claimed: our own rules and
+oslo.utils' inspector, which look at the bytes (imagecache.examiner), and then
+qemu-img, told which driver to use and held by limits.  What no rule accepts
+is refused, and the reason names the rule.
 """
 
 from __future__ import annotations
 
 import pathlib
-
-from oslo_utils.imageutils import format_inspector
+from typing import Any
 
 from imagecache import exception
-from imagecache.model import Format, Limits, Proven, whole_sectors
+from imagecache.examiner import Examiner, Found, examine
+from imagecache.model import Format, Proven, whole_sectors
+from imagecache.policy import Policy
 from imagecache.tools import qemu_img
 
 # Raised whenever a rule becomes stricter: bases proven by older rules are
 # proven again before their next use.
-RULES = 1
+RULES = 2
 
-_CHUNK = 1024 * 1024   # small reads cost the inspector 50 times more
+# A vhd's size may be rounded up to a geometry of cylinders.
+_MOST_ROUNDING = 16 * 255 * 63 * 512 * 2
 
-# What the inspector finds, and what that is to a hypervisor.  The contents
-# of a raw disk (a partition table, an ISO 9660 file system) are the guest's.
-_FOUND = {"raw": Format.RAW, "gpt": Format.RAW, "iso": Format.RAW,
-          "qcow2": Format.QCOW2}
 
-# What an image may claim to be.  The kinds of Amazon's are raw bytes.
-_CLAIMED = {"raw": Format.RAW, "iso": Format.RAW, "ami": Format.RAW,
-            "aki": Format.RAW, "ari": Format.RAW, "qcow2": Format.QCOW2}
+def examiner(image_id: str, claim: str | None, policy: Policy) -> Examiner:
+    """Return a judge for an image that is still on its way."""
+    return Examiner(image_id, claim, policy.accepted)
 
 
 def prove(path: pathlib.Path, image_id: str, claim: str | None,
-          limits: Limits) -> Proven:
-    """Inspect content that somebody else chose, or refuse it.
+          policy: Policy) -> Proven:
+    """Judge a file that somebody else chose, or refuse it.
 
     :param claim: the disk_format it is said to have; None if nobody said
     :raises ImageUnacceptable: ``reason`` names the rule
     """
-    found = _inspect(path, image_id)
-    if claim is not None:
-        _require_claim(found, claim, image_id)
-    if found is Format.RAW:
-        return Proven(path, Format.RAW, whole_sectors(path.stat().st_size))
-    return Proven(path, found, _qcow2_size(path, image_id, limits))
+    return confirm(path, examine(path, image_id, claim, policy.accepted),
+                   image_id, policy)
+
+
+def confirm(path: pathlib.Path, found: Found, image_id: str,
+            policy: Policy) -> Proven:
+    """Ask qemu-img, too, what has been examined.
+
+    :raises ImageUnacceptable: it does not agree
+    """
+    if found.format is Format.RAW:
+        return Proven(path, Format.RAW, found.virtual_size)
+    try:
+        info = qemu_img.info(path, found.format, limits=policy.inspection)
+    except exception.CommandNotFound:
+        raise
+    except exception.CommandFailed as e:
+        raise _refusal(image_id, f"qemu-img cannot read it: {e}") from e
+    for what, there in _references(info):
+        if there:
+            raise _refusal(image_id, f"it uses {what}")
+    size = int(info["virtual-size"])
+    rounding = _MOST_ROUNDING if found.format is Format.VPC else 0
+    if not 0 <= size - found.virtual_size <= rounding:
+        raise _refusal(
+            image_id, f"its virtual size is {found.virtual_size} bytes, or"
+            f" {size} by qemu-img")
+    return Proven(path, found.format, size)
 
 
 def trust(path: pathlib.Path) -> Proven:
@@ -52,68 +73,14 @@ def trust(path: pathlib.Path) -> Proven:
     return Proven(path, Format.RAW, whole_sectors(path.stat().st_size))
 
 
-def _inspect(path: pathlib.Path, image_id: str) -> Format:
-    with path.open("rb") as f:
-        wrapper = format_inspector.InspectWrapper(f)
-        while wrapper.formats is None and wrapper.read(_CHUNK):
-            pass
-        empty = not f.tell()
-        wrapper.close()
-    if empty:
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason="it is empty")
-    inspectors = {str(each): each for each in wrapper.formats or ()}
-    # Two may match and agree: a hybrid ISO has a partition table as well.
-    found = {_FOUND.get(name) for name in inspectors}
-    agreed = found.pop() if len(found) == 1 else None
-    if agreed is None:
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason="its content is "
-            + " and ".join(sorted(inspectors))
-            + "; accepted are raw, qcow2 and iso")
-    if "qcow2" in inspectors:
-        _require_safe(inspectors["qcow2"], image_id)
-    return agreed
-
-
-def _require_safe(inspector: format_inspector.FileInspector,
-                  image_id: str) -> None:
-    try:
-        inspector.safety_check()
-    except format_inspector.SafetyCheckFailed as e:
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason="it fails the safety checks "
-            + ", ".join(sorted(e.failures))) from e
-    except format_inspector.ImageFormatError as e:
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason=f"its header is damaged: {e}") from e
-
-
-def _require_claim(found: Format, claim: str, image_id: str) -> None:
-    if claim not in _CLAIMED:
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason=f"its disk_format is {claim};"
-            " accepted are " + ", ".join(_CLAIMED))
-    if _CLAIMED[claim] is not found:
-        raise exception.ImageUnacceptable(
-            image_id=image_id,
-            reason=f"it claims to be {claim}, and its content is {found}")
-
-
-def _qcow2_size(path: pathlib.Path, image_id: str, limits: Limits) -> int:
-    try:
-        info = qemu_img.info(path, Format.QCOW2, limits=limits)
-    except exception.CommandNotFound:
-        raise
-    except exception.CommandFailed as e:
-        raise exception.ImageUnacceptable(
-            image_id=image_id,
-            reason=f"qemu-img cannot read it: {e}") from e
+def _references(info: dict[str, Any]) -> list[tuple[str, bool]]:
     details = info.get("format-specific", {}).get("data", {})
-    for what, there in (("a backing file", "backing-filename" in info),
-                        ("a data file", "data-file" in details),
-                        ("encryption", info.get("encrypted", False))):
-        if there:
-            raise exception.ImageUnacceptable(
-                image_id=image_id, reason=f"it uses {what}")
-    return int(info["virtual-size"])
+    return [("a backing file", "backing-filename" in info),
+            ("a data file", "data-file" in details),
+            ("encryption", bool(info.get("encrypted", False)))]
+
+
+def _refusal(image_id: str, reason: str) -> exception.ImageUnacceptable:
+    return exception.ImageUnacceptable(
+        image_id=image_id, reason=f"{reason} (rule third-opinion)",
+        rule="third-opinion")

@@ -60,7 +60,7 @@ class Raw(FileDisk):
             pipeline.write(template, written)
             proven = proof.trust(written) if template.trusted \
                 else proof.prove(written, template.name, None,
-                                 self.host.policy.inspection)
+                                 self.host.policy)
             if proven.format is Format.RAW:
                 os.rename(written, new)
             else:

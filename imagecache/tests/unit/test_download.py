@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 from imagecache import download, exception
 from imagecache.events import Event
-from imagecache.model import Description, Digest, KiB, MiB
+from imagecache.examiner import Examiner
+from imagecache.model import NATIVE, Description, Digest, KiB, MiB
 from imagecache.sources import Image, Stream
 from imagecache.testing import images
 from imagecache.tests import base
@@ -53,6 +54,10 @@ class Store:
                 raise self.error
 
 
+def judge() -> Examiner:
+    return Examiner("x", None, NATIVE)
+
+
 class DownloadTestCase(base.TestCase):
 
     def setUp(self) -> None:
@@ -71,7 +76,8 @@ class DownloadTestCase(base.TestCase):
             self.described, **changes))
         return download.download(
             image, self.path, limit=limit, retries=retries,
-            observe=self.events.append, pause=self.pauses.append)
+            observe=self.events.append, judge=judge,
+            pause=self.pauses.append)
 
     def assert_arrived(self) -> None:
         self.assertTrue(self.path.read_bytes() == CONTENT)
@@ -119,10 +125,27 @@ class WholeTest(DownloadTestCase):
                     self.store.content == self.path.read_bytes())
                 self.path.unlink()
 
-    def test_an_empty_image_is_an_empty_file(self) -> None:
+    def test_an_empty_image_is_refused(self) -> None:
         self.store.content = b""
-        self.assertEqual(0, self.download(size=0, digest=None).size)
-        self.assertEqual(b"", self.path.read_bytes())
+        with self.assertRaisesRegex(exception.ImageUnacceptable, "empty"):
+            self.download(size=0, digest=None)
+
+    def test_what_breaks_a_rule_is_not_read_to_its_end(self) -> None:
+        self.store.content = b"QED\0" + bytes(16 * MiB)
+        with self.assertRaisesRegex(exception.ImageUnacceptable, "qed"):
+            self.download(size=None, digest=None)
+        self.assertEqual(
+            [], [e.name for e in self.events if e.name == "download"])
+
+    def test_the_judge_begins_anew_with_the_image(self) -> None:
+        """As the image may, if the store does not know its version."""
+        qed = b"QED\0" + bytes(MiB)
+        self.assertRaises(
+            exception.ImageUnacceptable, download.download,
+            Image(Fickle(CONTENT, qed), dataclasses.replace(
+                self.described, size=None, digest=None)),
+            self.path, limit=None, retries=1, observe=self.events.append,
+            judge=judge, pause=self.pauses.append)
 
     def test_memory_does_not_grow_with_the_image(self) -> None:
         peaks = []
@@ -135,7 +158,7 @@ class WholeTest(DownloadTestCase):
             self.path.unlink()
             self.events.clear()
         self.assertLess(peaks[1], peaks[0] + 256 * KiB)
-        self.assertLess(peaks[1], 4 * MiB)
+        self.assertLess(peaks[1], 8 * MiB)
 
     def test_a_file_that_is_there_is_not_written_to(self) -> None:
         self.path.write_text("precious")
@@ -259,9 +282,9 @@ class ReceiverTest(base.TestCase):
     def test_a_write_that_takes_less_is_continued(self) -> None:
         """As one does where the file system is nearly full."""
         with Stingy(self.root / "file", "xb") as file:
-            receiver = download.Receiver(file, "sha256")
+            receiver = download.Receiver(file, "sha256", judge)
             receiver.take(CONTENT)
-            receiver.finish()
+            receiver.finish(Description("x", "x"), self.root / "file")
         self.assertTrue((self.root / "file").read_bytes() == CONTENT)
 
 

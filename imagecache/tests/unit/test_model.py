@@ -48,7 +48,7 @@ class FactsTest(base.TestCase):
                 self.assertTrue(each.__dataclass_params__.frozen, each)
 
     def test_formats_are_words_of_qemu(self) -> None:
-        self.assertEqual("raw qcow2", " ".join(model.Format))
+        self.assertEqual("raw qcow2 vmdk vpc vhdx vdi", " ".join(model.Format))
 
     def test_whole_sectors(self) -> None:
         self.assertEqual([0, 512, 512, 1024],

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Judges an image while its bytes go by.
+
+Two opinions are asked: the rules of imagecache.formats, and oslo.utils'
+inspector.  They must agree on the format, and with what was claimed.  An
+image that breaks a rule is refused after the bytes that prove it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Collection
+from typing import BinaryIO, cast
+
+from oslo_utils.imageutils import format_inspector
+
+from imagecache import exception
+from imagecache.formats import qcow2, raw, vdi, vhd, vhdx, vmdk
+from imagecache.formats.rules import Refusal, require
+from imagecache.model import Format, whole_sectors
+
+_CHUNK = 1024 * 1024    # small reads cost the inspector 50 times more
+
+# No file is as long; says "the end has not been seen yet" to the rules.
+_ENDLESS = 2**64
+
+# What our rules call a format, by its mark; None marks raw.
+_OURS: dict[str | None, Format] = {
+    None: Format.RAW, "qcow2": Format.QCOW2, "vmdk": Format.VMDK,
+    "vhd": Format.VPC, "vhdx": Format.VHDX, "vdi": Format.VDI}
+
+# What the inspector calls it.  The contents of a raw disk (a partition
+# table, an ISO 9660 file system) are the guest's.
+_THEIRS = {"raw": Format.RAW, "gpt": Format.RAW, "iso": Format.RAW,
+           "qcow2": Format.QCOW2, "vmdk": Format.VMDK, "vhd": Format.VPC,
+           "vhdx": Format.VHDX, "vdi": Format.VDI}
+
+# What an image may claim to be.  The kinds of Amazon's are raw bytes.
+CLAIMS = {"raw": Format.RAW, "iso": Format.RAW, "ami": Format.RAW,
+           "aki": Format.RAW, "ari": Format.RAW, "qcow2": Format.QCOW2,
+           "vmdk": Format.VMDK, "vhd": Format.VPC, "vhdx": Format.VHDX,
+           "vdi": Format.VDI}
+
+# Formats whose rules look at more than the beginning.
+_WHOLE: dict[Format, Callable[[BinaryIO, int], int]] = {
+    Format.VMDK: vmdk.examine, Format.VPC: vhd.examine,
+    Format.VHDX: vhdx.examine, Format.VDI: vdi.examine}
+
+# Ours are stricter: the inspector refuses extended L2 entries by this name.
+_OVERRULED = {"unknown_features"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What an image is, by every rule that needs no other program."""
+
+    format: Format
+    virtual_size: int    # bytes a guest would see
+
+
+class Examiner:
+    """Sees an image once, from its first byte to its last.
+
+    :param claim: the disk_format it is said to have; None if nobody said
+    :param accepted: the formats that are welcome here
+    """
+
+    def __init__(self, image_id: str, claim: str | None,
+                 accepted: Collection[Format]) -> None:
+        self._image_id = image_id
+        self._accepted = accepted
+        self._claimed = None if claim is None else self._claim(claim)
+        self._start = b""
+        self._format: Format | None = None    # known as soon as it shows
+        self._pipe = _Pipe()
+        self._inspector = format_inspector.InspectWrapper(
+            cast(BinaryIO, self._pipe))
+
+    @property
+    def curious(self) -> bool:
+        """Whether more bytes could change what is known so far."""
+        return self._format is None or self._inspector.formats is None
+
+    def see(self, chunk: bytes) -> None:
+        """Look at the next bytes.
+
+        :raises ImageUnacceptable: they break a rule
+        """
+        if self._format is None:
+            self._start += chunk
+            needed = qcow2.needed(self._start)
+            if len(self._start) >= needed:
+                self._start = self._start[:needed]
+                self._format = self._recognise(_ENDLESS)
+        if self._inspector.formats is None:
+            self._pipe.chunk = chunk
+            self._inspector.read(len(chunk))
+
+    def finish(self, path: pathlib.Path) -> Found:
+        """Judge what is now in ``path``, all of whose bytes were seen.
+
+        :raises ImageUnacceptable: it breaks a rule
+        """
+        size = path.stat().st_size
+        if not size:
+            raise self._refusal("it is empty", "empty")
+        # Once more: now it is known how long the file is.
+        found = self._recognise(size)
+        self._inspector.close()
+        self._require_agreement(found)
+        if found is Format.RAW:
+            return Found(found, whole_sectors(size))
+        if found is Format.QCOW2:
+            return Found(found, qcow2.parse(self._start, size).virtual_size)
+        with path.open("rb") as f:
+            try:
+                return Found(found, _WHOLE[found](f, size))
+            except Refusal as e:
+                raise self._refusal(e.reason, e.rule) from e
+
+    def _claim(self, claim: str) -> Format:
+        if claim not in CLAIMS:
+            raise self._refusal(f"its disk_format is {claim}; known are "
+                                + ", ".join(CLAIMS), "claim-known")
+        self._require_accepted(CLAIMS[claim])
+        return CLAIMS[claim]
+
+    def _recognise(self, file_size: int) -> Format:
+        """Return the format, by the rules that look at the beginning."""
+        mark = raw.format_of(self._start[:raw.NEEDED])
+        found = _OURS.get(mark)
+        if found is None:
+            raise self._refusal(f"its content begins as {mark}",
+                                "format-known")
+        self._require_accepted(found)
+        if self._claimed not in (None, found):
+            raise self._refusal(f"it claims to be {self._claimed}, and its"
+                                f" content is {found}", "claim")
+        if found is Format.QCOW2:
+            try:
+                require(qcow2.SELF_CONTAINED,
+                        qcow2.parse(self._start, file_size))
+            except Refusal as e:
+                raise self._refusal(e.reason, e.rule) from e
+        return found
+
+    def _require_accepted(self, found: Format) -> None:
+        if found not in self._accepted:
+            raise self._refusal(
+                f"its format is {found}; [image_cache] accepted_formats"
+                " allows " + ", ".join(sorted(self._accepted)),
+                "format-accepted")
+
+    def _require_agreement(self, found: Format) -> None:
+        """Ask the inspector, which must not know better."""
+        inspectors = self._inspector.formats or []
+        names = sorted(map(str, inspectors))
+        # Two may match and agree: a hybrid ISO has a partition table as well.
+        if {_THEIRS.get(name) for name in names} != {found}:
+            raise self._refusal(f"its content is {found}, and also "
+                                + " and ".join(names), "second-opinion")
+        # What it thinks of a partition table is no reason to refuse a disk.
+        if found is not Format.RAW:
+            self._require_safe(inspectors[0])
+
+    def _require_safe(self, inspector: format_inspector.FileInspector
+                      ) -> None:
+        try:
+            inspector.safety_check()
+        except format_inspector.SafetyCheckFailed as e:
+            failed = sorted(set(e.failures) - _OVERRULED)
+            if failed:
+                raise self._refusal("it fails the safety checks "
+                                    + ", ".join(failed), "safety") from e
+        except format_inspector.ImageFormatError as e:
+            raise self._refusal(f"its header is damaged: {e}",
+                                "safety") from e
+
+    def _refusal(self, reason: str, rule: str
+                 ) -> exception.ImageUnacceptable:
+        return exception.ImageUnacceptable(
+            image_id=self._image_id, reason=f"{reason} (rule {rule})",
+            rule=rule)
+
+
+class _Pipe:
+    """Hands the inspector what we have just seen."""
+
+    chunk = b""
+
+    def read(self, size: int) -> bytes:
+        return self.chunk
+
+
+def examine(path: pathlib.Path, image_id: str, claim: str | None,
+            accepted: Collection[Format]) -> Found:
+    """Judge a file that is there already.
+
+    :raises ImageUnacceptable: it breaks a rule
+    """
+    examiner = Examiner(image_id, claim, accepted)
+    with path.open("rb") as f:
+        while examiner.curious and (chunk := f.read(_CHUNK)):
+            examiner.see(chunk)
+    return examiner.finish(path)

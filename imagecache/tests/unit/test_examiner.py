@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An image is judged while it goes by, and by every opinion there is."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+
+from imagecache import exception
+from imagecache.examiner import Examiner, Found, examine
+from imagecache.formats import qcow2
+from imagecache.formats.rules import Refusal, require
+from imagecache.model import NATIVE, Format, MiB
+from imagecache.tests import base
+
+FOREIGN = (("vmdk", "monolithicSparse", Format.VMDK),
+           ("vmdk", "streamOptimized", Format.VMDK),
+           ("vpc", "dynamic", Format.VPC),
+           ("vhdx", "dynamic", Format.VHDX),
+           ("vhdx", "fixed", Format.VHDX),
+           ("vdi", None, Format.VDI))
+
+
+class ExaminerTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.root / "image"
+
+    def make(self, format: str, options: str = "") -> pathlib.Path:
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", format,
+             *(["-o", options] if options else []), self.path, "4M"],
+            check=True)
+        return self.path
+
+    def refused(self, rule: str, claim: str | None = None,
+                accepted: tuple[Format, ...] = NATIVE) -> str:
+        with self.assertRaises(exception.ImageUnacceptable) as caught:
+            examine(self.path, "x", claim, accepted)
+        self.assertEqual(rule, caught.exception.facts["rule"])
+        self.assertIn(f"rule {rule}", str(caught.exception))
+        return str(caught.exception)
+
+
+class ExaminerTest(ExaminerTestCase):
+
+    def test_qcow2_is_known_by_any_name(self) -> None:
+        for claim in (None, "qcow2"):
+            self.assertEqual(
+                Found(Format.QCOW2, 4 * MiB),
+                examine(self.make("qcow2"), "x", claim, NATIVE))
+
+    def test_raw_is_what_nothing_else_is(self) -> None:
+        self.path.write_bytes(b"any" * 1000)
+        for claim in (None, "raw", "iso", "ami", "aki", "ari"):
+            self.assertEqual(Found(Format.RAW, 3072),
+                             examine(self.path, "x", claim, NATIVE))
+
+    def test_content_and_claim_must_agree(self) -> None:
+        self.make("qcow2")
+        for claim in ("raw", "iso", "ami"):
+            self.refused("claim", claim)
+        self.path.write_bytes(bytes(1024))
+        self.refused("claim", "qcow2")
+
+    def test_a_format_nobody_knows(self) -> None:
+        self.path.write_bytes(bytes(1024))
+        self.refused("claim-known", "ploop")
+        self.path.write_bytes(b"QED\0" + bytes(1024))
+        self.refused("format-known")
+
+    def test_an_empty_image(self) -> None:
+        self.path.touch()
+        self.refused("empty")
+
+    def test_what_the_second_opinion_knows_better(self) -> None:
+        """A qcow2 file that is an ISO 9660 file system as well."""
+        content = bytearray(self.make("qcow2").read_bytes())
+        content[32769:32774] = b"CD001"
+        self.path.write_bytes(content)
+        self.assertIn("iso", self.refused("second-opinion"))
+
+    def test_the_end_is_judged_as_well(self) -> None:
+        """Nothing but its length tells that this image is cut off."""
+        content = self.make("qcow2").read_bytes()
+        examiner = Examiner("x", None, NATIVE)
+        examiner.see(content[:65536])
+        self.path.write_bytes(content[:65536])
+        with self.assertRaises(exception.ImageUnacceptable) as caught:
+            examiner.finish(self.path)
+        self.assertEqual("l1-place", caught.exception.facts["rule"])
+
+    def test_small_pieces_are_judged_as_large_ones(self) -> None:
+        content = self.make("qcow2", "cluster_size=512").read_bytes()
+        examiner = Examiner("x", "qcow2", NATIVE)
+        for start in range(0, len(content), 7):
+            examiner.see(content[start:start + 7])
+        self.assertEqual(Found(Format.QCOW2, 4 * MiB),
+                         examiner.finish(self.path))
+
+
+class ForeignTest(ExaminerTestCase):
+
+    def test_they_are_refused_where_nobody_asked_for_them(self) -> None:
+        for name, subformat, _ in FOREIGN:
+            self.make(name, f"subformat={subformat}" if subformat else "")
+            self.assertIn("accepted_formats", self.refused("format-accepted"))
+
+    def test_they_are_known_where_they_are_accepted(self) -> None:
+        claims = {Format.VPC: "vhd"}
+        for name, subformat, found in FOREIGN:
+            self.make(name, f"subformat={subformat}" if subformat else "")
+            size = examine(self.path, "x", claims.get(found, found),
+                           (*NATIVE, found)).virtual_size
+            self.assertTrue(4 * MiB <= size < 5 * MiB, (name, size))
+
+    def test_a_vmdk_that_names_other_files(self) -> None:
+        for subformat in ("monolithicFlat", "twoGbMaxExtentSparse"):
+            self.make("vmdk", f"subformat={subformat}")
+            with self.assertRaises(exception.ImageUnacceptable):
+                examine(self.path, "x", None, (*NATIVE, Format.VMDK))
+            self.path.unlink()
+
+
+class RulesTest(ExaminerTestCase):
+    """Each rule of qcow2 refuses what breaks that rule alone."""
+
+    def test_every_rule_can_be_broken(self) -> None:
+        content = self.make("qcow2").read_bytes()
+        broken = {
+            "data-file": [(79, b"\4")],
+            "backing-file": [(8, (600).to_bytes(8)), (16, (1).to_bytes(4)),
+                             (600, b"a")],
+            "virtual-size": [(24, bytes(8))],
+            "features": [(79, b"\x40")],
+            "compression": [(104, b"\1")],
+            "extended-l2": [(20, (13).to_bytes(4)), (79, b"\x10")],
+            "refcount-order": [(96, (7).to_bytes(4))],
+            "encryption": [(32, (2).to_bytes(4))],
+            "l1-size": [(36, (0).to_bytes(4))],
+            "l1-place": [(40, (2**40).to_bytes(8))],
+            "refcount-size": [(56, (0).to_bytes(4))],
+            "refcount-place": [(48, (2**40).to_bytes(8))],
+            "snapshots": [(60, (1).to_bytes(4))],
+        }
+        names = {rule.name for rule in qcow2.SELF_CONTAINED} - {"whole"}
+        self.assertEqual(names, set(broken))
+        for rule, patches in broken.items():
+            patched = bytearray(content)
+            for offset, data in patches:
+                patched[offset:offset + len(data)] = data
+            with self.assertRaises(Refusal) as caught:
+                require(qcow2.SELF_CONTAINED,
+                        qcow2.parse(bytes(patched), len(content)))
+            self.assertEqual(rule, caught.exception.rule)
