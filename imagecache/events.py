@@ -9,6 +9,7 @@ watches it, so they must be quick; what they raise ends the operation.
 The names, in the order in which a cold disk sees them:
 
 ==============  =========================================================
+waiting         another has the lock of the key; it may be fetching
 hit             a base was there; ``subject`` is its key
 miss            it was not
 download        bytes arrived: ``done`` of ``total`` (None: unknown)

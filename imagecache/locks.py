@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from oslo_concurrency import lockutils
 
@@ -25,17 +25,28 @@ class Locks:
     prefix: str = "imagecache-"
 
     @contextlib.contextmanager
-    def holding(self, name: str) -> Iterator[None]:
+    def holding(self, name: str, waiting: Callable[[], object] | None = None
+                ) -> Iterator[None]:
         """Hold the lock ``name`` until the block ends; wait if it is taken.
 
         It is not reentrant, and whoever holds one takes no second.
 
+        :param waiting: called once if it is taken
         :raises StorageFailed: this process may not lock here
         """
         with contextlib.ExitStack() as stack:
             durable.make_directory(self.directory)
             with durable.translated("locking", self.directory):
-                stack.enter_context(lockutils.lock(
-                    name, lock_file_prefix=self.prefix, external=True,
-                    lock_path=str(self.directory)))
+                try:
+                    stack.enter_context(self._lock(name, blocking=False))
+                except lockutils.AcquireLockFailedException:
+                    if waiting:
+                        waiting()
+                    stack.enter_context(self._lock(name, blocking=True))
             yield
+
+    def _lock(self, name: str, *, blocking: bool
+              ) -> contextlib.AbstractContextManager[object]:
+        return lockutils.lock(
+            name, lock_file_prefix=self.prefix, external=True,
+            lock_path=str(self.directory), blocking=blocking)
