@@ -29,7 +29,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import get_type_hints
 
-from imagecache import disk_info, durable, exception, qcow2
+from imagecache import disk_info, durable, exception
+from imagecache.formats import qcow2
 from imagecache.model import Base, Entry, Proven, Record, native
 
 _RECORD = ".json"

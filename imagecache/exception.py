@@ -30,6 +30,7 @@ too take the arguments nova's take.
     │   │   └── CommandNotFound               it is not installed
     │   ├── NoSpace                         the file system has not enough
     │   ├── StorageFailed                   reading or writing failed
+    │   ├── UnsafeDisk                      its header was tampered with
     │   ├── InvalidDiskInfo                 the record of formats is damaged
     │   └── DiskInfoReadWriteFail           it cannot be read or written
     ├── InvalidConfiguration              whoever wrote the configuration
@@ -183,6 +184,11 @@ class NoSpace(HostError):
 
 class StorageFailed(HostError):
     msg_fmt = "{what} failed on {path}: {reason}"
+
+
+class UnsafeDisk(HostError):
+    msg_fmt = ("No program may open the disk {path}: {reason}; find out who"
+               " changed its header")
 
 
 class InvalidDiskInfo(HostError):

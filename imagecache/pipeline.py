@@ -24,11 +24,11 @@ from imagecache import (
     examiner,
     exception,
     proof,
-    qcow2,
     sources,
 )
 from imagecache.base_store import Staging
 from imagecache.events import Event
+from imagecache.formats import qcow2
 from imagecache.model import NATIVE, Format, Proven, Record
 from imagecache.policy import Policy
 from imagecache.tools import qemu_img

@@ -21,7 +21,7 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
-from imagecache import durable, events, exception, qcow2, sources
+from imagecache import durable, events, exception, overlay, sources
 from imagecache.base_cache import BaseCache
 from imagecache.disk_info import FILE_NAME, DiskInfo
 from imagecache.host import Host, require_plain
@@ -211,15 +211,13 @@ class FileDisk(Disk):
 
     def _backing(self, path: pathlib.Path,
                  format: Format) -> pathlib.Path | None:
-        """The base a file is read through, if it names one of this host's."""
+        """The base that a file is read through, whose header is judged.
+
+        :raises UnsafeDisk: no program may open the file
+        """
         if format is not Format.QCOW2:
             return None
-        name = qcow2.read_header(path).backing_file
-        if name is None:
-            return None
-        found = (path.parent / name).resolve()
-        bases = self.host.policy.bases.resolve()
-        return found if found.parent == bases else None
+        return overlay.base_of(path, self.host.policy.bases)
 
     @property
     def _record(self) -> DiskInfo:

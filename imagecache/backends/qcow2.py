@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache import qcow2
 from imagecache.backends.base import FileDisk
+from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format
 from imagecache.tools import qemu_img
 
@@ -45,7 +45,8 @@ class Qcow2(FileDisk):
 
         No guest may be running on the disk.
         """
-        if self._header().backing_file is not None:
+        self._require()
+        if self._backing(self.path, Format.QCOW2):
             self._rebase(None, Format.RAW)
 
     def rebase(self, base: Base) -> None:

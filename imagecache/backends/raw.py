@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache import durable, exception, pipeline, proof, qcow2, sources
+from imagecache import durable, exception, pipeline, proof, sources
 from imagecache.backends.base import FileDisk
+from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
 from imagecache.tools import allocation, filesystem, qemu_img
 

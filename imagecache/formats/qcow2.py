@@ -34,9 +34,12 @@ them.  All this is within the first cluster.
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
 import struct
 from collections.abc import Iterator
 
+from imagecache import exception
 from imagecache.formats.rules import Refusal, Rule, require
 from imagecache.model import MiB
 
@@ -83,7 +86,8 @@ class Header:
     length: int                   # bytes
     compression_type: int
     extensions: tuple[int, ...]   # their types
-    backing_file: bytes           # its name, empty if there is none
+    backing_format: str | None    # as an extension names it
+    backing_file: str | None      # its name, as it stands there
     file_size: int                # bytes
 
     @property
@@ -199,16 +203,41 @@ def parse(start: bytes, file_size: int) -> Header:
         version, backing_offset, backing_length, bits, virtual_size, crypt,
         l1_entries, l1_offset, refcount_offset, refcount_clusters, snapshots,
         snapshots_offset, incompatible, autoclear, order, length,
-        compression, (), b"", file_size)
+        compression, (), None, None, file_size)
     require(_READABLE, header)
     first = start[:header.cluster_size]
+    extensions = list(_extensions(header, first))
+    formats = [data for kind, data in extensions if kind == _BACKING_FORMAT]
     return dataclasses.replace(
-        header, extensions=tuple(_extensions(header, first)),
+        header, extensions=tuple(kind for kind, _ in extensions),
+        backing_format=os.fsdecode(formats[-1]) if formats else None,
         backing_file=_backing_file(header, first))
 
 
-def _extensions(header: Header, first: bytes) -> Iterator[int]:
-    """Yield the types of the header extensions, in order."""
+def read_header(path: pathlib.Path) -> Header:
+    """Read the header of a file that is on record as qcow2.
+
+    Asking a file what it is, is something else, and is not done with what a
+    guest has written.
+
+    :raises FileNotFoundError: there is no such file
+    :raises InvalidDiskFormat: it is not qcow2, or is damaged
+    """
+    with path.open("rb") as f:
+        start = f.read(SMALLEST)
+        start += f.read(needed(start) - len(start))
+        size = os.fstat(f.fileno()).st_size
+    try:
+        return parse(start, size)
+    except Refusal as e:
+        raise exception.InvalidDiskFormat(
+            f"{path} should be qcow2: {e}", disk_format="unknown",
+            path=path) from e
+
+
+def _extensions(header: Header,
+                first: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the type and the data of the header extensions, in order."""
     at = header.length
     # The name of the backing file, if there is one, comes after them.
     end = header.backing_offset or len(first)
@@ -216,19 +245,20 @@ def _extensions(header: Header, first: bytes) -> Iterator[int]:
         kind, length = _EXTENSION.unpack_from(first, at)
         if kind == 0:
             return
-        at += _EXTENSION.size + -(-length // 8) * 8
-        if at > len(first):
+        data = first[at + _EXTENSION.size:at + _EXTENSION.size + length]
+        if len(data) < length:
             raise Refusal("extensions", "a header extension is longer than"
                           " the first cluster")
-        yield kind
+        at += _EXTENSION.size + -(-length // 8) * 8
+        yield kind, data
 
 
-def _backing_file(header: Header, first: bytes) -> bytes:
+def _backing_file(header: Header, first: bytes) -> str | None:
     offset, length = header.backing_offset, header.backing_length
     if not offset:
-        return b""
+        return None
     name = first[offset:offset + length]
     if length > _LONGEST_NAME or len(name) != length or b"\0" in name:
         raise Refusal("backing-name", "the name of its backing file is"
                       " damaged")
-    return name
+    return os.fsdecode(name) or None

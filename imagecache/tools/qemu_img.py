@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
-from imagecache import execute, qcow2
+from imagecache import execute
+from imagecache.formats import qcow2
 from imagecache.model import Format, Limits, MiB, whole_sectors
 
 Progress = Callable[[int], None]   # bytes read so far

@@ -27,8 +27,8 @@ from imagecache.tests import base
 # those to its left on its own; a package is one module here.
 FLOORS = (
     ("exception", "model", "events", "policy"),
-    ("sandbox", "execute", "durable", "locks", "qcow2", "formats", "tools"),
-    ("examiner", "sources", "templates", "download", "proof", "base_store",
+    ("sandbox", "execute", "durable", "locks", "formats", "tools"),
+    ("overlay", "examiner", "sources", "templates", "download", "proof", "base_store",
      "disk_info", "directory_store", "pipeline", "base_cache", "host",
      "provision"),
     ("backends", "imagemodel", "guest"),

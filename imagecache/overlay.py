@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a qcow2 disk of this host may refer to: one base of this host.
+
+A guest cannot reach the header of its qcow2 disk; who broke out of it into
+its hypervisor can, and the next resize or snapshot runs with more rights than
+that.  So the header is judged again before any program opens the disk.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from imagecache import exception
+from imagecache.formats import qcow2, raw
+from imagecache.formats.rules import Refusal, require
+from imagecache.model import Format
+
+
+def base_of(disk: pathlib.Path, bases: pathlib.Path) -> pathlib.Path | None:
+    """Return the base that a qcow2 disk is read through; None if it is whole.
+
+    :param bases: the only directory whose files it may be read through
+    :raises FileNotFoundError: there is no disk
+    :raises InvalidDiskFormat: it is not qcow2
+    :raises UnsafeDisk: no program may open it
+    """
+    header = qcow2.read_header(disk)
+    try:
+        require(qcow2.NO_DATA_FILE + qcow2.SOUND, header)
+        if header.backing_file is None:
+            require(qcow2.NO_BACKING_FILE, header)
+            return None
+        base = disk.parent / header.backing_file
+        if base.parent.resolve() != bases.resolve():
+            raise Refusal("foreign-base", f"it is an overlay of {base}, which"
+                          f" is not in {bases}")
+        if base.exists():
+            _require_agreement(base, header.backing_format)
+    except Refusal as e:
+        raise exception.UnsafeDisk(path=disk, reason=str(e)) from e
+    return base
+
+
+def _require_agreement(base: pathlib.Path, named: str | None) -> None:
+    """Refuse a base that would be read as what it is not.
+
+    Read as raw, any content is harmless; overlays of before 2020 name no
+    format at all, and then qemu looks at the content.
+    """
+    if named == Format.RAW:
+        return
+    with base.open("rb") as f:
+        start = f.read(raw.NEEDED)
+    mark = raw.format_of(start)
+    if mark is None and named is None:
+        return
+    if mark != "qcow2" or named not in (None, Format.QCOW2):
+        raise Refusal("base-format", f"its base {base} would be read as"
+                      f" {named or mark}")
+    require(qcow2.SELF_CONTAINED, qcow2.read_header(base))
