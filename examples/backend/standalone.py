@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache import durable, exception, qcow2
+from imagecache import durable
 from imagecache.backends import FileDisk
+from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format
 from imagecache.tools import qemu_img
 
 
 class Standalone(FileDisk):
     capabilities = Capabilities(depends_on_base=False)
-
-    @property
-    def format(self) -> Format:
-        return Format.QCOW2
+    formats = (Format.QCOW2,)
+    unrecorded = Format.QCOW2
 
     def create(self, base: Base, size: int | None) -> None:
         with self._new(Format.QCOW2) as new:
@@ -29,10 +28,8 @@ class Standalone(FileDisk):
             durable.fsync_file(new)
 
     def size(self) -> int:
-        try:
-            return qcow2.read_header(self.path).virtual_size
-        except FileNotFoundError:
-            raise exception.DiskNotFound(location=self.path) from None
+        self._require()
+        return qcow2.read_header(self.path).virtual_size
 
     def grow(self, size: int) -> None:
         if size > self.size():
@@ -41,5 +38,6 @@ class Standalone(FileDisk):
 
     def _resize(self, path: pathlib.Path, size: int) -> None:
         qemu_img.resize(path, Format.QCOW2, size,
-                        limits=self.host.policy.inspection)
+                        limits=self.host.policy.inspection,
+                        backing=self._backing(path, Format.QCOW2))
         self._preallocate(path, qemu_img.measure(size, Format.QCOW2))
