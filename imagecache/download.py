@@ -24,6 +24,7 @@ from imagecache.sources import Image
 _OWN_DIGEST = "sha256"
 _BLOCK = 64 * 1024      # holes are found in these units
 _ZEROS = bytes(_BLOCK)
+_WINDOW = 60.0          # seconds over which a rate is an average
 _FIRST_PAUSE = 0.5      # seconds before the first retry; doubled each time
 
 
@@ -80,56 +81,95 @@ class Receiver:
         return Received(self.size, digest, self._examiner.finish(path))
 
 
-def download(image: Image, path: pathlib.Path, *, limit: int | None,
-             retries: int, observe: events.Observer,
-             judge: Callable[[], Examiner],
+class Pace:
+    """Notices a store that sends, but so little that it would never end."""
+
+    def __init__(self, image: Description, min_rate: int,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._image = image
+        self._min_rate = min_rate
+        self._clock = clock
+        self._since, self._from = clock(), 0
+
+    def reached(self, received: int) -> None:
+        """:raises DownloadTooSlow: in the last minute too few bytes came"""
+        elapsed = self._clock() - self._since
+        if elapsed < _WINDOW:
+            return
+        rate = (received - self._from) / elapsed
+        if rate < self._min_rate:
+            raise exception.DownloadTooSlow(
+                source="The image store", image_id=self._image.ref,
+                rate=round(rate), min_rate=self._min_rate, received=received)
+        self._since, self._from = self._clock(), received
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What a download may take."""
+
+    limit: int | None = None    # bytes
+    # How often in a row it goes on where it broke, if it did not get further
+    # than ever before.
+    retries: int = 3
+    min_rate: int = 0           # bytes a second, on average over a minute
+
+
+def download(image: Image, path: pathlib.Path, terms: Terms,
+             judge: Callable[[], Examiner], observe: events.Observer,
              pause: Callable[[float], None] = time.sleep) -> Received:
     """Read a whole image into a new file.
 
-    :param limit: the most bytes that may be read
-    :param retries: how often in a row a broken download goes on, if it did
-        not get further than ever before
     :param judge: makes what looks at the bytes; called for each beginning
     :raises ImageUnacceptable: the judge refuses it
-    :raises ImageTooLarge: it has more than ``limit``
+    :raises ImageTooLarge: it has more bytes than the terms allow
     :raises ImageSizeMismatch, ImageDigestMismatch: it is not what it should be
-    :raises SourceError: the store failed more often than ``retries``
+    :raises SourceError: the store failed more often than the terms allow
     :raises NoSpace, StorageFailed: this host could not write it
     """
     wanted = image.description
-    _require_size(wanted, wanted.size, limit)
+    _require_size(wanted, wanted.size, terms.limit)
     durable.require_space(path.parent, wanted.size or 0,
                           "downloading an image")
     with durable.translated("writing a download", path), \
             path.open("xb", buffering=0) as file:
         receiver = Receiver(file, _algorithm(wanted), judge)
-        furthest = failures = 0
-        while True:
-            try:
-                _receive(image, receiver, limit, observe)
-                break
-            except exception.SourceError as e:
-                failures = 1 if receiver.size > furthest else failures + 1
-                furthest = max(furthest, receiver.size)
-                if failures > retries:
-                    raise
-                observe(events.Event("retry", wanted.ref, {
-                    "reason": str(e), "offset": receiver.size}))
-                pause(_FIRST_PAUSE * 2 ** (failures - 1))
+        _persist(image, receiver, terms, observe, pause)
         received = receiver.finish(wanted, path)
     observe(events.Event("verified", wanted.ref, {
         "size": received.size, "digest": str(received.digest)}))
     return received
 
 
+def _persist(image: Image, receiver: Receiver, terms: Terms,
+             observe: events.Observer,
+             pause: Callable[[float], None]) -> None:
+    """Read to the end, over breaks."""
+    furthest = failures = 0
+    while True:
+        try:
+            return _receive(image, receiver, terms, observe)
+        except exception.DownloadTooSlow:
+            raise
+        except exception.SourceError as e:
+            failures = 1 if receiver.size > furthest else failures + 1
+            furthest = max(furthest, receiver.size)
+            if failures > terms.retries:
+                raise
+            observe(events.Event("retry", image.name, {
+                "reason": str(e), "offset": receiver.size}))
+            pause(_FIRST_PAUSE * 2 ** (failures - 1))
+
+
 def _algorithm(wanted: Description) -> str:
     return wanted.digest.algorithm if wanted.digest else _OWN_DIGEST
 
 
-def _receive(image: Image, receiver: Receiver, limit: int | None,
+def _receive(image: Image, receiver: Receiver, terms: Terms,
              observe: events.Observer) -> None:
     """Read on from where the receiver is to the end of the image."""
     wanted = image.description
+    pace = Pace(wanted, terms.min_rate)
     with image.store.read(wanted, receiver.size) as stream:
         if stream.offset not in (0, receiver.size):
             raise exception.SourceMisbehaved(
@@ -140,7 +180,8 @@ def _receive(image: Image, receiver: Receiver, limit: int | None,
             receiver.start_again()
         for chunk in stream.chunks:
             receiver.take(chunk)
-            _require_size(wanted, receiver.size, limit)
+            pace.reached(receiver.size)
+            _require_size(wanted, receiver.size, terms.limit)
             if wanted.size is not None and receiver.size > wanted.size:
                 raise exception.ImageSizeMismatch(
                     image_id=wanted.ref, expected=wanted.size,

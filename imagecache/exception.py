@@ -22,6 +22,7 @@ too take the arguments nova's take.
     ├── SourceError                       the image store's operator; try again
     │   ├── SourceUnreachable               no connection, or it broke
     │   ├── DownloadStalled                 no bytes came in time
+    │   │   └── DownloadTooSlow               too few of them came
     │   ├── DownloadTruncated               it ended before its promised size
     │   └── SourceMisbehaved                an answer the protocol forbids
     ├── HostError                         this host's operator
@@ -148,6 +149,12 @@ class SourceUnreachable(SourceError):
 class DownloadStalled(SourceError):
     msg_fmt = ("{source} sent nothing for {timeout} seconds while image"
                " {image_id} was read, after {received} bytes")
+
+
+class DownloadTooSlow(DownloadStalled):
+    msg_fmt = ("{source} sent {rate} bytes a second of image {image_id}, after"
+               " {received} bytes; [image_cache] download_min_rate asks for"
+               " {min_rate}")
 
 
 class DownloadTruncated(SourceError):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg, types
 
-from imagecache.model import Format, GiB, MiB, Sandbox
+from imagecache.model import Format, GiB, KiB, MiB, Sandbox
 from imagecache.policy import CONVERSION, INSPECTION, Policy
 from imagecache.sources import glance_opts
 
@@ -113,6 +113,15 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
         "download_retries", default=3, min=0,
         help="How often in a row a broken download goes on, if no byte came"
              " in between."),
+    cfg.IntOpt(
+        "download_min_rate", default=8, min=0,
+        help="KiB a second that must come of an image, on average over a"
+             " minute; 0 for no limit."),
+    cfg.BoolOpt(
+        "allow_md5", default=False,
+        help="Believe an image of which the store knows nothing but an md5"
+             " checksum. Who can choose an image's data can make two with the"
+             " same md5."),
     cfg.FloatOpt(
         "connect_timeout", default=10.0, min=0.1,
         help="Seconds to wait for a connection to an image store."),
@@ -204,6 +213,8 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         max_image_size=cache.max_image_size * GiB or None,
         max_virtual_size=cache.max_virtual_size * GiB or None,
         retries=cache.download_retries,
+        min_rate=cache.download_min_rate * KiB,
+        allow_md5=cache.allow_md5,
         inspection=dataclasses.replace(
             INSPECTION, sandbox=Sandbox(cache.sandbox),
             cpu_time=libvirt.images_cpu_time_limit,

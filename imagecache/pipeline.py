@@ -29,7 +29,7 @@ from imagecache import (
 from imagecache.base_store import Staging
 from imagecache.events import Event
 from imagecache.formats import qcow2
-from imagecache.model import NATIVE, Format, Proven, Record
+from imagecache.model import NATIVE, Description, Format, Proven, Record
 from imagecache.policy import Policy
 from imagecache.tools import qemu_img
 
@@ -123,12 +123,24 @@ def require_fit(source: sources.Source, virtual_size: int,
 
 
 def receive(image: sources.Image, work: Work) -> Filled:
+    _require_digest(image.description, work.policy)
     claim = image.description.disk_format
+    terms = download.Terms(work.policy.max_image_size, work.policy.retries,
+                           work.policy.min_rate)
     received = download.download(
-        image, work.staging.download, limit=work.policy.max_image_size,
-        retries=work.policy.retries, observe=work.observe,
-        judge=lambda: proof.examiner(image.name, claim, work.policy))
+        image, work.staging.download, terms,
+        lambda: proof.examiner(image.name, claim, work.policy), work.observe)
     return Filled(str(received.digest), received.found)
+
+
+def _require_digest(image: Description, policy: Policy) -> None:
+    """Refuse an image that only a broken digest vouches for."""
+    if image.digest and image.digest.algorithm == "md5" \
+            and not policy.allow_md5:
+        raise exception.ImageUnacceptable(
+            image_id=image.ref, reason="its store knows no digest of it but"
+            " an md5 checksum, which is no proof; [image_cache] allow_md5"
+            " would accept it (rule md5)", rule="md5")
 
 
 def delegate(source: sources.DelegatedImage | sources.Template,
@@ -180,7 +192,8 @@ def to_raw(work: Work, proven: Proven) -> Proven:
     output = work.staging.output
     durable.require_space(output.parent, qemu_img.required(
         proven.path, proven.format, Format.RAW,
-        limits=work.policy.inspection), "converting an image to raw")
+        limits=work.policy.for_image(proven.format, work.policy.inspection)
+    ), "converting an image to raw")
     convert_to_raw(proven, output, work.policy, work.source.name,
                    work.observe)
     proven.path.unlink()
@@ -195,7 +208,8 @@ def convert_to_raw(proven: Proven, output: pathlib.Path, policy: Policy,
     when its last flush failed, and this descriptor does not.
     """
     total = proven.path.stat().st_size
-    limits = policy.conversion.writing(proven.virtual_size)
+    limits = policy.for_image(proven.format, policy.conversion).writing(
+        proven.virtual_size)
 
     def progress(read: int) -> None:
         observe(Event("convert", name, {

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from imagecache.model import NATIVE, Format, GiB, Limits, Sandbox
+from imagecache.model import NATIVE, Format, GiB, KiB, Limits, Sandbox
 
 # Reading headers needs little.  2 GiB is what nova came to, after 1 GiB
 # turned out to be too little for some images it should accept.
@@ -48,8 +48,19 @@ class Policy:
     max_image_size: int | None = None     # bytes that may be downloaded
     max_virtual_size: int | None = None   # bytes a base may have
     retries: int = 3                      # of a broken download, in a row
+    min_rate: int = 8 * KiB               # bytes a second; less is no download
+    allow_md5: bool = False               # as an image's only digest
     inspection: Limits = INSPECTION       # of whatever only reads headers
     conversion: Limits = CONVERSION       # of whatever copies a whole disk
+
+    def for_image(self, format: Format, limits: Limits) -> Limits:
+        """The limits of a program that reads an image of this format.
+
+        qemu's parsers of foreign formats run in a sandbox or not at all.
+        """
+        if format in NATIVE:
+            return limits
+        return dataclasses.replace(limits, sandbox=Sandbox.REQUIRED)
 
     @property
     def bases(self) -> pathlib.Path:

@@ -51,7 +51,8 @@ def confirm(path: pathlib.Path, found: Found, image_id: str,
     if found.format is Format.RAW:
         return Proven(path, Format.RAW, found.virtual_size)
     try:
-        info = qemu_img.info(path, found.format, limits=policy.inspection)
+        info = qemu_img.info(path, found.format, limits=policy.for_image(
+            found.format, policy.inspection))
     except exception.CommandNotFound:
         raise
     except exception.CommandFailed as e:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import http.client
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 
 import requests
@@ -22,6 +23,7 @@ from imagecache.sources import Stream
 Get = Callable[[Mapping[str, str]], requests.Response]
 
 # Glance answers 400 where its store cannot start in the middle (rbd).
+_PATIENCE = 0.5    # seconds to wait for a chunk to be full
 _RANGE_REFUSED = (400, 416)
 _GONE = (404, 410)
 _REFUSED = (401, 403)
@@ -133,18 +135,19 @@ class Asking:
                 received: int) -> Iterator[bytes]:
         # read1() hands over what has come.  read() and iter_content() wait
         # for the whole chunk, and lose what came if the connection breaks;
-        # here it comes out first, so the next attempt goes on after it.
+        # here it comes out first, so the next attempt goes on after it.  On a
+        # slow line it comes out in time to be noticed as slow.
         pieces: list[bytes] = []
-        missing = MiB
+        missing, due = MiB, time.monotonic() + _PATIENCE
         try:
             while piece := answer.raw.read1(missing, decode_content=False):
                 pieces.append(piece)
                 received += len(piece)
                 missing -= len(piece)
-                if not missing:
+                if not missing or time.monotonic() > due:
                     yield b"".join(pieces)
                     pieces.clear()
-                    missing = MiB
+                    missing, due = MiB, time.monotonic() + _PATIENCE
         except (urllib3.exceptions.HTTPError, OSError) as e:
             if pieces:
                 yield b"".join(pieces)

@@ -21,10 +21,11 @@ class MemoryStore:
         self._images: dict[str, tuple[Description, bytes]] = {}
 
     def add(self, content: bytes, disk_format: str, *, min_disk: int = 0,
-            image_id: str | None = None) -> str:
+            image_id: str | None = None, algorithm: str = "sha512") -> str:
         """Hold an image, and return its id."""
         ref = image_id or str(uuid.uuid4())
-        digest = Digest("sha512", hashlib.sha512(content).hexdigest())
+        digest = Digest(algorithm, hashlib.new(
+            algorithm, content, usedforsecurity=False).hexdigest())
         self._images[ref] = Description(
             ref, identity=ref, size=len(content), disk_format=disk_format,
             digest=digest, min_disk=min_disk), content

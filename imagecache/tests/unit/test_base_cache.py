@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import fixtures
 
-from imagecache import exception, proof, sources, templates
+from imagecache import exception, fixture, proof, sources, templates
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore
 from imagecache.events import Event
@@ -428,3 +428,24 @@ class OddDirectoryTest(BaseCacheTestCase):
         (self.policy.bases / ".staged").touch()
         with self.blamed(self.policy.bases):
             self.lease()
+
+
+class Md5Test(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+        # As an image that was uploaded before Glance knew better.
+        self.image = self.images.store.add(
+            images.qcow2(images.content(MiB)), "qcow2", algorithm="md5")
+
+    def test_md5_alone_is_no_proof(self) -> None:
+        with self.assertRaises(exception.ImageUnacceptable) as caught:
+            self.images.cache.create_disk("i", self.image)
+        self.assertIn("allow_md5", str(caught.exception))
+        self.assertEqual(0, self.images.store.reads)
+
+    def test_an_operator_may_believe_it(self) -> None:
+        self.images.config("image_cache", allow_md5=True)
+        self.assertTrue(
+            self.images.cache.create_disk("i", self.image).exists())

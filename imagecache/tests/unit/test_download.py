@@ -75,9 +75,8 @@ class DownloadTestCase(base.TestCase):
         image = Image(self.store, dataclasses.replace(
             self.described, **changes))
         return download.download(
-            image, self.path, limit=limit, retries=retries,
-            observe=self.events.append, judge=judge,
-            pause=self.pauses.append)
+            image, self.path, download.Terms(limit, retries), judge,
+            self.events.append, self.pauses.append)
 
     def assert_arrived(self) -> None:
         self.assertTrue(self.path.read_bytes() == CONTENT)
@@ -144,8 +143,8 @@ class WholeTest(DownloadTestCase):
             exception.ImageUnacceptable, download.download,
             Image(Fickle(CONTENT, qed), dataclasses.replace(
                 self.described, size=None, digest=None)),
-            self.path, limit=None, retries=1, observe=self.events.append,
-            judge=judge, pause=self.pauses.append)
+            self.path, download.Terms(retries=1), judge,
+            self.events.append, self.pauses.append)
 
     def test_memory_does_not_grow_with_the_image(self) -> None:
         peaks = []
@@ -318,3 +317,48 @@ class Zeros(Store):
         while self.sent != size and self.sent < 64 * MiB:
             self.sent += MiB
             yield bytes(MiB)
+
+
+class PaceTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 0.0
+        self.pace = download.Pace(Description("x", "x"), 1000,
+                                  clock=lambda: self.now)
+
+    def test_fast_enough_is_not_noticed(self) -> None:
+        for minute in range(1, 10):
+            self.now = 60.0 * minute
+            self.pace.reached(60000 * minute)
+
+    def test_a_trickle_is_no_download(self) -> None:
+        self.now = 59.0
+        self.pace.reached(1)
+        self.now = 61.0
+        with self.assertRaises(exception.DownloadTooSlow) as caught:
+            self.pace.reached(2)
+        self.assertIn("download_min_rate", str(caught.exception))
+
+    def test_what_came_before_the_last_minute_does_not_count(self) -> None:
+        self.now = 60.0
+        self.pace.reached(10 ** 9)
+        self.now = 120.0
+        self.assertRaises(exception.DownloadTooSlow, self.pace.reached,
+                          10 ** 9 + 1)
+
+    def test_too_slow_is_not_tried_again(self) -> None:
+        class Slow(Store):
+            reads = 0
+
+            def _chunks(self, start: int) -> Iterator[bytes]:
+                self.reads += 1
+                raise exception.DownloadTooSlow(
+                    source="s", image_id="x", rate=1, min_rate=2, received=0)
+
+        store = Slow()
+        self.assertRaises(
+            exception.DownloadTooSlow, download.download,
+            Image(store, Description("x", "x")), self.root / "download",
+            download.Terms(), judge, lambda event: None)
+        self.assertEqual(1, store.reads)

@@ -28,9 +28,9 @@ from imagecache.tests import base
 FLOORS = (
     ("exception", "model", "events", "policy"),
     ("sandbox", "execute", "durable", "locks", "formats", "tools"),
-    ("overlay", "examiner", "sources", "templates", "download", "proof", "base_store",
-     "disk_info", "directory_store", "pipeline", "base_cache", "host",
-     "provision"),
+    ("overlay", "examiner", "sources", "templates", "download", "proof",
+     "base_store", "disk_info", "directory_store", "pipeline", "base_cache",
+     "host", "provision"),
     ("backends", "imagemodel", "guest"),
     ("opts", "observers", "image_stores", "image_cache", "imagebackend"),
     ("testing.memory", "fixture"),
