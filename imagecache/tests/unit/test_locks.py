@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -57,6 +58,27 @@ class LocksTest(base.TestCase):
         with self.locks.holding("key"):
             self.assertFalse(self.another_process_gets_it())
         self.assertTrue(self.another_process_gets_it())
+
+    def test_a_lock_that_was_waited_for_is_held(self) -> None:
+        took, taken = os.pipe()
+        let_go, told = os.pipe()
+        child = os.fork()
+        if not child:
+            with self.locks.holding("key"):
+                os.write(taken, b"x")
+                os.read(let_go, 1)
+            os._exit(0)
+        os.read(took, 1)
+        waited: list[int] = []
+
+        def waiting() -> None:
+            waited.append(os.write(told, b"x"))
+
+        with self.locks.holding("key", waiting):
+            gc.collect()    # a file that is closed late takes the lock along
+            self.assertFalse(self.another_process_gets_it())
+        self.assertEqual([1], waited)
+        os.waitpid(child, 0)
 
     def test_the_lock_of_a_killed_process_is_free(self) -> None:
         readable, writable = os.pipe()
