@@ -37,16 +37,28 @@ class Locks:
         with contextlib.ExitStack() as stack:
             durable.make_directory(self.directory)
             with durable.translated("locking", self.directory):
-                try:
-                    stack.enter_context(self._lock(name, blocking=False))
-                except lockutils.AcquireLockFailedException:
-                    if waiting:
-                        waiting()
-                    stack.enter_context(self._lock(name, blocking=True))
+                self._take(name, stack, waiting or (lambda: None))
             yield
 
-    def _lock(self, name: str, *, blocking: bool
-              ) -> contextlib.AbstractContextManager[object]:
-        return lockutils.lock(
-            name, lock_file_prefix=self.prefix, external=True,
-            lock_path=str(self.directory), blocking=blocking)
+    def _take(self, name: str, stack: contextlib.ExitStack,
+              waiting: Callable[[], object]) -> None:
+        """Take the lock of this process's threads, then that of processes.
+
+        Only the thread that has the first may open the file of the second,
+        and only once: when a process closes any descriptor of a file, the
+        kernel frees all the locks that the process has on it.
+        """
+        waits = False
+        try:
+            stack.enter_context(lockutils.internal_lock(name, blocking=False))
+        except lockutils.AcquireLockFailedException:
+            waits = True
+            waiting()
+            stack.enter_context(lockutils.internal_lock(name))
+        between = lockutils.external_lock(name, self.prefix,
+                                          str(self.directory))
+        if not between.acquire(blocking=False):
+            if not waits:
+                waiting()
+            between.acquire()    # on the file that is open
+        stack.callback(between.release)
