@@ -25,7 +25,8 @@ def possible(source_type, bus, device):
     if device == "cdrom":
         return bus != "virtio"
     if device == "lun":
-        return source_type == "block" and bus in ("scsi", "virtio")
+        # QEMU 8.2 has it on virtio as well, 10.0 has not.
+        return source_type == "block" and bus == "scsi"
     return True
 
 

@@ -39,7 +39,7 @@ class TemplatesTest(base.TestCase):
             self.assertEqual((2 * MiB, "swap"),
                              (found["size"], found["TYPE"]))
 
-    @ddt.data(("ext2", MiB), ("ext3", 4 * MiB), ("ext4", 4 * MiB),
+    @ddt.data(("ext2", MiB), ("ext3", 16 * MiB), ("ext4", 4 * MiB),
               ("vfat", MiB), ("xfs", 300 * MiB))
     @ddt.unpack
     def test_ephemeral_is_a_labelled_file_system(self, fs_type: str,
