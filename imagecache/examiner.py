@@ -44,7 +44,8 @@ CLAIMS = {"raw": Format.RAW, "iso": Format.RAW, "ami": Format.RAW,
 
 # Formats whose rules look at more than the beginning.
 _WHOLE: dict[Format, Callable[[BinaryIO, int], int]] = {
-    Format.VMDK: vmdk.examine, Format.VPC: vhd.examine,
+    Format.QCOW2: qcow2.examine, Format.VMDK: vmdk.examine,
+    Format.VPC: vhd.examine,
     Format.VHDX: vhdx.examine, Format.VDI: vdi.examine}
 
 # Ours are stricter: the inspector refuses extended L2 entries by this name.
@@ -111,8 +112,6 @@ class Examiner:
         self._require_agreement(found)
         if found is Format.RAW:
             return Found(found, whole_sectors(size))
-        if found is Format.QCOW2:
-            return Found(found, qcow2.parse(self._start, size).virtual_size)
         with path.open("rb") as f:
             try:
                 return Found(found, _WHOLE[found](f, size))

@@ -38,8 +38,10 @@ import os
 import pathlib
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from imagecache import exception
+from imagecache.formats import reader
 from imagecache.formats.rules import Refusal, Rule, require
 from imagecache.model import MiB
 
@@ -233,6 +235,46 @@ def read_header(path: pathlib.Path) -> Header:
         raise exception.InvalidDiskFormat(
             f"{path} should be qcow2: {e}", disk_format="unknown",
             path=path) from e
+
+
+def examine(f: BinaryIO, file_size: int) -> int:
+    """Return the virtual size, in bytes, of an image that is all there.
+
+    :raises Refusal: a rule is broken
+    """
+    start = f.read(SMALLEST)
+    start += f.read(needed(start) - len(start))
+    header = parse(start, file_size)
+    require(SELF_CONTAINED, header)
+    if _last_cluster(f, header) * header.cluster_size >= file_size:
+        raise Refusal("all-data", "it is cut off: it has allocated clusters"
+                      " after the end of the file")
+    return header.virtual_size
+
+
+def _last_cluster(f: BinaryIO, header: Header) -> int:
+    """Return the number of the last cluster that is in use, or one before.
+
+    The refcounts tell, and of those the last block that is not empty.
+    """
+    size = header.refcount_clusters * header.cluster_size
+    rest = header.file_size - header.refcount_offset
+    table = reader.read(f, header.refcount_offset, min(size, rest))
+    last = len(table.rstrip(b"\0")) - 1
+    if last < 0:
+        raise Refusal("refcount-blocks", "it counts no clusters at all")
+    index = last // 8
+    offset = int.from_bytes(table[index * 8:index * 8 + 8])
+    if offset % header.cluster_size:
+        raise Refusal("refcount-blocks", "its refcounts begin within a"
+                      " cluster")
+    if not header.inside(offset, header.cluster_size):
+        raise Refusal("all-data", "it is cut off: its refcounts are after the"
+                      " end of the file")
+    counts = reader.read(f, offset, header.cluster_size).rstrip(b"\0")
+    each = header.cluster_size * 8 >> header.refcount_order   # in a block
+    return index * each + ((max(len(counts), 1) - 1) * 8
+                           >> header.refcount_order)
 
 
 def _extensions(header: Header,

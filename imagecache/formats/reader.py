@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from imagecache.formats.rules import Refusal
 
-_MOST = 4 * 1024 * 1024    # bytes in one read: no table we look at is larger
+_MOST = 8 * 1024 * 1024    # bytes in one read: no table we look at is larger
 
 
 def read(f: BinaryIO, offset: int, size: int) -> bytes:

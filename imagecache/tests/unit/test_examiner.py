@@ -154,3 +154,20 @@ class RulesTest(ExaminerTestCase):
                 require(qcow2.SELF_CONTAINED,
                         qcow2.parse(bytes(patched), len(content)))
             self.assertEqual(rule, caught.exception.rule)
+
+
+class CutTest(ExaminerTestCase):
+    """An image whose tables are whole, and whose data is not."""
+
+    def test_missing_data_is_noticed(self) -> None:
+        data = self.root / "data"
+        data.write_bytes(b"x" * 4 * MiB)
+        for options in ("compat=0.10", "cluster_size=512", "refcount_bits=1",
+                        "refcount_bits=64", "extended_l2=on"):
+            subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2",
+                            "-o", options, data, self.path], check=True)
+            self.assertEqual(
+                4 * MiB, examine(self.path, "x", None, NATIVE).virtual_size)
+            with self.path.open("r+b") as f:
+                f.truncate(3 * MiB)
+            self.refused("all-data")
