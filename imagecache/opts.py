@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg, types
 
-from imagecache.model import Format, GiB, KiB, MiB, Sandbox
+from imagecache.model import Format, GiB, KiB, Sandbox
 from imagecache.policy import CONVERSION, INSPECTION, Policy
 from imagecache.sources import glance_opts
 
@@ -76,9 +76,8 @@ LIBVIRT_OPTS: Sequence[cfg.Opt] = (
         "images_cpu_time_limit", default=INSPECTION.cpu_time, min=1,
         help="CPU seconds that qemu-img may use to inspect an image."),
     cfg.IntOpt(
-        "images_address_space_limit", default=INSPECTION.address_space,
-        min=128 * MiB,
-        help="Bytes of address space that qemu-img may use to inspect an"
+        "images_address_space_limit", default=2, min=1,
+        help="GiB of address space that qemu-img may use to inspect an"
              " image."),
 )
 
@@ -157,9 +156,8 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
         "conversion_cpu_time_limit", default=CONVERSION.cpu_time, min=1,
         help="CPU seconds that it may take, over all processors."),
     cfg.IntOpt(
-        "conversion_address_space_limit", default=CONVERSION.address_space,
-        min=128 * MiB,
-        help="Bytes of address space that it may use."),
+        "conversion_address_space_limit", default=4, min=1,
+        help="GiB of address space that it may use."),
 )
 
 _GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (
@@ -218,10 +216,10 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         inspection=dataclasses.replace(
             INSPECTION, sandbox=Sandbox(cache.sandbox),
             cpu_time=libvirt.images_cpu_time_limit,
-            address_space=libvirt.images_address_space_limit,
+            address_space=libvirt.images_address_space_limit * GiB,
             wall_clock=cache.inspection_timeout),
         conversion=dataclasses.replace(
             CONVERSION, sandbox=Sandbox(cache.sandbox),
             cpu_time=cache.conversion_cpu_time_limit,
-            address_space=cache.conversion_address_space_limit,
+            address_space=cache.conversion_address_space_limit * GiB,
             wall_clock=cache.conversion_timeout))

@@ -10,7 +10,7 @@ import ddt
 from oslo_config import cfg
 
 from imagecache import image_stores, opts
-from imagecache.model import GiB, Limits, MiB, Sandbox
+from imagecache.model import GiB, Limits, Sandbox
 from imagecache.policy import Policy
 from imagecache.tests import base
 
@@ -106,16 +106,16 @@ class OptsTest(base.TestCase):
     def test_limits_are_set(self) -> None:
         found = opts.policy_from(conf_of(
             "[libvirt]\nimages_cpu_time_limit = 7\n"
-            f"images_address_space_limit = {512 * MiB}\n"
+            "images_address_space_limit = 3\n"
             "[image_cache]\ninspection_timeout = 8\nsandbox = never\n"
             "conversion_timeout = 9\nconversion_cpu_time_limit = 10\n"
-            f"conversion_address_space_limit = {256 * MiB}\n",
+            "conversion_address_space_limit = 5\n",
             self.root / "conf"))
         self.assertEqual(
-            Limits(cpu_time=7, address_space=512 * MiB, wall_clock=8),
+            Limits(cpu_time=7, address_space=3 * GiB, wall_clock=8),
             found.inspection)
         self.assertEqual(
-            Limits(cpu_time=10, address_space=256 * MiB, wall_clock=9),
+            Limits(cpu_time=10, address_space=5 * GiB, wall_clock=9),
             found.conversion)
 
     def test_the_options_that_errors_name_are_there(self) -> None:
@@ -125,7 +125,9 @@ class OptsTest(base.TestCase):
             self.assertIs(Sandbox.AVAILABLE, limits.sandbox)
             for limit, option in limits.options.items():
                 group, name = option[1:].split("] ")
-                self.assertEqual(getattr(limits, limit), conf[group][name])
+                unit = GiB if limit == "address_space" else 1
+                self.assertEqual(getattr(limits, limit),
+                                 conf[group][name] * unit)
 
     @ddt.data("[DEFAULT]\npreallocate_images = some",
               "[image_cache]\nmax_image_size = -1",
