@@ -190,10 +190,11 @@ def to_raw(work: Work, proven: Proven) -> Proven:
     if proven.format is Format.RAW:
         return proven
     output = work.staging.output
-    durable.require_space(output.parent, qemu_img.required(
-        proven.path, proven.format, Format.RAW,
-        limits=work.policy.for_image(proven.format, work.policy.inspection)
-    ), "converting an image to raw")
+    limits = work.policy.for_image(proven.format, work.policy.inspection)
+    # As qcow2 it takes about what it takes as raw, with holes.
+    needed = qemu_img.required(proven.path, proven.format, Format.QCOW2,
+                               limits=limits)
+    durable.require_space(output.parent, needed, "converting an image to raw")
     convert_to_raw(proven, output, work.policy, work.source.name,
                    work.observe)
     proven.path.unlink()

@@ -175,6 +175,7 @@ class FileDisk(Disk):
             self.path.unlink(missing_ok=True)
             durable.clear_staged(directory, self.path.name)
             self._record.forget(self.path)
+            durable.clear_staged(directory, FILE_NAME, but_alive=True)
             with contextlib.suppress(OSError):   # it holds something else
                 directory.rmdir()
         self._observe("removed")

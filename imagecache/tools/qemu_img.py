@@ -43,7 +43,10 @@ def measure(size: int, out_format: Format) -> int:
 
 def required(path: pathlib.Path, format: Format, out_format: Format, *,
              limits: Limits) -> int:
-    """Return the bytes a conversion of this image will write."""
+    """Return the bytes that a copy of this image in another format takes.
+
+    Of a raw one it says the virtual size, whatever holes there will be.
+    """
     found = json.loads(execute.run(
         "qemu-img", "measure", "--force-share", "--output=json",
         "-f", format, "-O", out_format, _name(path),
