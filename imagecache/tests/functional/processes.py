@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -52,20 +53,23 @@ def at_once(acts: list[Callable[[], Any]]) -> list[int]:
     return [child.wait() for child in children]
 
 
-def below(pid: int) -> Iterator[tuple[int, str]]:
-    """Yield the processes that descend from one, and their commands."""
+def below(pid: int) -> Iterator[int]:
+    """Yield the processes that descend from one."""
+    with contextlib.suppress(OSError):
+        for child in pathlib.Path(
+                f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield int(child)
+            yield from below(int(child))
+
+
+def command(pid: int) -> list[str]:
+    """Return the program a process runs, and its arguments."""
     try:
-        children = pathlib.Path(
-            f"/proc/{pid}/task/{pid}/children").read_text().split()
+        name = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return
-    for child in map(int, children):
-        try:
-            words = pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
-        except OSError:
-            continue
-        yield child, words.replace(b"\0", b" ").decode(errors="replace")
-        yield from below(child)
+        return []
+    return [name, *words.decode(errors="replace").split("\0")[1:]]
 
 
 def is_alive(pid: int) -> bool:
@@ -87,10 +91,10 @@ def wait_for(answer: Callable[[], Any]) -> Any:
 
 
 def stop_below(pid: int, *words: str) -> int:
-    """Stop a descendant whose command has these words; return its id."""
+    """Stop a descendant whose command begins so; return its id."""
     def find() -> int | None:
-        for child, command in below(pid):
-            if set(words) <= set(command.split()):
+        for child in below(pid):
+            if command(child)[:len(words)] == list(words):
                 os.kill(child, signal.SIGSTOP)
                 return child
         return None

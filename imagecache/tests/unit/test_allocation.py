@@ -36,7 +36,7 @@ class AllocationTest(base.TestCase):
         self.assertEqual(0o640, self.path.stat().st_mode & 0o777)
 
     def test_a_copy_of_nothing_is_a_failure(self) -> None:
-        self.assertRaises(exception.CommandFailed, allocation.copy,
+        self.assertRaises(FileNotFoundError, allocation.copy,
                           self.root / "no", self.path)
 
     def test_preallocating_takes_blocks_and_leaves_the_length(self) -> None:

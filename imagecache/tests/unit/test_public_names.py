@@ -20,12 +20,12 @@ NOVA = ("DiskInfoReadWriteFail", "DiskNotFound", "FlavorDiskSmallerThanImage",
 
 OURS = ("BaseInUse", "BaseNotFound", "CallerError", "CommandFailed",
         "CommandNotFound", "CommandTimedOut", "DiskExists",
-        "DownloadStalled", "DownloadTruncated", "HostError",
+        "DownloadStalled", "DownloadTooSlow", "DownloadTruncated", "HostError",
         "ImageCacheError", "ImageChanged", "ImageDigestMismatch",
         "ImageError", "ImageSizeMismatch", "ImageTooLarge",
         "InvalidConfiguration", "InvalidImageRef", "InvalidName", "NoSpace",
         "SizeRequired", "SourceError", "SourceMisbehaved",
-        "SourceUnreachable", "StorageFailed")
+        "SourceUnreachable", "StorageFailed", "UnsafeDisk")
 
 
 class PublicNamesTest(base.TestCase):
