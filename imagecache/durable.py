@@ -60,6 +60,7 @@ def write_file(path: pathlib.Path, content: bytes,
                mode: int = 0o644) -> None:
     """Replace the file at ``path``, in one step."""
     with translated("writing", path), staged(path.parent, path.name) as new:
+        clear_staged(path.parent, path.name, but_alive=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as f:
             os.fchmod(f.fileno(), mode)   # whatever the umask

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pathlib
 
 from imagecache import exception, execute
+from imagecache.model import Limits
 
 _UNSUPPORTED = ("unsupported", "not supported")
 
@@ -15,10 +16,13 @@ def copy(source: pathlib.Path, output: pathlib.Path) -> None:
 
     The two share their blocks where the file system can do that (XFS,
     btrfs); elsewhere the holes of the source stay holes.  Uses cp(1), which
-    knows more file systems than we do.
+    knows more file systems than we do, and under a limit, as what has one
+    dies with this process.
     """
+    # One byte more: cp asks for what is behind the end, to find it.
+    limits = Limits(file_size=source.stat().st_size + 1)
     execute.run("cp", "--reflink=auto", "--sparse=auto", "--",
-                str(source), str(output))
+                str(source), str(output), limits=limits)
 
 
 def preallocate(path: pathlib.Path, size: int) -> bool:
