@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to an image on its way into the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from imagecache import exception, pipeline, sources, templates
+from imagecache.directory_store import Staging
+from imagecache.events import Event
+from imagecache.model import Format, MiB, Proven, Record
+from imagecache.policy import Policy
+from imagecache.sources import DelegatedImage, Image
+from imagecache.testing import images
+from imagecache.testing.memory import MemoryStore
+from imagecache.tests import base
+
+SIZE = 2 * MiB
+CONTENT = images.content(SIZE)
+
+
+class PipelineTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.policy = Policy(self.root)
+        self.events: list[Event] = []
+        self.store = MemoryStore()
+        self.staging = Staging(self.root / "download", self.root / "output")
+
+    def image(self, content: bytes, claim: str) -> Image:
+        return Image(self.store, self.store.describe(
+            self.store.add(content, claim)))
+
+    def run_it(self, source: sources.Source, size: int | None = None
+               ) -> tuple[Proven, Record]:
+        return pipeline.run(pipeline.Work(
+            source, self.staging, self.policy, size, self.events.append))
+
+    def heard(self) -> list[str]:
+        return [event.name for event in self.events]
+
+
+class PlanTest(PipelineTestCase):
+
+    def steps(self, source: sources.Source) -> list[str]:
+        plan = pipeline.plan(source, self.policy)
+        return [getattr(step, "func", step).__name__
+                for step in (plan.fill, plan.check, *plan.transforms)]
+
+    def test_an_image_is_looked_at_and_made_raw(self) -> None:
+        self.assertEqual(["receive", "inspect", "to_raw", "settle"],
+                         self.steps(self.image(CONTENT, "raw")))
+        self.assertEqual(
+            ["delegate", "inspect", "to_raw", "settle"],
+            self.steps(DelegatedImage("key", lambda path: None)))
+
+    def test_an_image_may_stay_as_it_is(self) -> None:
+        self.policy = dataclasses.replace(self.policy, force_raw=False)
+        self.assertEqual(["receive", "inspect", "to_native", "settle"],
+                         self.steps(self.image(CONTENT, "raw")))
+
+    def test_the_hosts_own_is_trusted(self) -> None:
+        self.assertEqual(["delegate", "trust", "settle"],
+                         self.steps(templates.swap(MiB)))
+
+    def test_what_nobody_vouches_for_is_looked_at(self) -> None:
+        template = dataclasses.replace(templates.swap(MiB), trusted=False)
+        self.assertEqual(["delegate", "inspect", "to_raw", "settle"],
+                         self.steps(template))
+
+    def test_planning_does_nothing(self) -> None:
+        self.steps(self.image(CONTENT, "raw"))
+        self.assertEqual([], list(self.root.iterdir()))
+
+
+class RunTest(PipelineTestCase):
+
+    def test_a_raw_image_stays_where_it_was_written(self) -> None:
+        proven, record = self.run_it(self.image(CONTENT, "raw"))
+        self.assertEqual(
+            Proven(self.staging.download, Format.RAW, SIZE), proven)
+        self.assertTrue(proven.path.read_bytes() == CONTENT)
+        self.assertEqual((SIZE, SIZE, Format.RAW), (
+            record.size, record.virtual_size, record.format))
+
+    def test_a_qcow2_image_becomes_raw_and_its_download_goes(self) -> None:
+        proven, record = self.run_it(
+            self.image(images.qcow2(CONTENT, "-c"), "qcow2"))
+        self.assertEqual(
+            Proven(self.staging.output, Format.RAW, SIZE), proven)
+        self.assertTrue(proven.path.read_bytes() == CONTENT)
+        self.assertFalse(self.staging.download.exists())
+        self.assertTrue(record.digest.startswith("sha512:"))
+        self.assertLess(proven.path.stat().st_blocks * 512, SIZE // 2)
+
+    def test_what_happens_is_told_in_order(self) -> None:
+        self.run_it(self.image(images.qcow2(CONTENT), "qcow2"))
+        self.assertEqual(["download", "verified", "proven", "convert"],
+                         list(dict.fromkeys(self.heard())))
+        proven = self.events[self.heard().index("proven")]
+        self.assertEqual({"format": Format.QCOW2, "virtual_size": SIZE},
+                         proven.facts)
+        last = self.events[-1].facts
+        self.assertEqual(last["total"], last["done"])
+
+    def test_an_image_that_does_not_fit_is_not_converted(self) -> None:
+        self.assertRaises(
+            exception.FlavorDiskSmallerThanImage, self.run_it,
+            self.image(images.qcow2(CONTENT), "qcow2"), SIZE - 512)
+        self.assertFalse(self.staging.output.exists())
+
+    def test_an_output_that_is_there_is_not_written_to(self) -> None:
+        self.staging.output.write_text("precious")
+        self.assertRaises(
+            exception.StorageFailed, self.run_it,
+            self.image(images.qcow2(CONTENT), "qcow2"))
+        self.assertEqual("precious", self.staging.output.read_text())
+
+    def test_an_image_that_is_larger_inside_than_it_says(self) -> None:
+        """The limit on what is written, and not the image, decides."""
+        content = images.qcow2(CONTENT)
+        self.staging.download.write_bytes(content)
+        with self.assertRaises(exception.HostError):
+            pipeline.convert_to_raw(
+                Proven(self.staging.download, Format.QCOW2, SIZE // 2),
+                self.staging.output, self.policy, "x", self.events.append)
+        self.assertLessEqual(self.staging.output.stat().st_size, SIZE // 2)
+
+    def test_a_function_of_others_is_told_where_to_write(self) -> None:
+        seen: list[pathlib.Path] = []
+
+        def write(path: pathlib.Path) -> None:
+            seen.append(path)
+            path.write_bytes(CONTENT)
+
+        _, record = self.run_it(DelegatedImage("key", write))
+        self.assertEqual([self.staging.download], seen)
+        self.assertIsNone(record.digest)

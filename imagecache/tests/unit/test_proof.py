@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a file really is: what is let in as a base, and what is not.
+
+Asked at the cache's own door, so that nobody gets past the proof.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+
+import ddt
+
+from imagecache import exception, fixture, proof
+from imagecache.model import Base, Format, MiB
+from imagecache.testing import images
+from imagecache.tests import base
+
+SIZE = MiB
+CONTENT = images.content(SIZE)
+QCOW2 = images.qcow2(CONTENT)
+
+
+def with_field(offset: int, format: str, value: int,
+               content: bytes = QCOW2) -> bytes:
+    """Return a qcow2 image with one field of its header set."""
+    changed = bytearray(content)
+    struct.pack_into(f">{format}", changed, offset, value)
+    return bytes(changed)
+
+
+class ProofTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture(
+            force_raw_images=False))
+
+    def fetch(self, content: bytes, claim: str | None) -> Base:
+        return self.images.cache.fetch(self.images.add(content, claim))
+
+    def refuse(self, content: bytes, claim: str | None = None) -> str:
+        """Return the reason why an image is refused, and nothing left."""
+        with self.assertRaises(exception.ImageUnacceptable) as caught:
+            self.fetch(content, claim)
+        self.assertEqual([], list(self.images.cache.bases()))
+        return caught.exception.facts["reason"]
+
+
+@ddt.ddt
+class AcceptedTest(ProofTestCase):
+
+    @ddt.data(
+        ("noise", CONTENT), ("zeros", bytes(SIZE)), ("mbr", images.mbr()),
+        ("gpt", images.gpt()), ("iso", images.iso()),
+        ("hybrid", images.hybrid_iso()), ("sector", b"x" * 512),
+        ("text", b"#!/bin/sh\n" * 60))
+    @ddt.unpack
+    def test_raw_images(self, name: str, content: bytes) -> None:
+        for claim in (None, "raw", "iso", "ami", "ari", "aki"):
+            found = self.fetch(content, claim)
+            self.assertEqual((Format.RAW, -(-len(content) // 512) * 512),
+                             (found.format, found.virtual_size), claim)
+            self.assertTrue(found.path.read_bytes() == content)
+
+    @ddt.data(("compat=0.10",), ("compat=1.1",), ("compression_type=zstd",),
+              ("cluster_size=512",), ("cluster_size=2M",),
+              ("preallocation=metadata",), ("lazy_refcounts=on",),
+              ("refcount_bits=1",))
+    @ddt.unpack
+    def test_qcow2_images(self, option: str) -> None:
+        for more in ((), ("-c",)):
+            if more and "preallocation" in option:
+                continue
+            content = images.qcow2(CONTENT, "-o", option, *more)
+            for claim in (None, "qcow2"):
+                found = self.fetch(content, claim)
+                self.assertEqual((Format.QCOW2, SIZE),
+                                 (found.format, found.virtual_size))
+
+    def test_what_was_accepted_is_converted_rightly(self) -> None:
+        self.images.config(force_raw_images=True)
+        for option in ("compat=0.10", "compression_type=zstd",
+                       "cluster_size=512"):
+            found = self.fetch(
+                images.qcow2(CONTENT, "-c", "-o", option), "qcow2")
+            self.assertTrue(found.path.read_bytes() == CONTENT, option)
+
+
+@ddt.ddt
+class RefusedTest(ProofTestCase):
+
+    @ddt.data("vmdk", "vpc", "vdi", "vhdx", "qed")
+    def test_other_formats_whatever_they_claim(self, format: str) -> None:
+        content = images.convert(CONTENT, format)
+        for claim in (None, "raw", "qcow2", format, "vhd"):
+            self.refuse(content, claim)
+
+    @ddt.data("vmdk", "vhd", "docker", "ploop", "", "RAW", "raw;qcow2")
+    def test_claims_of_other_formats(self, claim: str) -> None:
+        self.refuse(CONTENT, claim)
+
+    def test_qcow2_that_claims_to_be_raw(self) -> None:
+        for claim in ("raw", "iso", "ami", "aki", "ari"):
+            self.assertIn("qcow2", self.refuse(QCOW2, claim))
+
+    def test_raw_that_claims_to_be_qcow2(self) -> None:
+        for content in (CONTENT, images.mbr(), images.iso()):
+            self.assertIn("raw", self.refuse(content, "qcow2"))
+
+    def test_an_empty_file(self) -> None:
+        for claim in (None, "raw", "qcow2"):
+            self.assertIn("empty", self.refuse(b"", claim))
+
+    def test_references_to_files_of_the_host(self) -> None:
+        secret = pathlib.Path("/etc/passwd")
+        for content in (
+                images.backed_by(secret),
+                images.create("qcow2", "-o", "compat=0.10", "-b",
+                              str(secret), "-F", "raw"),
+                images.backed_by(pathlib.Path("relative")),
+                images.backed_by(pathlib.Path('json:{"driver":"null-co"}'))):
+            for claim in (None, "qcow2", "raw"):
+                self.refuse(content, claim)
+
+    def test_data_in_a_file_of_the_host(self) -> None:
+        # The bit, and the name in an extension; either would do.
+        for content in (with_field(72, "Q", 1 << 2),):
+            self.refuse(content, "qcow2")
+
+    def test_encryption(self) -> None:
+        self.refuse(with_field(32, "I", 1), "qcow2")
+        self.refuse(with_field(32, "I", 2), "qcow2")
+
+    def test_features_nobody_knows(self) -> None:
+        for bit in (5, 8, 63):
+            self.refuse(with_field(72, "Q", 1 << bit), "qcow2")
+
+    def test_versions_nobody_knows(self) -> None:
+        for version in (0, 1, 4, 2 ** 32 - 1):
+            self.refuse(with_field(4, "I", version), "qcow2")
+
+    def test_damaged_headers(self) -> None:
+        for offset, format, value in (
+                (20, "I", 8), (20, "I", 31), (36, "I", 2 ** 31),
+                (40, "Q", 2 ** 62), (48, "Q", 2 ** 62), (56, "I", 2 ** 31),
+                (60, "I", 2 ** 31), (24, "Q", 2 ** 63)):
+            with self.subTest(offset):
+                self.refuse(with_field(offset, format, value), "qcow2")
+
+    def test_images_cut_short(self) -> None:
+        for size in (4, 72, 104, 511, 512, 4096, 65536):
+            with self.subTest(size):
+                self.refuse(QCOW2[:size], "qcow2")
+
+    def test_an_image_within_an_image(self) -> None:
+        """Whoever asks a base what it is, as nova does, would follow it."""
+        self.images.config(force_raw_images=True)
+        for inner in (images.backed_by(pathlib.Path("/etc/passwd")), QCOW2,
+                      images.convert(CONTENT, "vmdk")):
+            inner = inner.ljust(-(-len(inner) // 512) * 512, b"\0")
+            self.refuse(images.qcow2(inner), "qcow2")
+
+
+class AgainTest(ProofTestCase):
+
+    def test_what_is_on_record_is_not_reinterpreted(self) -> None:
+        """A raw base may begin with anything that its guests see as raw."""
+        key = self.fetch(CONTENT, "raw").key
+        path = self.images.cache.base(key).path
+        path.chmod(0o644)
+        path.write_bytes(QCOW2.ljust(SIZE, b"\0"))
+        ref = self.images.cache.base(key).record.source
+        self.addCleanup(setattr, proof, "RULES", proof.RULES)
+        proof.RULES += 1
+        self.assertRaises(exception.ImageUnacceptable,
+                          self.images.cache.fetch, ref)
+        self.assertIs(Format.RAW, self.images.cache.base(key).record.format)
