@@ -74,6 +74,7 @@ class BaseCache:
         if entry is None:
             return None
         _require_same_image(source, entry)
+        _require_same_signer(source, entry)
         if entry.record is None or entry.record.rules < proof.RULES:
             base = self._adopt(source, entry)
         else:
@@ -89,7 +90,8 @@ class BaseCache:
         base = self.store.record(entry.key, pipeline.describe(
             self._prove(source, entry), source.name,
             record.source_format if record else None,
-            record.digest if record else None))
+            record.digest if record else None,
+            record.signature if record else None))
         self.observe(Event("adopted", entry.key))
         return base
 
@@ -141,3 +143,21 @@ def _require_same_image(source: sources.Source, entry: Entry) -> None:
         raise exception.ImageUnacceptable(
             image_id=source.name, reason=f"it claims to be {claim}, and its"
             f" content was {found} (rule claim)", rule="claim")
+
+
+def _require_same_signer(source: sources.Source, entry: Entry) -> None:
+    """Refuse a base that nobody has verified as is demanded now.
+
+    Its bytes are not those that were signed, if it was converted: it cannot
+    be verified any more, nor fetched again while disks are made of it.
+
+    :raises BaseNotVerified: its image's signature was not, or by another
+    """
+    if not isinstance(source, sources.Image) or source.signer is None:
+        return
+    wanted = source.signer.certificate
+    had = entry.record.signature if entry.record else None
+    if had != wanted:
+        raise exception.BaseNotVerified(
+            image_id=source.name, wanted=wanted, key=entry.key,
+            had=f"was verified with {had}" if had else "was not verified")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring an image's bytes into a file, once, and be sure of them.
 
-Every byte passes once: it is counted, digested, and written, where it is not
-zero.  A download that breaks goes on where it stopped; where the store cannot
-do that, it starts again.  Memory use does not depend on the image's size.
+Every byte passes once: it is counted, digested, shown to those who judge it,
+and written, where it is not zero.  A download that breaks goes on where it
+stopped; where the store cannot do that, it starts again.  Memory use does not
+depend on the image's size.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import BinaryIO
 from imagecache import durable, events, exception
 from imagecache.examiner import Examiner, Found
 from imagecache.model import Description, Digest
+from imagecache.signatures import Indifferent, Verifier
 from imagecache.sources import Image
 
 # What is recorded of an image whose store gives no digest.
@@ -41,20 +43,24 @@ class Receiver:
     """A file that is being filled, with what is known of its content."""
 
     def __init__(self, file: BinaryIO, algorithm: str,
-                 judge: Callable[[], Examiner]) -> None:
+                 judge: Callable[[], Examiner],
+                 verify: Callable[[], Verifier] = Indifferent) -> None:
         self._file = file
         self._algorithm = algorithm
         self._judge = judge
+        self._verify = verify
         self.start_again()
 
     def start_again(self) -> None:
         self.size = 0
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
+        self._verifier = self._verify()
         self._examiner = self._judge()
         self._file.truncate(0)
 
     def take(self, chunk: bytes) -> None:
         self._hash.update(chunk)
+        self._verifier.update(chunk)
         if self._examiner.curious:
             self._examiner.see(chunk)
         for start in range(0, len(chunk), _BLOCK):
@@ -78,6 +84,7 @@ class Receiver:
             raise exception.ImageDigestMismatch(
                 image_id=wanted.ref, algorithm=wanted.digest.algorithm,
                 expected=wanted.digest.value, actual=digest.value)
+        self._verifier.verify()
         return Received(self.size, digest, self._examiner.finish(path))
 
 
@@ -124,6 +131,7 @@ def download(image: Image, path: pathlib.Path, terms: Terms,
     :raises ImageUnacceptable: the judge refuses it
     :raises ImageTooLarge: it has more bytes than the terms allow
     :raises ImageSizeMismatch, ImageDigestMismatch: it is not what it should be
+    :raises ImageSignatureInvalid: it is not what was signed
     :raises SourceError: the store failed more often than the terms allow
     :raises NoSpace, StorageFailed: this host could not write it
     """
@@ -133,7 +141,9 @@ def download(image: Image, path: pathlib.Path, terms: Terms,
                           "downloading an image")
     with durable.translated("writing a download", path), \
             path.open("xb", buffering=0) as file:
-        receiver = Receiver(file, _algorithm(wanted), judge)
+        receiver = Receiver(
+            file, _algorithm(wanted), judge,
+            image.signer.verifier if image.signer else Indifferent)
         _persist(image, receiver, terms, observe, pause)
         received = receiver.finish(wanted, path)
     observe(events.Event("verified", wanted.ref, {

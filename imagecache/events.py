@@ -15,6 +15,7 @@ miss            it was not
 download        bytes arrived: ``done`` of ``total`` (None: unknown)
 retry           a download broke; ``reason``; it goes on at ``offset``
 verified        size and digest are right
+signed          so is its signature; ``certificate`` is its signer's
 proven          the content is known: ``format``, ``virtual_size``
 convert         bytes read and converted: ``done`` of ``total`` (or None)
 committed       the base is in the cache

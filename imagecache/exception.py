@@ -10,6 +10,8 @@ too take the arguments nova's take.
     │   ├── ImageUnacceptable               refused; ``reason`` says which rule
     │   │   ├── ImageSizeMismatch             not the number of bytes promised
     │   │   ├── ImageDigestMismatch           not the bytes promised
+    │   │   ├── ImageSignatureInvalid         not signed, or not so
+    │   │   ├── CertificateValidationFailed   signed by nobody who is trusted
     │   │   ├── ImageTooLarge                 over a limit of this site
     │   │   └── ImageChanged                  the cached base is of other bytes
     │   ├── ImageNotFound                   no such image, or none for you
@@ -24,13 +26,15 @@ too take the arguments nova's take.
     │   ├── DownloadStalled                 no bytes came in time
     │   │   └── DownloadTooSlow               too few of them came
     │   ├── DownloadTruncated               it ended before its promised size
-    │   └── SourceMisbehaved                an answer the protocol forbids
+    │   ├── SourceMisbehaved                an answer the protocol forbids
+    │   └── KeyManagerFailed                it gave no certificate
     ├── HostError                         this host's operator
     │   ├── CommandFailed                   a program exited with an error
     │   │   ├── CommandTimedOut               it ran over its wall clock limit
     │   │   └── CommandNotFound               it is not installed
     │   ├── NoSpace                         the file system has not enough
     │   ├── StorageFailed                   reading or writing failed
+    │   ├── BaseNotVerified                 made before signatures mattered
     │   ├── UnsafeDisk                      its header was tampered with
     │   ├── InvalidDiskInfo                 the record of formats is damaged
     │   └── DiskInfoReadWriteFail           it cannot be read or written
@@ -95,6 +99,14 @@ class ImageDigestMismatch(ImageUnacceptable):
                " {expected}: its data is damaged, or is not what was uploaded")
 
 
+class ImageSignatureInvalid(ImageUnacceptable):
+    msg_fmt = "Image {image_id} is not signed as it must be: {reason}"
+
+
+class CertificateValidationFailed(ImageUnacceptable):
+    msg_fmt = "Certificate {cert_uuid} is not trusted: {reason}"
+
+
 class ImageTooLarge(ImageUnacceptable):
     msg_fmt = ("Image {image_id} has {size} bytes ({what}); {option} allows"
                " {limit}")
@@ -136,7 +148,8 @@ class InvalidImageRef(ImageError):
     msg_fmt = "{image_ref!r} does not name an image: {reason}"
 
 
-# The operator of the image store, or of the network on the way to it.
+# The operator of the image store or the key manager, or of the network on
+# the way to it.
 
 class SourceError(ImageCacheError):
     """The image could not be had now.  Trying again later may succeed."""
@@ -166,6 +179,11 @@ class SourceMisbehaved(SourceError):
     msg_fmt = "{source} gave no proper answer for image {image_id}: {reason}"
 
 
+class KeyManagerFailed(SourceError):
+    msg_fmt = ("The key manager did not give certificate {certificate_id}:"
+               " {reason}")
+
+
 # The operator of this host.
 
 class HostError(ImageCacheError):
@@ -191,6 +209,12 @@ class NoSpace(HostError):
 
 class StorageFailed(HostError):
     msg_fmt = "{what} failed on {path}: {reason}"
+
+
+class BaseNotVerified(HostError):
+    msg_fmt = ("Image {image_id} must be signed with certificate {wanted}, and"
+               " its cached base {key} {had}; when no disk needs the base,"
+               " remove it, and the next disk fetches and verifies the image")
 
 
 class UnsafeDisk(HostError):

@@ -3,19 +3,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from oslo_config import cfg
 
-from imagecache import events, exception, observers, opts, sources, templates
+from imagecache import (
+    events,
+    exception,
+    observers,
+    opts,
+    signatures,
+    sources,
+    templates,
+)
 from imagecache.backends import Disk, backend_for
 from imagecache.host import Host
 from imagecache.image_stores import ImageStores
+from imagecache.key_manager import KeyManager
 from imagecache.model import Base, Digest, Entry
 from imagecache.provision import provision
+from imagecache.sources.resolve import is_uuid
 
 
 class HasUuid(Protocol):
@@ -40,23 +51,28 @@ class ImageCache:
         registered.
     :param glance: the image store asked for Glance ids, in place of the one
         that the [glance] section describes
+    :param context: shown to the key manager that has the certificates of
+        images' signers, in place of the credentials in [key_manager]
     :param observe: told what happens; see imagecache.events
     """
 
     def __init__(self, conf: cfg.ConfigOpts | None = None, *,
                  glance: sources.ImageStore | None = None,
+                 context: Any = None,
                  observe: events.Observer = events.silent) -> None:
         conf = cfg.CONF if conf is None else conf
         opts.register_opts(conf)
         self.host = Host(opts.policy_from(conf),
                          events.both(observers.log, observe))
         self._stores = ImageStores(conf, glance)
+        self._keys = KeyManager(conf, context)
 
     def create_disk(self, instance: Instance, image_ref: str,
                     name: str = "disk", size: int | None = None,
                     image_type: str | None = None, *,
                     disk_format: str | None = None,
-                    digest: Digest | None = None) -> Disk:
+                    digest: Digest | None = None,
+                    trusted_certs: Sequence[str] | None = None) -> Disk:
         """Make a disk from an image, fetched now if it never was.
 
         A disk that exists keeps its content, and grows if it is smaller.
@@ -65,13 +81,14 @@ class ImageCache:
         :param image_type: a backend's name; None for what is configured
         :param disk_format: what the image must be; None: what its store says
         :param digest: what its bytes must be; None: what its store says
+        :param trusted_certs: ids of the certificates of which one must vouch
+            for the image's signer; None or empty for what is configured
         :raises ImageError: this image will not do, or is not there
         :raises SourceError: the image store could not be read
         :raises HostError: this host could not do it
         """
         disk = self.disk(instance, name, image_type)
-        image = self._stores.image(image_ref, disk_format=disk_format,
-                                   digest=digest)
+        image = self._image(image_ref, disk_format, digest, trusted_certs)
         provision(disk, image, size)
         return disk
 
@@ -132,10 +149,10 @@ class ImageCache:
                     yield from self._recorded(directory)
 
     def fetch(self, image_ref: str, *, disk_format: str | None = None,
-              digest: Digest | None = None) -> Base:
+              digest: Digest | None = None,
+              trusted_certs: Sequence[str] | None = None) -> Base:
         """Bring an image into the cache before any disk needs it."""
-        image = self._stores.image(image_ref, disk_format=disk_format,
-                                   digest=digest)
+        image = self._image(image_ref, disk_format, digest, trusted_certs)
         with self.host.directory_cache.lease(image) as base:
             return base
 
@@ -172,6 +189,18 @@ class ImageCache:
         :raises BaseNotFound, BaseInUse: and nothing has changed
         """
         self.host.directory_cache.remove(self.base(key_or_ref).key)
+
+    def _image(self, ref: str, disk_format: str | None,
+               digest: Digest | None,
+               trusted_certs: Sequence[str] | None) -> sources.Image:
+        image = self._stores.image(ref, disk_format=disk_format,
+                                   digest=digest)
+        demand = signatures.demand(self.host.policy, trusted_certs,
+                                   is_uuid(ref))
+        if demand is None:
+            return image
+        return dataclasses.replace(image, signer=signatures.signer(
+            image.description, demand, self._keys.certificate))
 
     def _bases_named(self, key_or_ref: str) -> list[Entry]:
         entries = list(self.bases())

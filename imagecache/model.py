@@ -75,6 +75,16 @@ class Digest:
 
 
 @dataclasses.dataclass(frozen=True)
+class Signature:
+    """What an image store says of an image's signature: mere words."""
+
+    value: str             # base64
+    hash_method: str       # "SHA-256", ...
+    key_type: str          # "RSA-PSS", "DSA", "ECC_SECP384R1", ...
+    certificate_id: str    # of the signer's, in a key manager
+
+
+@dataclasses.dataclass(frozen=True)
 class Description:
     """What an image store says of an image before a byte of it is read."""
 
@@ -86,6 +96,7 @@ class Description:
     min_disk: int = 0                 # bytes a disk must have at least
     locations: tuple[str, ...] = ()   # where else the bytes are, as URLs
     version: str | None = None        # a validator for If-Range (strong ETag)
+    signature: Signature | None = None
 
     @property
     def key(self) -> str:
@@ -170,6 +181,9 @@ class Record:
     digest: str | None = None    # of the source's bytes, "sha256:..."
     cluster_size: int | None = None   # bytes; of a qcow2 base only
     committed: str = ""          # when, ISO 8601
+    # The certificate by which the source's signature was verified: its id
+    # and its digest.  None: nobody asked.
+    signature: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -190,7 +190,7 @@ def _register(conf: cfg.ConfigOpts, option: cfg.Opt,
 
 def policy_from(conf: cfg.ConfigOpts) -> Policy:
     """Read every decision out of the configuration, once."""
-    libvirt, cache = conf.libvirt, conf.image_cache
+    libvirt, cache, glance = conf.libvirt, conf.image_cache, conf.glance
     return Policy(
         instances=pathlib.Path(conf.instances_path).absolute(),
         base_subdirectory=cache.subdirectory_name,
@@ -213,6 +213,9 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         retries=cache.download_retries,
         min_rate=cache.download_min_rate * KiB,
         allow_md5=cache.allow_md5,
+        verify_signatures=glance.verify_glance_signatures,
+        validate_certificates=glance.enable_certificate_validation,
+        trusted_certificates=tuple(glance.default_trusted_certificate_ids),
         inspection=dataclasses.replace(
             INSPECTION, sandbox=Sandbox(cache.sandbox),
             cpu_time=libvirt.images_cpu_time_limit,

@@ -50,6 +50,7 @@ class Filled:
     """What is known of a staged file by those who wrote it."""
 
     digest: str | None = None
+    signature: str | None = None
     found: examiner.Found | None = None
 
 
@@ -90,11 +91,11 @@ def run(work: Work) -> tuple[Proven, Record]:
     for transform in steps.transforms:
         made = transform(work, made)
     return made, describe(made, work.source.name, proven.format,
-                          filled.digest)
+                          filled.digest, filled.signature)
 
 
 def describe(proven: Proven, source: str, source_format: str | None,
-             digest: str | None) -> Record:
+             digest: str | None, signature: str | None) -> Record:
     """Return what is to be remembered of a base."""
     cluster_size = qcow2.read_header(proven.path).cluster_size \
         if proven.format is Format.QCOW2 else None
@@ -102,7 +103,8 @@ def describe(proven: Proven, source: str, source_format: str | None,
         format=proven.format, virtual_size=proven.virtual_size,
         size=proven.path.stat().st_size, rules=proof.RULES, source=source,
         source_format=source_format, digest=digest,
-        cluster_size=cluster_size, committed=durable.now())
+        cluster_size=cluster_size, committed=durable.now(),
+        signature=signature)
 
 
 def require_fit(source: sources.Source, virtual_size: int,
@@ -130,7 +132,10 @@ def receive(image: sources.Image, work: Work) -> Filled:
     received = download.download(
         image, work.staging.download, terms,
         lambda: proof.examiner(image.name, claim, work.policy), work.observe)
-    return Filled(str(received.digest), received.found)
+    signature = image.signer.certificate if image.signer else None
+    if signature:
+        work.observe(Event("signed", image.name, {"certificate": signature}))
+    return Filled(str(received.digest), signature, received.found)
 
 
 def _require_digest(image: Description, policy: Policy) -> None:

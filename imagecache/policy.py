@@ -50,6 +50,9 @@ class Policy:
     retries: int = 3                      # of a broken download, in a row
     min_rate: int = 8 * KiB               # bytes a second; less is no download
     allow_md5: bool = False               # as an image's only digest
+    verify_signatures: bool = False       # of images in Glance
+    validate_certificates: bool = False   # of those who signed them
+    trusted_certificates: tuple[str, ...] = ()    # ids, where none are given
     inspection: Limits = INSPECTION       # of whatever only reads headers
     conversion: Limits = CONVERSION       # of whatever copies a whole disk
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from imagecache.model import Description
+from imagecache.signatures import Signer
 
 Write = Callable[[pathlib.Path], None]
 
@@ -62,6 +63,7 @@ class Image:
 
     store: ImageStore
     description: Description
+    signer: Signer | None = None    # None: it need not be signed
 
     @property
     def key(self) -> str:

@@ -26,7 +26,7 @@ from keystoneauth1 import token_endpoint
 from oslo_config import cfg
 
 from imagecache import exception
-from imagecache.model import Description, Digest, GiB
+from imagecache.model import Description, Digest, GiB, Signature
 from imagecache.sources import Stream, glance_opts, resolve, wire
 
 _GONE = ("deleted", "pending_delete", "killed")
@@ -231,7 +231,17 @@ def _description(record: Mapping[str, Any]) -> Description:
         ref=record["id"], identity=record["id"], size=int(record["size"]),
         disk_format=record.get("disk_format"), digest=_digest(record),
         min_disk=int(record.get("min_disk") or 0) * GiB,
-        locations=tuple(dict.fromkeys(filter(None, places))))
+        locations=tuple(dict.fromkeys(filter(None, places))),
+        signature=_signature(record))
+
+
+def _signature(record: Mapping[str, Any]) -> Signature | None:
+    """Its owner wrote these properties; a part of them is no signature."""
+    found = [str(record[name]) for name in (
+        "img_signature", "img_signature_hash_method",
+        "img_signature_key_type", "img_signature_certificate_uuid")
+        if record.get(name)]
+    return Signature(*found) if len(found) == 4 else None
 
 
 def _digest(record: Mapping[str, Any]) -> Digest | None:

@@ -31,6 +31,23 @@ _OPTS = (
         help="How often the request for what Glance knows of an image is"
              " repeated if Glance cannot be reached or is overloaded. For"
              " the image itself see [image_cache] download_retries."),
+    cfg.BoolOpt(
+        "verify_glance_signatures", default=False,
+        help="Refuse images that are not signed, or that are other bytes than"
+             " were signed. Needs the extra 'signatures', and in"
+             " [key_manager] the key manager with the signers' certificates."
+             " Proves nothing of the signer without"
+             " enable_certificate_validation."),
+    cfg.BoolOpt(
+        "enable_certificate_validation", default=False,
+        help="Refuse images whose signer's certificate is not signed, by way"
+             " of others or itself, by a certificate that is trusted: one that"
+             " the request names, or else default_trusted_certificate_ids."),
+    cfg.ListOpt(
+        "default_trusted_certificate_ids", default=[],
+        help="Ids, in the key manager, of the certificates that are trusted"
+             " where a request names none. The chain must be among them up to"
+             " its self-signed root."),
 )
 
 # What nova's option files may still say.

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 
 from imagecache import exception
-from imagecache.model import Description, Digest, MiB
+from imagecache.model import Description, Digest, MiB, Signature
 from imagecache.sources import Stream
 
 
@@ -21,14 +21,15 @@ class MemoryStore:
         self._images: dict[str, tuple[Description, bytes]] = {}
 
     def add(self, content: bytes, disk_format: str, *, min_disk: int = 0,
-            image_id: str | None = None, algorithm: str = "sha512") -> str:
+            image_id: str | None = None, algorithm: str = "sha512",
+            signature: Signature | None = None) -> str:
         """Hold an image, and return its id."""
         ref = image_id or str(uuid.uuid4())
         digest = Digest(algorithm, hashlib.new(
             algorithm, content, usedforsecurity=False).hexdigest())
         self._images[ref] = Description(
             ref, identity=ref, size=len(content), disk_format=disk_format,
-            digest=digest, min_disk=min_disk), content
+            digest=digest, min_disk=min_disk, signature=signature), content
         return ref
 
     def remove(self, ref: str) -> None:

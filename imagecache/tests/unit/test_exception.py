@@ -22,6 +22,7 @@ from imagecache.tests import base
 # ours in place of nova's goes on working.
 NOVAS_FACTS = {
     "ImageUnacceptable": {"image_id", "reason"},
+    "CertificateValidationFailed": {"cert_uuid", "reason"},
     "ImageNotFound": {"image_id"},
     "ImageNotActive": {"image_id"},
     "FlavorDiskTooSmall": set(),

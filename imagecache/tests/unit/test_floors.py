@@ -28,11 +28,12 @@ from imagecache.tests import base
 FLOORS = (
     ("exception", "model", "events", "policy"),
     ("sandbox", "execute", "durable", "locks", "formats", "tools"),
-    ("overlay", "examiner", "sources", "templates", "download", "proof",
-     "base_store", "disk_info", "directory_store", "pipeline", "base_cache",
-     "host", "provision"),
+    ("overlay", "examiner", "signatures", "sources", "templates", "download",
+     "proof", "base_store", "disk_info", "directory_store", "pipeline",
+     "base_cache", "host", "provision"),
     ("backends", "imagemodel", "guest"),
-    ("opts", "observers", "image_stores", "image_cache", "imagebackend"),
+    ("opts", "observers", "image_stores", "key_manager", "image_cache",
+     "imagebackend"),
     ("testing.memory", "fixture"),
     ("cmd", "testing"),
 )
@@ -43,19 +44,24 @@ DOORS = {
     "oslo_concurrency.processutils": {"execute"},
     "subprocess": {"execute", "testing"},
     "oslo_concurrency.lockutils": {"locks"},
-    "oslo_config": {"opts", "image_stores", "image_cache", "imagebackend",
-                    "fixture", "cmd", "sources.glance_opts",
+    "oslo_config": {"opts", "image_stores", "key_manager", "image_cache",
+                    "imagebackend", "fixture", "cmd", "sources.glance_opts",
                     "sources.glance"},
     "oslo_log": {"observers", "cmd"},
     "requests": {"sources.http", "sources.wire", "sources.glance"},
     "glanceclient": {"sources.glance"},
-    "keystoneauth1": {"sources.glance", "sources.glance_opts"},
+    "keystoneauth1": {"sources.glance", "sources.glance_opts",
+                      "key_manager"},
+    "cursive": {"signatures"},
+    "cryptography": {"signatures"},
+    "castellan": {"key_manager"},
     "cliff": {"cmd"},
     "tqdm": {"cmd"},
     "fixtures": {"fixture", "testing"},
 }
 # What takes longer to import than to use.
-SLOW = ("requests", "glanceclient", "keystoneauth1", "cliff", "tqdm", "lxml")
+SLOW = ("requests", "glanceclient", "keystoneauth1", "cursive", "castellan",
+        "cliff", "tqdm", "lxml")
 
 TOP = pathlib.Path(imagecache.__file__).parent
 

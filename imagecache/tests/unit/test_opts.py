@@ -31,6 +31,11 @@ NOVAS = (
 STORES = {("image_cache", name) for name in (
     "connect_timeout", "read_timeout", "http_redirects", "http_ca_file")}
 
+# Those of [glance] that are not of its client.
+SIGNATURES = {("glance", name) for name in (
+    "verify_glance_signatures", "enable_certificate_validation",
+    "default_trusted_certificate_ids")}
+
 
 def conf_of(text: str = "", path: pathlib.Path | None = None
             ) -> cfg.ConfigOpts:
@@ -69,7 +74,7 @@ class OptsTest(base.TestCase):
         image_stores.ImageStores(conf)._http
         there = {(group, option.dest) for group, options in opts.list_opts()
                  if group != "glance" for option in options}
-        self.assertEqual(there, asked)
+        self.assertEqual(there | SIGNATURES, asked)
 
     def test_defaults_are_those_of_the_policy(self) -> None:
         found = opts.policy_from(conf_of())
@@ -96,7 +101,13 @@ class OptsTest(base.TestCase):
         ("image_cache", "max_image_size = 3", "max_image_size", 3 * GiB),
         ("image_cache", "max_image_size = 0", "max_image_size", None),
         ("image_cache", "max_virtual_size = 3", "max_virtual_size", 3 * GiB),
-        ("image_cache", "download_retries = 9", "retries", 9))
+        ("image_cache", "download_retries = 9", "retries", 9),
+        ("glance", "verify_glance_signatures = true", "verify_signatures",
+         True),
+        ("glance", "enable_certificate_validation = true",
+         "validate_certificates", True),
+        ("glance", "default_trusted_certificate_ids = a,b",
+         "trusted_certificates", ("a", "b")))
     @ddt.unpack
     def test_an_option_decides(self, group: str, line: str, name: str,
                                expected: object) -> None:

@@ -12,18 +12,21 @@ from imagecache import backends, exception, fixture, imagebackend, opts
 from imagecache.tests import base
 
 # Those that nova has, too.
-NOVA = ("DiskInfoReadWriteFail", "DiskNotFound", "FlavorDiskSmallerThanImage",
+NOVA = ("CertificateValidationFailed", "DiskInfoReadWriteFail",
+        "DiskNotFound", "FlavorDiskSmallerThanImage",
         "FlavorDiskSmallerThanMinDisk", "FlavorDiskTooSmall", "Forbidden",
         "ImageNotActive", "ImageNotFound", "ImageUnacceptable",
         "InvalidDevicePath", "InvalidDiskFormat", "InvalidDiskInfo",
         "SnapshotNotFound", "UnsupportedImageModel")
 
-OURS = ("BaseInUse", "BaseNotFound", "CallerError", "CommandFailed",
+OURS = ("BaseInUse", "BaseNotFound", "BaseNotVerified", "CallerError",
+        "CommandFailed",
         "CommandNotFound", "CommandTimedOut", "DiskExists",
         "DownloadStalled", "DownloadTooSlow", "DownloadTruncated", "HostError",
         "ImageCacheError", "ImageChanged", "ImageDigestMismatch",
-        "ImageError", "ImageSizeMismatch", "ImageTooLarge",
-        "InvalidConfiguration", "InvalidImageRef", "InvalidName", "NoSpace",
+        "ImageError", "ImageSignatureInvalid", "ImageSizeMismatch",
+        "ImageTooLarge", "InvalidConfiguration", "InvalidImageRef",
+        "InvalidName", "KeyManagerFailed", "NoSpace",
         "SizeRequired", "SourceError", "SourceMisbehaved",
         "SourceUnreachable", "StorageFailed", "UnsafeDisk")
 
@@ -57,10 +60,15 @@ class PublicNamesTest(base.TestCase):
     def test_the_door_for_new_code(self) -> None:
         cls = imagecache.ImageCache
         self.assertEqual(
-            ["conf", "*", "glance", "observe"], names(cls.__init__))
+            ["conf", "*", "glance", "context", "observe"],
+            names(cls.__init__))
         self.assertEqual(
             ["instance", "image_ref", "name", "size", "image_type", "*",
-             "disk_format", "digest"], names(cls.create_disk))
+             "disk_format", "digest", "trusted_certs"],
+            names(cls.create_disk))
+        self.assertEqual(
+            ["image_ref", "*", "disk_format", "digest", "trusted_certs"],
+            names(cls.fetch))
         self.assertEqual(["instance", "name", "image_type"], names(cls.disk))
         self.assertEqual(
             {"base", "bases", "create_blank", "create_disk",

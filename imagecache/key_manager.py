@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key manager that holds certificates: Barbican, Vault, ... by castellan.
+
+castellan comes with the extra ``signatures``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oslo_config import cfg
+
+from imagecache import exception
+
+
+class KeyManager:
+    """Reads certificates, from where [key_manager] says.
+
+    :param context: whoever asks: a context of oslo.context, or a credential
+        of castellan; None for the credentials that [key_manager] has
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, context: Any = None) -> None:
+        self._conf = conf
+        self._context = context
+
+    def certificate(self, certificate_id: str) -> bytes:
+        """Return an X.509 certificate in DER.
+
+        :raises LookupError: there is none with this id
+        :raises KeyManagerFailed: and there may be one
+        :raises InvalidConfiguration: [key_manager] makes no sense
+        """
+        from castellan.common import exception as castellan
+        from keystoneauth1 import exceptions as keystone
+
+        context = self._credential()
+        try:
+            found = self._manager().get(context, certificate_id)
+        except (castellan.ManagedObjectNotFoundError, KeyError) as e:
+            raise LookupError("the key manager has no certificate"
+                              f" {certificate_id}") from e
+        except castellan.Forbidden as e:
+            if context is None:
+                raise _misconfigured("auth_type", None, str(e)) from e
+            raise _failed(certificate_id, e) from e
+        except (castellan.CastellanException, keystone.ClientException,
+                OSError) as e:
+            raise _failed(certificate_id, e) from e
+        except (ValueError, TypeError) as e:    # from what it reads as one
+            raise LookupError(f"{certificate_id} is no certificate") from e
+        if found.format != "X.509":
+            raise LookupError(f"{certificate_id} is no X.509 certificate")
+        return bytes(found.get_encoded())
+
+    def _manager(self) -> Any:
+        from castellan import key_manager
+
+        try:
+            # Anew each time: a connection may be dead, or shared after a
+            # fork.
+            return key_manager.API(self._conf)
+        except (ImportError, ValueError) as e:
+            raise _misconfigured(
+                "backend", self._conf.key_manager.backend, str(e)) from e
+
+    def _credential(self) -> Any:
+        from castellan.common import exception as castellan
+        from castellan.common import utils
+
+        if self._context is not None:
+            return self._context
+        self._conf.register_opts(utils.credential_opts, utils.OPT_GROUP)
+        kind = self._conf.key_manager.auth_type
+        if kind is None:    # Vault needs none
+            return None
+        try:
+            return utils.credential_factory(self._conf)
+        except castellan.CastellanException as e:
+            raise _misconfigured("auth_type", kind, str(e)) from e
+
+
+def _failed(certificate_id: str,
+            error: Exception) -> exception.KeyManagerFailed:
+    return exception.KeyManagerFailed(
+        certificate_id=certificate_id, reason=str(error))
+
+
+def _misconfigured(option: str, value: str | None,
+                   reason: str) -> exception.InvalidConfiguration:
+    return exception.InvalidConfiguration(
+        option=f"[key_manager] {option}", value=value, reason=reason)
