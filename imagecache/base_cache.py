@@ -19,7 +19,7 @@ from imagecache import (
 from imagecache.base_store import BaseStore
 from imagecache.events import Event
 from imagecache.locks import Locks
-from imagecache.model import Base, Entry, Format, Proven
+from imagecache.model import NATIVE, Base, Entry, Format, Proven
 from imagecache.policy import Policy
 
 
@@ -103,7 +103,10 @@ class BaseCache:
         own = isinstance(source, sources.Template) and source.trusted
         if own or recorded is Format.RAW:
             return proof.trust(entry.path)
-        return proof.prove(entry.path, source.name, recorded, self.policy)
+        # Disks are made of it as it is, so no other format will do.
+        policy = dataclasses.replace(
+            self.policy, accepted=self.policy.accepted & set(NATIVE))
+        return proof.prove(entry.path, source.name, recorded, policy)
 
     def _fetch(self, source: sources.Source, size: int | None) -> Base:
         self.observe(Event("miss", source.key, {"source": source.name}))

@@ -202,6 +202,7 @@ def to_raw(work: Work, proven: Proven) -> Proven:
     durable.require_space(output.parent, needed, "converting an image to raw")
     convert_to_raw(proven, output, work.policy, work.source.name,
                    work.observe)
+    proof.refuse_nested(output, work.source.name)
     proven.path.unlink()
     return dataclasses.replace(proven, path=output, format=Format.RAW)
 

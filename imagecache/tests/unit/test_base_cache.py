@@ -274,6 +274,13 @@ class AdoptionTest(BaseCacheTestCase):
             self.assertRaises(exception.ImageUnacceptable, self.lease)
         self.assertEqual(content, self.path.read_bytes())
 
+    def test_what_no_disk_can_be_made_of_is_no_base(self) -> None:
+        """Even where such images are welcome: they would be converted."""
+        self.policy = dataclasses.replace(self.policy,
+                                          accepted=frozenset(Format))
+        self.adopt(images.convert(CONTENT, "vmdk"))
+        self.assertRaises(exception.ImageUnacceptable, self.lease)
+
     def test_a_base_that_was_replaced_is_proven_again(self) -> None:
         self.lease()
         self.heard()
