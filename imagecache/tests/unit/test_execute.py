@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import fixtures
+from oslo_concurrency import processutils
 
 from imagecache import exception, execute
 from imagecache.model import Limits, MiB
@@ -165,3 +166,37 @@ def wait_for(answer):
             return found
         time.sleep(0.001)
     raise AssertionError("it did not happen")
+
+
+class WithoutForkTest(base.TestCase):
+    """What needs nothing set up in its process is not forked."""
+
+    def test_whoever_replaced_processutils_sees_every_call(self) -> None:
+        seen: list[tuple[str, ...]] = []
+
+        def recording(*command: str, **options: object) -> tuple[str, str]:
+            seen.append(command)
+            return genuine(*command, **options)
+
+        genuine = processutils.execute
+        self.useFixture(fixtures.MonkeyPatch(
+            "oslo_concurrency.processutils.execute", recording))
+        self.assertEqual("x\n", execute.run("echo", "x"))
+        self.assertEqual([("echo", "x")], seen)
+
+    def test_both_ways_say_the_same(self) -> None:
+        said = []
+        for limits in (Limits(), Limits(cpu_time=60)):
+            with self.assertRaises(exception.CommandFailed) as caught:
+                execute.run("ls", "/nowhere", limits=limits)
+            said.append((str(caught.exception),
+                         caught.exception.facts["exit_code"]))
+            self.assertRaises(exception.CommandNotFound, execute.run,
+                              "no-such-program", limits=limits)
+            self.assertEqual("1 2\n", execute.run(
+                "sh", "-c", "echo 1 2; exit 3", limits=limits,
+                exit_codes=(0, 3)))
+        self.assertEqual(said[0], said[1])
+
+    def test_nothing_is_read_from_our_own_input(self) -> None:
+        self.assertEqual("", execute.run("cat"))
