@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import subprocess
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -34,6 +35,12 @@ class Child:
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
+
+
+def as_root(*command: object) -> None:
+    """Run a program, by sudo(8) if need be."""
+    subprocess.run([*(() if os.geteuid() == 0 else ("sudo", "-n")),
+                    *map(str, command)], check=True)
 
 
 def at_once(acts: list[Callable[[], Any]]) -> list[int]:

@@ -383,21 +383,22 @@ class FullTest(FaultTestCase):
 
 class ReadOnlyTest(FaultTestCase):
 
+    def protect(self, path: pathlib.Path) -> None:
+        processes.as_root("mount", "--bind", path, path)
+        self.addCleanup(processes.as_root, "umount", path)
+        processes.as_root("mount", "-o", "remount,bind,ro", path)
+
     def test_bases_on_a_read_only_file_system_can_be_used(self) -> None:
         self.make()
         bases = self.instances / "_base"
-        mount("--bind", bases, bases)
-        self.addCleanup(subprocess.check_call, ["umount", bases])
-        mount("-o", "remount,bind,ro", bases)
+        self.protect(bases)
         self.make(instance=OTHER)
         self.assertTrue(self.cache().disk(OTHER).exists())
 
     def test_but_none_can_be_added(self) -> None:
         bases = self.instances / "_base"
         bases.mkdir()
-        mount("--bind", bases, bases)
-        self.addCleanup(subprocess.check_call, ["umount", bases])
-        mount("-o", "remount,bind,ro", bases)
+        self.protect(bases)
         with self.assertRaises(exception.StorageFailed) as caught:
             self.make()
         self.assertIn("Read-only", str(caught.exception))
@@ -447,12 +448,9 @@ class Tmpfs(fixtures.Fixture):
 
     def _setUp(self) -> None:
         self.path = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        mount("-t", "tmpfs", "-o", self._options, "tmpfs", self.path)
-        self.addCleanup(subprocess.check_call, ["umount", self.path])
-
-
-def mount(*words: object) -> None:
-    subprocess.check_call(["mount", *map(str, words)])
+        processes.as_root("mount", "-t", "tmpfs", "-o", self._options,
+                          "tmpfs", self.path)
+        self.addCleanup(processes.as_root, "umount", self.path)
 
 
 def peak_memory() -> int:
