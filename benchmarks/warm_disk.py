@@ -30,23 +30,26 @@ def results(scratch: Scratch) -> Iterator[Result]:
 
 def qcow2(scratch: Scratch) -> Result:
     rows = _qcow2(scratch)
-    _, ours, shaped, _ = rows
-    return Result(
-        f"Warm Qcow2 disk, {QCOW2_ROUNDS} rounds", rows,
-        [Bar(f"warm Qcow2 disk, {row.name}: {what}", row.values[value], most)
-         for row in (ours, shaped)
-         for what, value, most in (
-             ("processes", "processes started", 1),
-             ("bare qemu-img creates in its time", "ratio", 2))])
+    return Result(f"Warm Qcow2 disk, {QCOW2_ROUNDS} rounds", rows,
+                  _bars("warm Qcow2 disk", rows))
 
 
 def agent(scratch: Scratch) -> Result:
+    rows = _qcow2(scratch)
     return Result(
         f"The same in a process as large as an agent, {QCOW2_ROUNDS} rounds",
-        _qcow2(scratch), notes=[
-            "processutils starts programs by fork(), which takes longer the"
-            " more memory the process holds; the bare qemu-img create is"
-            " started without."])
+        rows, _bars("the same in an agent", rows),
+        ["What is started by fork(), as nova's programs are, takes longer the"
+         " more memory the process holds."])
+
+
+def _bars(what: str, rows: list[Row]) -> list[Bar]:
+    _, ours, shaped, _ = rows
+    return [Bar(f"{what}, {row.name}: {name}", row.values[value], most)
+            for row in (ours, shaped)
+            for name, value, most in (
+                ("processes", "processes started", 1),
+                ("bare qemu-img creates in its time", "ratio", 2))]
 
 
 def _qcow2(scratch: Scratch) -> list[Row]:
