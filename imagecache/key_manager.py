@@ -37,7 +37,7 @@ class KeyManager:
         context = self._credential()
         try:
             found = self._manager().get(context, certificate_id)
-        except (castellan.ManagedObjectNotFoundError, KeyError) as e:
+        except castellan.ManagedObjectNotFoundError as e:
             raise LookupError("the key manager has no certificate"
                               f" {certificate_id}") from e
         except castellan.Forbidden as e:
@@ -47,8 +47,6 @@ class KeyManager:
         except (castellan.CastellanException, keystone.ClientException,
                 OSError) as e:
             raise _failed(certificate_id, e) from e
-        except (ValueError, TypeError) as e:    # from what it reads as one
-            raise LookupError(f"{certificate_id} is no certificate") from e
         if found.format != "X.509":
             raise LookupError(f"{certificate_id} is no X.509 certificate")
         return bytes(found.get_encoded())

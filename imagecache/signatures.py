@@ -23,7 +23,8 @@ from imagecache.policy import Policy
 if TYPE_CHECKING:
     from cryptography import x509
 
-# Returns a certificate (DER) by its id; LookupError says why there is none.
+# Returns a certificate (DER) by its id.  LookupError says why there is none;
+# ValueError and TypeError are believed to say the same.
 Certificates = Callable[[str], bytes]
 
 # An image's owner chose the id, and key managers make paths of it.

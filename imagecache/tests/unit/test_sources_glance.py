@@ -14,7 +14,7 @@ from keystoneauth1 import adapter, noauth, session, token_endpoint
 from oslo_config import cfg
 
 from imagecache import exception, opts
-from imagecache.model import Digest, GiB
+from imagecache.model import Digest, GiB, Signature
 from imagecache.sources import glance, glance_opts
 from imagecache.testing import glance as fake
 from imagecache.testing import stores, web
@@ -119,6 +119,19 @@ class DescribeTest(GlanceTestCase):
     def test_image_may_have_no_digest(self):
         image = self._image(os_hash_value=None, checksum=None)
         self.assertIsNone(image.digest)
+
+    def test_image_may_be_signed(self):
+        properties = {"img_signature": "AA==",
+                      "img_signature_hash_method": "SHA-256",
+                      "img_signature_key_type": "RSA-PSS",
+                      "img_signature_certificate_uuid": "an-id"}
+        self.assertEqual(Signature("AA==", "SHA-256", "RSA-PSS", "an-id"),
+                         self._image(**properties).signature)
+        self.assertIsNone(self._image().signature)
+        for name in properties:
+            for nothing in (None, ""):
+                self.assertIsNone(self._image(
+                    **properties | {name: nothing}).signature, name)
 
     def test_locations_are_told_once_each(self):
         image = self._image(direct_url="rbd://a", locations=[

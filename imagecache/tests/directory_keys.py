@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A key manager for castellan, of this host and of any Glance beside it.
+
+    [key_manager]
+    backend = imagecache.tests.directory_keys.DirectoryKeys
+    directory = /where/the/certificates/are
+
+Imports nothing of this library, so that a copy works elsewhere.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from castellan.common import exception
+from castellan.common.objects import opaque_data, x_509
+from castellan.key_manager import key_manager
+from oslo_config import cfg
+
+OPTS = (
+    cfg.StrOpt("directory"),
+    # Who may read; None: whoever comes.
+    cfg.StrOpt("reader"),
+)
+
+
+class DirectoryKeys(key_manager.KeyManager):
+    """Reads <id>.der, a certificate, and <id>, which is anything else."""
+
+    def __init__(self, configuration: cfg.ConfigOpts) -> None:
+        configuration.register_opts(OPTS, group="key_manager")
+        options = configuration.key_manager
+        self.directory = pathlib.Path(options.directory)
+        self.reader = options.reader
+
+    def get(self, context: Any, managed_object_id: str,
+            metadata_only: bool = False) -> Any:
+        if self.reader not in (None, getattr(context, "username", None)):
+            raise exception.Forbidden()
+        if not self.directory.is_dir():
+            raise exception.KeyManagerError(reason="the directory is away")
+        path = self.directory / managed_object_id
+        for path, kind in ((path.with_name(path.name + ".der"), x_509.X509),
+                           (path, opaque_data.OpaqueData)):
+            if path.exists():
+                return kind(path.read_bytes(), id=managed_object_id)
+        raise exception.ManagedObjectNotFoundError(uuid=managed_object_id)
+
+    def _unused(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    create_key = create_key_pair = store = delete = _unused
+    add_consumer = remove_consumer = _unused

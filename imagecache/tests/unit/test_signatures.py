@@ -1,0 +1,554 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signed images: by real keys, real certificates, cursive and castellan."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from unittest import mock
+
+import ddt
+import fixtures
+from castellan import key_manager as castellan
+from castellan.common import utils
+from castellan.common.credentials import password
+from castellan.common.objects import x_509
+from keystoneauth1 import exceptions as keystone
+
+import imagecache
+from imagecache import exception, fixture
+from imagecache.model import Description, MiB, Signature
+from imagecache.sources import Stream
+from imagecache.testing import images
+from imagecache.testing.memory import MemoryStore
+from imagecache.tests import base, directory_keys, signing
+from imagecache.tests.signing import Party
+
+DATA = images.content(2 * MiB)
+ROOT = Party("root", authority=True)
+BETWEEN = Party("between", issuer=ROOT, authority=True)
+ALICE = Party("alice", issuer=ROOT)
+MALLORY = Party("mallory")
+# Any id will do; this one nobody has.
+NOBODY = str(uuid.UUID(int=0))
+
+Unsigned = exception.ImageSignatureInvalid
+Untrusted = exception.CertificateValidationFailed
+
+
+class SignaturesTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.log = self.useFixture(fixtures.FakeLogger())
+        self.keys = signing.Keys(self.root / "keys")
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+        conf = self.images.conf
+        for options in (castellan.key_manager_opts, utils.credential_opts,
+                        directory_keys.OPTS):
+            conf.register_opts(options, group="key_manager")
+        self.set_keys(backend="imagecache.tests.directory_keys.DirectoryKeys",
+                      directory=str(self.keys.directory))
+        self.set(verify_glance_signatures=True)
+
+    def set(self, **options: object) -> None:
+        self.images.config("glance", **options)
+
+    def set_keys(self, **options: object) -> None:
+        self.images.config("key_manager", **options)
+
+    def add(self, signature: Signature | None, data: bytes = DATA,
+            disk_format: str = "raw") -> str:
+        return self.images.store.add(data, disk_format, signature=signature)
+
+    def signed(self, party: Party = ALICE) -> str:
+        return self.add(self.keys.signed(DATA, party))
+
+    def trust(self, *parties: Party) -> list[str]:
+        """Return the ids of certificates that are to be trusted."""
+        return [self.keys.add(party) for party in parties]
+
+    def assert_accepted(self, ref: str, **options: object) -> str:
+        """Fetch an image, and return the record of its signature."""
+        with open(self.images.cache.fetch(ref, **options).path, "rb") as f:
+            self.assertTrue(f.read() == DATA)
+        return self.images.cache.base(ref).record.signature
+
+    def assert_refused(self, error: type[Exception], words: str, ref: str,
+                       *, read: bool = False, **options: object) -> None:
+        """Find an image refused, with nothing left of it.
+
+        :param read: whether it takes the image to refuse it
+        """
+        with self.assertRaisesRegex(error, words) as caught:
+            self.images.cache.create_disk("instance", ref, **options)
+        self.assertNotIn("\n", str(caught.exception))
+        self.assertEqual(int(read), self.images.store.reads)
+        places = self.images.instances_path
+        self.assertEqual([], list(self.images.cache.bases()))
+        self.assertFalse((places / "instance").exists())
+        staged = places / "_base" / ".staged"
+        self.assertEqual([], os.listdir(staged) if staged.exists() else [])
+
+
+@ddt.ddt
+class SignedTest(SignaturesTestCase):
+
+    @ddt.data(("RSA-PSS", "SHA-224"), ("RSA-PSS", "SHA-512"),
+              ("DSA", "SHA-256"), ("ECC_SECP384R1", "SHA-384"),
+              ("ECC_SECP521R1", "SHA-256"))
+    @ddt.unpack
+    def test_a_signed_image_is_accepted(self, kind: str, digest: str) -> None:
+        signature = self.keys.signed(DATA, Party("x", kind), digest)
+        record = self.assert_accepted(self.add(signature))
+        self.assertRegex(record, "^" + signature.certificate_id
+                         + " sha256:[0-9a-f]{64}$")
+        self.assertEqual(["miss", "verified", "signed", "proven",
+                          "committed"], self.images.heard)
+        self.assertEqual(record, self.images.events[-3].facts["certificate"])
+
+    def test_what_is_signed_is_what_the_store_has(self) -> None:
+        data = images.qcow2(DATA)
+        self.assert_accepted(
+            self.add(self.keys.signed(data, ALICE), data, "qcow2"))
+
+    def test_an_image_that_is_not_signed_is_refused(self) -> None:
+        self.assert_refused(Unsigned, "img_signature_certificate_uuid",
+                            self.add(None))
+
+    def test_one_other_bit_is_refused(self) -> None:
+        signature = self.keys.signed(DATA, ALICE)
+        for place in (0, MiB + 1, len(DATA) - 1):
+            with self.subTest(place):
+                data = bytearray(DATA)
+                data[place] ^= 1
+                self.images.store.reads = 0
+                self.assert_refused(Unsigned, "not those that were signed",
+                                    self.add(signature, bytes(data)),
+                                    read=True)
+
+    @ddt.data(*signing.KEYS)
+    def test_what_another_signed_is_refused(self, kind: str) -> None:
+        signature = self.keys.signed(DATA, Party("x", kind))
+        ref = self.add(dataclasses.replace(
+            signature, certificate_id=self.keys.add(Party("y", kind))))
+        self.assert_refused(Unsigned, "not those that were signed", ref,
+                            read=True)
+
+    @ddt.data(
+        ({"key_type": "RSA"}, "RSA"),
+        ({"key_type": "DSA"}, "none for DSA"),
+        ({"hash_method": "MD5"}, "MD5"),
+        ({"hash_method": "sha-256"}, "sha-256"),
+        ({"value": "?"}, "empty"),
+        ({"value": "A"}, "base64"),
+        ({"value": "é"}, "ASCII"),
+        ({"certificate_id": NOBODY}, f"no certificate {NOBODY}"))
+    @ddt.unpack
+    def test_what_no_image_could_fulfil_is_not_even_read(
+            self, changes: dict[str, str], words: str) -> None:
+        signature = self.keys.signed(DATA, ALICE)
+        self.assert_refused(Unsigned, words, self.add(
+            dataclasses.replace(signature, **changes)))
+
+    @ddt.data("../alice", "./alice", "/alice", "alice?x", "alice#x", "%61",
+              "alice\0", "alice\n", "a" * 65, "é")
+    def test_an_id_that_is_more_than_that_is_not_asked_for(
+            self, certificate_id: str) -> None:
+        """A key manager makes a path of it, and shows it our credentials."""
+        signature = self.keys.signed(DATA, ALICE)
+        with mock.patch.object(directory_keys.DirectoryKeys, "get") as get:
+            self.assert_refused(Unsigned, "no id", self.add(
+                dataclasses.replace(signature,
+                                    certificate_id=certificate_id)))
+        get.assert_not_called()
+
+    def test_what_is_no_certificate_is_refused(self) -> None:
+        """Nor told: the key manager has others' secrets, too."""
+        (self.keys.directory / "a-secret").write_bytes(b"the secret")
+        (self.keys.directory / "opaque").write_bytes(ALICE.certificate)
+        self.keys.put("damaged", b"the secret")
+        self.keys.put("cut-short", ALICE.certificate[:-1])
+        for name in ("a-secret", "opaque", "damaged", "cut-short"):
+            with self.subTest(name):
+                ref = self.add(Signature(ALICE.sign(DATA), "SHA-256",
+                                         "RSA-PSS", name))
+                self.assert_refused(Unsigned, "", ref)
+                with self.assertRaises(Unsigned) as caught:
+                    self.images.cache.fetch(ref)
+                self.assertNotIn("the secret", str(caught.exception))
+
+    def test_what_the_key_manager_cannot_read_is_refused(self) -> None:
+        """Barbican's client lets such errors pass; others say KeyError."""
+        ref = self.signed()
+        for error in (ValueError("no PEM"), TypeError("no bytes"),
+                      KeyError("no such")):
+            with self.subTest(error), mock.patch.object(
+                    directory_keys.DirectoryKeys, "get", side_effect=error):
+                self.assert_refused(Unsigned, "no ", ref)
+
+    def test_a_curve_that_cryptography_lacks_is_refused(self) -> None:
+        known, unknown = b"\x2b\x81\x04\0\x22", b"\x2b\x81\x04\0\x27"
+        certificate = Party("x", "ECC_SECP384R1").certificate
+        self.assertIn(known, certificate)
+        self.keys.put("odd", certificate.replace(known, unknown))
+        self.assert_refused(Unsigned, "1.3.132.0.39", self.add(
+            Signature("AA==", "SHA-256", "ECC_SECP384R1", "odd")))
+
+    def test_a_key_that_cursive_does_not_know_is_refused(self) -> None:
+        ref = self.add(Signature("AA==", "SHA-256", "RSA-PSS", self.keys.add(
+            Party("x", "Ed25519"))))
+        self.assert_refused(Unsigned, "none for RSA-PSS", ref)
+
+    def test_signatures_are_not_looked_at_unasked(self) -> None:
+        self.set(verify_glance_signatures=False)
+        ref = self.add(Signature("x", "x", "x", "x"))
+        with mock.patch.dict(sys.modules, {"cursive": None}):
+            self.assertIsNone(self.assert_accepted(ref))
+
+    def test_the_options_speak_of_glance(self) -> None:
+        self.set(enable_certificate_validation=True,
+                 default_trusted_certificate_ids=self.trust(ROOT))
+        path = self.root / "image.raw"
+        path.write_bytes(DATA)
+        self.images.cache.fetch(str(path))
+
+    def test_without_cursive_one_line_says_what_to_do(self) -> None:
+        with mock.patch.dict(sys.modules, {"cursive": None}):
+            self.assert_refused(exception.InvalidConfiguration,
+                                r"pip install 'imagecache\[signatures\]'",
+                                self.signed())
+
+
+class BrokenTest(SignaturesTestCase):
+    """A download that breaks."""
+
+    def test_it_is_verified_as_a_whole(self) -> None:
+        for starts_anywhere in (True, False):
+            with self.subTest(starts_anywhere=starts_anywhere):
+                self.images.store = Broken(starts_anywhere)
+                self.assert_accepted(self.signed())
+                self.assertEqual(2, self.images.store.reads)
+                self.assertIn("retry", self.images.heard)
+
+
+class Broken(MemoryStore):
+    """Breaks once, in the middle."""
+
+    def __init__(self, starts_anywhere: bool) -> None:
+        super().__init__()
+        self.starts_anywhere = starts_anywhere
+
+    @contextlib.contextmanager
+    def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
+        with super().read(image, offset if self.starts_anywhere else 0
+                          ) as stream:
+            yield Stream(stream.offset, self.chunks(stream))
+
+    def chunks(self, stream: Stream) -> Iterator[bytes]:
+        for chunk in stream.chunks:
+            yield chunk
+            if self.reads == 1:
+                raise exception.SourceUnreachable(
+                    source="x", image_id="x", reason="x")
+
+
+@ddt.ddt
+class TrustTest(SignaturesTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.set(enable_certificate_validation=True)
+
+    def test_whom_a_trusted_one_vouches_for_is_trusted(self) -> None:
+        self.assert_accepted(self.signed(), trusted_certs=self.trust(ROOT))
+
+    def test_the_options_may_say_whom_to_trust(self) -> None:
+        self.set(default_trusted_certificate_ids=self.trust(ROOT))
+        for trusted in (None, []):
+            self.assert_accepted(self.signed(), trusted_certs=trusted)
+
+    def test_the_request_decides_whom_it_trusts(self) -> None:
+        self.set(default_trusted_certificate_ids=self.trust(ROOT))
+        self.assert_refused(
+            Untrusted, "no trusted certificate signed it", self.signed(),
+            trusted_certs=self.trust(Party("other", authority=True)))
+
+    def test_trust_is_a_demand_by_itself(self) -> None:
+        """As in nova, where the other options are not asked then."""
+        self.set(verify_glance_signatures=False)
+        trusted = self.trust(ROOT)
+        unsigned = self.add(None)
+        self.assert_accepted(unsigned)
+        self.images.cache.remove_base(unsigned)
+        self.images.store.reads = 0
+        self.assert_refused(Unsigned, "no signature", unsigned,
+                            trusted_certs=trusted)
+        self.set(default_trusted_certificate_ids=trusted)
+        self.assert_refused(Unsigned, "no signature", unsigned)
+        self.set(enable_certificate_validation=False)
+        self.assert_accepted(unsigned)
+
+    def test_a_file_cannot_be_what_a_request_trusts(self) -> None:
+        path = self.root / "image.raw"
+        path.write_bytes(DATA)
+        self.assert_refused(Unsigned, "no signature", str(path),
+                            trusted_certs=self.trust(ROOT))
+
+    def test_whom_nobody_vouches_for_is_not_read(self) -> None:
+        for party in (MALLORY, Party("alice"), Party("alice", issuer=Party(
+                "root", "DSA"))):    # the names are right, the keys are not
+            with self.subTest(party):
+                self.assert_refused(
+                    Untrusted, "no trusted certificate signed it",
+                    self.signed(party), trusted_certs=self.trust(ROOT))
+
+    def test_an_image_that_is_not_what_was_signed_is_refused(self) -> None:
+        ref = self.add(self.keys.signed(DATA[:-1] + b"x", ALICE))
+        self.assert_refused(Unsigned, "not those that were signed", ref,
+                            read=True, trusted_certs=self.trust(ROOT))
+
+    def test_validation_without_anybody_to_trust_refuses_all(self) -> None:
+        self.assert_refused(Untrusted, "default_trusted_certificate_ids",
+                            self.signed())
+
+    def test_a_chain_leads_to_its_root(self) -> None:
+        party = Party("bob", issuer=BETWEEN)
+        self.assert_accepted(self.signed(party),
+                             trusted_certs=self.trust(BETWEEN, ROOT))
+        self.images.store.reads = 0
+        self.images.cache.remove_base(next(self.images.cache.bases()).key)
+        for part in (BETWEEN, ROOT):
+            self.assert_refused(Untrusted, "no trusted certificate signed",
+                                self.signed(party),
+                                trusted_certs=self.trust(part))
+
+    def test_a_signer_may_be_an_authority_of_its_own(self) -> None:
+        party = Party("own", authority=True)
+        self.assert_accepted(self.signed(party),
+                             trusted_certs=self.trust(party))
+
+    def test_a_certificate_that_is_not_valid_now_is_refused(self) -> None:
+        for valid in ((-2, -1), (1, 2)):
+            with self.subTest(valid):
+                self.assert_refused(
+                    Untrusted, "valid date range",
+                    self.signed(Party("alice", issuer=ROOT, valid=valid)),
+                    trusted_certs=self.trust(ROOT))
+                root = dataclasses.replace(ROOT, valid=valid)
+                self.assert_refused(
+                    Untrusted, "not valid at this time",
+                    self.signed(Party("alice", issuer=root)),
+                    trusted_certs=self.trust(root))
+
+    def test_only_authorities_vouch(self) -> None:
+        root = Party("root")
+        self.assert_refused(
+            Untrusted, "not that of an authority",
+            self.signed(Party("alice", issuer=root)),
+            trusted_certs=self.trust(root))
+
+    def test_an_authority_is_held_to_its_length_of_chains(self) -> None:
+        root = Party("root", authority=True, path_length=0)
+        between = Party("between", issuer=root, authority=True)
+        self.assert_refused(
+            Untrusted, "sufficient length",
+            self.signed(Party("bob", issuer=between)),
+            trusted_certs=self.trust(between, root))
+
+    def test_a_trusted_one_that_is_gone_is_not_missed(self) -> None:
+        self.keys.put("damaged", b"?")
+        trusted = [NOBODY, "../x", "damaged", *self.trust(ROOT)]
+        self.assert_accepted(self.signed(), trusted_certs=trusted)
+
+    def test_the_error_says_which_trusted_ones_are_gone(self) -> None:
+        for gone in (NOBODY, "../x"):
+            self.assert_refused(Untrusted, gone, self.signed(),
+                                trusted_certs=[gone])
+
+    def test_two_that_vouch_for_each_other_vouch_for_nobody(self) -> None:
+        """cursive would go from one to the other for ever."""
+        one = Party("one", authority=True)
+        two = Party("two", issuer=one, authority=True)
+        one = dataclasses.replace(one, issuer=two)
+        self.assert_refused(
+            Untrusted, "signed each other",
+            self.signed(Party("alice", issuer=one)),
+            trusted_certs=self.trust(one, two))
+
+    def test_an_authority_of_a_kind_that_cursive_lacks_is_refused(
+            self) -> None:
+        root = Party("root", "Ed25519", authority=True)
+        for party in (Party("alice", issuer=root), ALICE):
+            self.assert_refused(Untrusted, "", self.signed(party),
+                                trusted_certs=self.trust(root))
+        # One that can sign nothing at all.
+        root = Party("root", "X25519", ROOT, authority=True)
+        self.assert_refused(Untrusted, "", self.signed(),
+                            trusted_certs=self.trust(root))
+
+
+class CachedTest(SignaturesTestCase):
+    """A base that is there already."""
+
+    def change_record(self, ref: str, **changes: object) -> None:
+        entry = self.images.cache.base(ref)
+        path = entry.path.with_name(entry.key + ".json")
+        path.write_text(json.dumps(
+            dataclasses.asdict(entry.record) | changes))
+
+    def change_signature(self, ref: str, **changes: object) -> None:
+        """Let the store say something else of an image's signature."""
+        described = self.images.store.describe(ref)
+        self.images.store.add(
+            DATA, "raw", image_id=ref,
+            signature=dataclasses.replace(described.signature, **changes))
+
+    def assert_not_verified(self, words: str, ref: str,
+                            **options: object) -> None:
+        reads, key = self.images.store.reads, self.images.store.describe(
+            ref).key
+        with self.assertRaisesRegex(exception.BaseNotVerified,
+                                    words) as caught:
+            self.images.cache.create_disk("instance", ref, **options)
+        self.assertIsInstance(caught.exception, exception.HostError)
+        self.assertIn(key, str(caught.exception))
+        self.assertEqual(reads, self.images.store.reads)
+        self.assertTrue((self.images.instances_path / "_base" / key).exists())
+
+    def test_what_was_verified_is_not_read_again(self) -> None:
+        ref = self.signed()
+        self.assert_accepted(ref)
+        self.assert_accepted(ref)
+        self.assertEqual(1, self.images.store.reads)
+
+    def test_what_was_not_verified_is_refused_until_it_is_removed(
+            self) -> None:
+        ref = self.signed()
+        self.set(verify_glance_signatures=False)
+        self.assertIsNone(self.assert_accepted(ref))
+        self.set(verify_glance_signatures=True)
+        self.assert_not_verified("was not verified", ref)
+        self.images.cache.remove_base(ref)
+        self.assertIsNotNone(self.assert_accepted(ref))
+
+    def test_a_base_of_novas_was_not_verified(self) -> None:
+        ref = self.signed()
+        bases = self.images.instances_path / "_base"
+        bases.mkdir()
+        (bases / self.images.store.describe(ref).key).write_bytes(DATA)
+        self.assert_not_verified("was not verified", ref)
+
+    def test_what_was_verified_may_be_used_by_those_who_do_not_ask(
+            self) -> None:
+        ref = self.signed()
+        self.assert_accepted(ref)
+        self.set(verify_glance_signatures=False)
+        self.assertIsNotNone(self.assert_accepted(ref))
+
+    def test_what_was_verified_stays_so_when_it_is_proven_anew(self) -> None:
+        ref = self.signed()
+        verified = self.assert_accepted(ref)
+        self.change_record(ref, rules=0)
+        self.assertEqual(verified, self.assert_accepted(ref))
+        self.assertIn("adopted", self.images.heard)
+
+    def test_another_signer_is_another_demand(self) -> None:
+        ref = self.signed()
+        verified = self.assert_accepted(ref)
+        self.change_signature(ref, certificate_id=self.keys.add(MALLORY),
+                              value=MALLORY.sign(DATA))
+        self.assert_not_verified(f"was verified with {verified}", ref)
+
+    def test_another_certificate_of_the_same_id_is_another_signer(
+            self) -> None:
+        ref = self.signed()
+        self.assert_accepted(ref)
+        described = self.images.store.describe(ref)
+        self.keys.put(described.signature.certificate_id,
+                      MALLORY.certificate)
+        self.assert_not_verified("was verified with", ref)
+
+    def test_a_withdrawn_certificate_verifies_nothing_more(self) -> None:
+        ref = self.signed()
+        self.assert_accepted(ref)
+        self.keys.remove(
+            self.images.store.describe(ref).signature.certificate_id)
+        self.assertRaises(Unsigned, self.images.cache.fetch, ref)
+
+    def test_each_request_trusts_its_own(self) -> None:
+        ref = self.signed()
+        self.assert_accepted(ref)
+        self.assert_accepted(ref, trusted_certs=self.trust(ROOT))
+        self.assertRaises(Untrusted, self.images.cache.fetch, ref,
+                          trusted_certs=self.trust(MALLORY))
+
+
+class KeyManagerTest(SignaturesTestCase):
+
+    def test_a_key_manager_that_is_away_is_to_be_asked_again(self) -> None:
+        ref = self.signed()
+        self.set_keys(directory="/no/such")
+        self.assert_refused(exception.KeyManagerFailed, "directory is away",
+                            ref)
+        self.assertTrue(issubclass(exception.KeyManagerFailed,
+                                   exception.SourceError))
+
+    def test_nor_do_trusted_certificates_seem_to_be_gone_then(self) -> None:
+        ref = self.signed()
+        for error in (keystone.ConnectFailure("no way"), OSError("no way")):
+            with self.subTest(error), mock.patch.object(
+                    directory_keys.DirectoryKeys, "get", side_effect=[
+                        x_509.X509(ALICE.certificate), error]):
+                self.assert_refused(exception.KeyManagerFailed, "no way",
+                                    ref, trusted_certs=["x"])
+
+    def test_barbican_is_asked_where_nothing_else_is_said(self) -> None:
+        ref = self.signed()
+        self.set_keys(backend="barbican", auth_type="keystone_password",
+                      auth_url="http://127.0.0.1:9/v3", username="jo",
+                      password="the password")
+        self.assert_refused(exception.KeyManagerFailed, "127.0.0.1", ref)
+        self.assertNotIn("the password", self.log.output)
+
+    def test_barbican_needs_credentials(self) -> None:
+        ref = self.signed()
+        self.set_keys(backend="barbican")
+        self.assert_refused(exception.InvalidConfiguration,
+                            r"\[key_manager\] auth_type", ref)
+
+    def test_credentials_must_be_whole(self) -> None:
+        ref = self.signed()
+        self.set_keys(auth_type="token")
+        self.assert_refused(exception.InvalidConfiguration,
+                            r"\[key_manager\] auth_type = 'token'", ref)
+
+    def test_the_options_say_who_asks(self) -> None:
+        self.set_keys(reader="jo", auth_type="password", username="jo")
+        self.assert_accepted(self.signed())
+        self.images.store.reads = 0
+        self.images.cache.remove_base(next(self.images.cache.bases()).key)
+        self.set_keys(username="eve")
+        self.assert_refused(exception.KeyManagerFailed, "not authorized",
+                            self.signed())
+
+    def test_the_context_of_a_request_asks_in_their_place(self) -> None:
+        self.set_keys(reader="jo", auth_type="password", username="eve")
+        cache = imagecache.ImageCache(
+            self.images.conf, glance=self.images.store,
+            context=password.Password("jo", "x"))
+        cache.fetch(self.signed())
+
+    def test_a_key_manager_that_is_none_is_the_configurations_fault(
+            self) -> None:
+        ref = self.signed()
+        for name in ("nosuch", "no.such", "imagecache.NoSuch"):
+            with self.subTest(name):
+                self.set_keys(backend=name)
+                self.assert_refused(exception.InvalidConfiguration,
+                                    r"\[key_manager\] backend", ref)
