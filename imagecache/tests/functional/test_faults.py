@@ -238,7 +238,8 @@ class FullTest(FaultTestCase):
         self.images.config(instances_path=str(path / "instances"))
         return path
 
-    def assert_no_space(self, act: Callable[[], object]) -> None:
+    def assert_no_space(self, act: Callable[[], object]
+                        ) -> exception.NoSpace:
         before = self.free()
         with self.assertRaises(exception.NoSpace) as caught:
             act()
@@ -246,6 +247,7 @@ class FullTest(FaultTestCase):
         self.assert_nothing_left()
         # A lock stays; and Landlock lets go of a file a moment later.
         processes.wait_for(lambda: before - self.free() <= 64 * KiB)
+        return caught.exception
 
     def free(self) -> int:
         status = os.statvfs(self.instances.parent)
@@ -281,28 +283,31 @@ class FullTest(FaultTestCase):
         self.make()
 
     def test_the_last_bytes_of_a_download(self) -> None:
-        """The write before the one that fails took less than it was given."""
+        """The write before the one that fails takes less than it is given."""
         content = os.urandom(SIZE)
-        for spare in range(0, 80 * KiB, 20 * KiB):
-            path = self.mount(2 * SIZE)
+        image = Image(Endless(SIZE, content), Description("x", identity="x"))
+        for missing in range(0, 80 * KiB, 16 * KiB):
+            ballast = self.mount(2 * SIZE) / "ballast"
 
-            def fill(event: Event, path: pathlib.Path = path,
-                     spare: int = spare) -> None:
+            def fill(event: Event, ballast: pathlib.Path = ballast,
+                     missing: int = missing) -> None:
                 if event.name == "miss":
-                    room = self.free() - SIZE + 40 * KiB - spare
-                    (path / "ballast").write_bytes(bytes(room))
+                    ballast.write_bytes(bytes(self.free() - SIZE + missing))
+                elif event.name == "verified":
+                    ballast.unlink()    # and now there is room again
 
-            store = Endless(SIZE, content)
-            image = Image(store, Description("x", identity="x"))
-            with contextlib.suppress(exception.NoSpace):
-                with self.cache(fill).host.directory_cache.lease(image) as b:
-                    self.assertTrue(b.path.read_bytes() == content)
+            with self.subTest(missing), \
+                    contextlib.suppress(exception.NoSpace):
+                cache = self.cache(fill).host.directory_cache
+                with cache.lease(image) as found:
+                    self.assertTrue(found.path.read_bytes() == content)
 
     def test_a_conversion_that_cannot_fit_is_not_started(self) -> None:
         self.mount(SIZE)
         self.ref = self.images.add(images.qcow2(
             bytes(range(256)) * (2 * SIZE // 256), "-c"), "qcow2")
-        self.assert_no_space(self.make)
+        needed = self.assert_no_space(self.make).facts["needed"]
+        self.assertGreaterEqual(needed, 2 * SIZE)
 
     def test_a_disk_that_cannot_fit_beside_its_base(self) -> None:
         self.mount(3 * SIZE // 2)

@@ -235,7 +235,7 @@ class TraceTest(ModesTestCase):
                                   image_type={kind!r})
                 begin()
                 cache.create_disk({instance!r}, {str(self.image)!r},
-                                  size={2 * SIZE}, image_type={kind!r})
+                                  image_type={kind!r})
             os.path.exists("/end")
             """)
         output = self.root / "trace"
