@@ -110,7 +110,7 @@ class Keys:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
 
     def add(self, party: Party) -> str:
         """Hold a certificate, and return its id."""

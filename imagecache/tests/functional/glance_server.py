@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,6 +45,9 @@ filesystem_store_datadir = {root}/tasks
 connection = sqlite:///{root}/glance.sqlite
 [oslo_concurrency]
 lock_path = {root}/locks
+[key_manager]
+backend = directory_keys.DirectoryKeys
+directory = {root}/keys
 [oslo_policy]
 policy_file = {root}/policy.yaml
 [paste_deploy]
@@ -110,6 +114,9 @@ class GlanceServer(fixtures.Fixture):
 
     A token is any "user:project:role,role"; the roles are admin, member and
     reader, and none implies another, as Keystone would have it.
+
+    ``root / "keys"`` is where it finds the certificates of those who sign
+    images; see imagecache.tests.directory_keys.
     """
 
     def _setUp(self) -> None:
@@ -178,8 +185,10 @@ class GlanceServer(fixtures.Fixture):
         self._signal(signal.SIGCONT)
 
     def _configure(self) -> None:
-        for name in ("images", "staging", "tasks", "locks", "cache"):
+        for name in ("images", "staging", "tasks", "locks", "cache", "keys"):
             (self.root / name).mkdir()
+        shutil.copy(_CHECKOUT / "imagecache/tests/directory_keys.py",
+                    self.root)
         for name, text in (("glance-api.conf", _CONF.format(root=self.root)),
                            ("glance-api-paste.ini", _PASTE),
                            ("testtoken.py", _TOKEN_FILTER),
