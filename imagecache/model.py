@@ -155,7 +155,7 @@ class Limits:
     cpu_time: int | None = None        # seconds
     file_size: int | None = None       # bytes, of any file it writes
     wall_clock: int | None = None      # seconds
-    sandbox: Sandbox = Sandbox.NEVER
+    sandbox: Sandbox | None = None     # None: it reads no tenant's bytes
     # The option that sets a limit, by the name of the limit here.
     options: Mapping[str, str] = dataclasses.field(
         default_factory=dict, compare=False)

@@ -138,7 +138,7 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
         help="Certificates of the authorities that web servers are trusted"
              " by; the system's if not set."),
     cfg.StrOpt(
-        "sandbox", default=CONVERSION.sandbox.value,
+        "sandbox", default=Sandbox.AVAILABLE.value,
         choices=[("required", "they do not run without one"),
                  ("available", "as well as this host can"),
                  ("never", "they run under limits only")],

@@ -90,8 +90,11 @@ def _each(*calls: kernel.Call) -> Callable[[], None]:
     return restrict
 
 
-def _choose(mode: Sandbox, bubblewrap_works: Callable[[], bool]) -> Kind:
+def _choose(mode: Sandbox | None,
+            bubblewrap_works: Callable[[], bool]) -> Kind:
     """Return the best there is, and say once which one that is."""
+    if mode is None:
+        return Kind.NONE
     if mode is Sandbox.NEVER:
         return _say(Kind.NONE, "it is switched off")
     if version := landlock.version():

@@ -19,9 +19,9 @@ from imagecache.sandbox.allowance import Allowance
 _ALONE = ("bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc",
           "--unshare-uts", "--unshare-cgroup-try", "--new-session",
           "--die-with-parent", "--cap-drop", "ALL")
-# Root in a user namespace of its own could open root's files only.
+# Others get a user namespace.  In one of its own, root could open no file
+# but root's.
 _ROOT = ("--cap-add", "CAP_DAC_OVERRIDE")
-_USER = ("--unshare-user",)
 
 
 def trial() -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def wrapped(command: Sequence[str], allowance: Allowance) -> tuple[str, ...]:
 
 
 def _alone() -> tuple[str, ...]:
-    return _ALONE + (_USER if os.geteuid() else _ROOT)
+    return _ALONE + (() if os.geteuid() else _ROOT)
 
 
 def _binds(how: str, paths: Sequence[Path]) -> Iterator[str]:

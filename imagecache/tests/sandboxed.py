@@ -22,13 +22,18 @@ REQUIRED = Limits(wall_clock=60, sandbox=Sandbox.REQUIRED)
 TOKEN = "only the host may know this"
 
 PREFACE = """
-import ctypes, json, os, resource, signal, socket, sys
+import ctypes, errno, json, os, resource, signal, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
     result = getattr(libc, name)(*map(ctypes.c_long, arguments))
     if result < 0:
         raise OSError(ctypes.get_errno(), name)
     return result
+def refusal(name, *arguments):
+    try:
+        call(name, *arguments)
+    except OSError as e:
+        return errno.errorcode[e.errno]
 def attempt(line):
     try:
         return str(eval(line))
@@ -147,6 +152,11 @@ class Promises:
         self.assertEqual([TOKEN], self.attempt(
             f"open({str(self.canary)!r}).read()",
             reads=[pathlib.Path("canary")]))
+
+    def test_what_programs_cannot_do_without_is_there(self):
+        self.allows("open('/etc/ld.so.cache', 'rb').read()",
+                    "open('/dev/null', 'r+b', 0).write(b'x')",
+                    "open('/dev/urandom', 'rb').read(1)")
 
     def test_a_file_that_is_not_there_is_not_missed(self):
         gone = self.root / "gone"

@@ -1,23 +1,212 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bubblewrap, a user without privileges, and limits that take a while."""
+"""bubblewrap, block devices, users without privileges, and bombs."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import struct
+import subprocess
+from collections.abc import Callable
 from unittest import mock
 
+from imagecache import exception, execute
+from imagecache.model import Format, MiB
 from imagecache.sandbox import landlock
-from imagecache.tests import sandboxed
+from imagecache.testing import images
+from imagecache.tests import base, sandboxed
+from imagecache.tests.unit import test_sandbox_images, test_sandbox_limits
+from imagecache.tools import filesystem, qemu_img
+
+CONFINED = test_sandbox_images.CONFINED
 
 
-class BubblewrapTest(sandboxed.Promises, sandboxed.TestCase):
+class WithoutLandlock:
+    """Where bubblewrap must do; it works for root, and for most users."""
 
     def setUp(self) -> None:
         super().setUp()
+        execute._bubblewrap_works.cache_clear()
+        self.assertTrue(execute._bubblewrap_works(),
+                        "bubblewrap is missing, or may not make namespaces")
         patch = mock.patch.object(landlock, "version", return_value=0)
         patch.start()
         self.addCleanup(patch.stop)
+
+
+class BubblewrapTest(WithoutLandlock, sandboxed.Promises,
+                     sandboxed.TestCase):
 
     def test_it_is_what_is_used_without_landlock(self):
         with self.assertLogs("imagecache.sandbox", "INFO") as logs:
             self.attempt("1")
         self.assertIn("bubblewrap", logs.records[0].getMessage())
+
+
+class BubblewrapHostileImageTest(WithoutLandlock,
+                                 test_sandbox_images.HostileImageTest):
+
+    denial = "No such file or directory"
+
+
+class BubblewrapNetworkTest(WithoutLandlock,
+                            test_sandbox_images.NetworkTest):
+    pass
+
+
+class BubblewrapGoodImageTest(WithoutLandlock,
+                              test_sandbox_images.GoodImageTest):
+    pass
+
+
+class BubblewrapLimitsTest(WithoutLandlock, test_sandbox_limits.QemuImgTest):
+    pass
+
+
+class BubblewrapProgressTest(WithoutLandlock, base.TestCase):
+
+    def test_progress_is_that_of_the_program_within(self):
+        path, told = self.root / "image", []
+        bomb(path)
+        with contextlib.suppress(exception.CommandFailed):
+            qemu_img.convert(path, Format.QCOW2, self.root / "output",
+                             Format.RAW, limits=dataclasses.replace(
+                                 CONFINED, wall_clock=1), progress=told.append)
+        self.assertGreater(max(told), 64 * MiB)
+
+
+class BombTest(base.TestCase):
+
+    def test_one_that_burns_time_is_stopped(self):
+        path = self.root / "image"
+        bomb(path)
+        with self.assertRaises(exception.CommandFailed) as caught:
+            qemu_img.convert(path, Format.QCOW2, self.root / "output",
+                             Format.RAW, limits=dataclasses.replace(
+                                 CONFINED, cpu_time=1))
+        self.assertEqual(-signal.SIGXCPU,
+                         caught.exception.facts["exit_code"])
+        self.assertIn("limit of 1 seconds of CPU, which [image_cache]"
+                      " conversion_cpu_time_limit sets",
+                      str(caught.exception))
+
+
+class BlockDeviceTest(base.TestCase):
+    """A sandbox lets a program ask a device its size."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        backing = self.root / "backing"
+        backing.touch()
+        os.truncate(backing, 16 * MiB)
+        self.device = pathlib.Path(as_root(
+            "losetup", "--find", "--show", str(backing)).strip())
+        self.addCleanup(as_root, "losetup", "--detach", str(self.device))
+
+    def convert(self) -> None:
+        content = images.content(16 * MiB)
+        image, output = self.root / "image", self.root / "output"
+        image.write_bytes(images.qcow2(content))
+        qemu_img.convert(image, Format.QCOW2, self.device, Format.RAW,
+                         limits=CONFINED, into_zeros=True)
+        qemu_img.convert(self.device, Format.RAW, output, Format.QCOW2,
+                         limits=CONFINED)
+        self.assertTrue(content == images.read(output, "qcow2"))
+
+    def test_images_are_written_to_it_and_read_from_it(self):
+        self.convert()
+
+    def test_a_file_system_grows_on_it(self):
+        subprocess.run(["mkfs.ext4", "-q", self.device, "4M"], check=True)
+        self.assertTrue(filesystem.is_ext(self.device, CONFINED))
+        filesystem.grow_ext(self.device, CONFINED)
+        self.assertEqual(16 * MiB, images.ext_size(self.device))
+
+
+class BubblewrapBlockDeviceTest(WithoutLandlock, BlockDeviceTest):
+    pass
+
+
+class UnprivilegedTest(test_sandbox_images.TestCase):
+    """As an agent runs, which is not as root."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.image.write_bytes(images.qcow2(images.content()))
+        self.hostile = self.root / "hostile"
+        self.hostile.write_bytes(images.backed_by(self.canary))
+        self.work()      # imports what it needs while it can
+        self.output.unlink()
+        for path in (self.root, *self.root.iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+
+    def work(self) -> list[object]:
+        self.convert(Format.QCOW2)
+        done = self.output.read_bytes() == images.content()
+        try:
+            qemu_img.convert(self.hostile, Format.QCOW2, self.output,
+                             Format.RAW, limits=CONFINED)
+        except exception.CommandFailed:
+            return [os.geteuid(), done, "failed"]
+        return [os.geteuid(), done, "leaked"]
+
+    def test_it_needs_no_privileges(self):
+        self.assertEqual([NOBODY, True, "failed"], as_nobody(self.work))
+
+
+class BubblewrapUnprivilegedTest(WithoutLandlock, UnprivilegedTest):
+    pass
+
+
+NOBODY = 65534
+
+
+def as_nobody(work: Callable[[], object]) -> object:
+    """Return what a function returns to a process without privileges."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.write(writer, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as f:
+        found = f.read()
+    os.waitpid(child, 0)
+    return json.loads(found)
+
+
+def as_root(*command: str) -> str:
+    sudo = () if os.geteuid() == 0 else ("sudo", "-n")
+    return subprocess.run([*sudo, *command], check=True, text=True,
+                          stdout=subprocess.PIPE).stdout
+
+
+def bomb(path: pathlib.Path) -> None:
+    """Write a qcow2 image of 400 KiB that reads as 1 TiB of zeros.
+
+    Each entry of its first table is the first, and that cluster by cluster
+    names zeros that are there to be read.
+    """
+    size, entries = 1 << 40, 2048
+    with path.open("wb") as f:
+        f.write(images.create("qcow2", "-o", "preallocation=metadata",
+                              size=512 * MiB))
+    with path.open("r+b") as f:
+        f.seek(24)
+        f.write(struct.pack(">Q", size))
+        f.seek(36)
+        f.write(struct.pack(">I", entries))
+        [table] = struct.unpack(">Q", f.read(8))
+        f.seek(table)
+        first = f.read(8)
+        f.seek(table)
+        f.write(first * entries)

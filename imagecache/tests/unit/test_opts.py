@@ -123,10 +123,12 @@ class OptsTest(base.TestCase):
             "conversion_address_space_limit = 5\n",
             self.root / "conf"))
         self.assertEqual(
-            Limits(cpu_time=7, address_space=3 * GiB, wall_clock=8),
+            Limits(cpu_time=7, address_space=3 * GiB, wall_clock=8,
+                   sandbox=Sandbox.NEVER),
             found.inspection)
         self.assertEqual(
-            Limits(cpu_time=10, address_space=5 * GiB, wall_clock=9),
+            Limits(cpu_time=10, address_space=5 * GiB, wall_clock=9,
+                   sandbox=Sandbox.NEVER),
             found.conversion)
 
     def test_the_options_that_errors_name_are_there(self) -> None:
