@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import pathlib
+import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import imagecache
-from imagecache import backends, exception, fixture, imagebackend, opts
+from imagecache import backends, events, exception, fixture, imagebackend, opts
 from imagecache.tests import base
 
 # Those that nova has, too.
@@ -94,6 +97,15 @@ class PublicNamesTest(base.TestCase):
                 self.assertIsInstance(inspect.getattr_static(kind, name),
                                       property)
 
+    def test_every_event_is_in_the_table_of_events(self) -> None:
+        table = re.findall(r"^([a-z ]+?)  +\S", events.__doc__, re.MULTILINE)
+        top = pathlib.Path(imagecache.__file__).parent
+        told = {name for path in top.rglob("*.py")
+                if not {"tests", "testing"} & set(path.parts)
+                for name in told_by(ast.parse(path.read_text()))}
+        self.assertLessEqual({"miss", "hit", "created", "grown"}, told)
+        self.assertEqual(sorted(told), sorted(table))
+
     def test_the_table_of_backends(self) -> None:
         self.assertEqual(["flat", "qcow2", "raw"], sorted(backends.BACKENDS))
 
@@ -107,6 +119,15 @@ def names(function: Callable[..., object]) -> list[str]:
         if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL):
             found.append(name)
     return [name for name in found if name != "self"]
+
+
+def told_by(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of the events that a module tells of."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and node.args \
+                and ast.unparse(node.func).endswith(("Event", "_observe")) \
+                and isinstance(node.args[0], ast.Constant):
+            yield node.args[0].value
 
 
 def methods(cls: type) -> set[str]:
