@@ -8,23 +8,25 @@ watches it, so they must be quick; what they raise ends the operation.
 
 The names, in the order in which a cold disk sees them:
 
-==============  =========================================================
-waiting         another has the lock of the key; it may be fetching
-hit             a base was there; ``subject`` is its key
-miss            it was not
-download        bytes arrived: ``done`` of ``total`` (None: unknown)
-retry           a download broke; ``reason``; it goes on at ``offset``
-verified        size and digest are right
-signed          so is its signature; ``certificate`` is its signer's
-proven          the content is known: ``format``, ``virtual_size``
-convert         bytes read and converted: ``done`` of ``total`` (or None)
-committed       the base is in the cache
-adopted         a base somebody else made was proven and given a record
-created         the disk exists; ``subject`` is its path
-grown           it has its size: ``size``
-extracted       its content is in another file: ``output``
-removed         it is gone
-==============  =========================================================
+===============  =========================================================
+waiting          another has the lock of the key; it may be fetching
+hit              a base was there; ``subject`` is its key
+miss             it was not
+download         bytes arrived: ``done`` of ``total`` (None: unknown)
+retry            a download broke; ``reason``; it goes on at ``offset``
+verified         size and digest are right
+signed           so is its signature; ``certificate`` is its signer's
+proven           the content is known: ``format``, ``virtual_size``
+convert          bytes read and converted: ``done`` of ``total`` (or None)
+committed        the base is in the cache
+adopted          a base somebody else made was proven and given a record
+created          the disk exists; ``subject`` is its path
+unpreallocated   its blocks are not allocated: the file system cannot
+filesystem kept  the file system in it did not grow; ``reason``
+grown            it has its size: ``size``
+extracted        its content is in another file: ``output``
+removed          it is gone
+===============  =========================================================
 """
 
 from __future__ import annotations
