@@ -68,6 +68,14 @@ class FileDiskConformance(conformance.DiskConformance):
         self.assertEqual([], list(self.cache.disks()))
         self.assertEqual(format, self.make().format)
 
+    def test_a_disk_with_a_damaged_record_is_not_removed_by_half(
+            self) -> None:
+        disk = self.make()
+        (disk.path.parent / "disk.info").write_text("{")
+        before = self.left()
+        self.assertRaises(exception.InvalidDiskInfo, disk.remove)
+        self.assertEqual(before, self.left())
+
     def test_the_loser_of_a_race_leaves_the_record_alone(self) -> None:
         """Whoever believes a wrong record reads what the guest wrote."""
         disk = self.make()
