@@ -55,8 +55,9 @@ def require_plain(name: str, what: str) -> str:
 
     :raises InvalidName: it does not
     """
-    if not name.isprintable() or "/" in name or name in ("", ".", "..") \
-            or len(name.encode()) > _LONGEST_NAME:
+    # What begins with a dot is an attempt at something else.
+    if not name.isprintable() or not name or name.startswith(".") \
+            or "/" in name or len(name.encode()) > _LONGEST_NAME:
         raise exception.InvalidName(
             name=name, what=f"the name of {what}",
             reason="it must be a plain file name of at most"

@@ -171,6 +171,7 @@ class FileDisk(Disk):
         directory = self.path.parent
         if not directory.is_dir():
             return
+        self._record.formats()    # damaged, it is to be mended first
         with durable.translated("removing a disk", self.path):
             self.path.unlink(missing_ok=True)
             durable.clear_staged(directory, self.path.name)
