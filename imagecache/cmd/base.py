@@ -15,8 +15,8 @@ from imagecache.model import Entry
 
 _COLUMNS = ("key", "source", "format", "virtual_size", "allocated",
             "last_used", "users")
-_DETAILS = ("key", "source", "digest", "format", "virtual_size", "size",
-            "allocated", "committed", "last_used", "path", "users")
+_DETAILS = ("key", "source", "digest", "signature", "format", "virtual_size",
+            "size", "allocated", "committed", "last_used", "path", "users")
 _NAMED = "Its key, or the image it was made from."
 
 
@@ -69,7 +69,8 @@ class Fetch(Command, lister.Lister):
         def fetch(ref: str) -> tuple[Any, ...]:
             base = self.cache.fetch(
                 ref, disk_format=parsed_args.image_format,
-                digest=parsed_args.digest)
+                digest=parsed_args.digest,
+                trusted_certs=parsed_args.trusted_certs)
             entry = self.cache.base(base.key)
             return _row(entry, len(self.cache.users(entry)))
 
@@ -98,8 +99,9 @@ def _row(entry: Entry, users: int) -> tuple[Any, ...]:
 
 def _details(entry: Entry, users: list[str]) -> tuple[Any, ...]:
     key, source, format, virtual_size, allocated, used, _ = _row(entry, 0)
-    return (key, source, Maybe(_known(entry, "digest")), format,
-            virtual_size, Size(entry.size), allocated,
+    return (key, source, Maybe(_known(entry, "digest")),
+            Maybe(_known(entry, "signature")), format, virtual_size,
+            Size(entry.size), allocated,
             Time(_known(entry, "committed")), used, str(entry.path),
             Lines(users))
 

@@ -65,6 +65,12 @@ def add_claims(parser: argparse.ArgumentParser) -> None:
         "--digest", type=digest, metavar="ALGORITHM:HEX",
         help="What the image's bytes must be, such as sha256:6c1a...;"
         " otherwise what its store says.")
+    parser.add_argument(
+        "--trusted-certificate", metavar="ID", action="append",
+        dest="trusted_certs",
+        help="Id in the key manager of a certificate that vouches for the"
+        " image's signer; otherwise those that are configured. Can be"
+        " repeated.")
 
 
 def size(text: str) -> int:

@@ -67,8 +67,10 @@ class Create(Command, show.ShowOne):
         content = _content(args)
         if content != "image" and args.size is None:
             raise UsageError(f"--{content} needs --size")
-        if content != "image" and (args.image_format or args.digest):
-            raise UsageError("--image-format and --digest are of an --image")
+        if content != "image" and (args.image_format or args.digest
+                                   or args.trusted_certs):
+            raise UsageError("--image-format, --digest and"
+                             " --trusted-certificate are of an --image")
         if content != "ephemeral" and args.fs_type:
             raise UsageError("--fs-type is of an --ephemeral disk")
         if args.type:
@@ -91,7 +93,8 @@ class Create(Command, show.ShowOne):
                     image_type=args.type)
         return self.cache.create_disk(
             args.instance, args.image, name, args.size, args.type,
-            disk_format=args.image_format, digest=args.digest)
+            disk_format=args.image_format, digest=args.digest,
+            trusted_certs=args.trusted_certs)
 
 
 class Show(Command, show.ShowOne):

@@ -8,6 +8,8 @@ import time
 import fixtures
 
 from imagecache.model import MiB
+from imagecache.testing import glance
+from imagecache.tests import signing
 from imagecache.tests.command import CommandTestCase
 
 
@@ -43,6 +45,42 @@ class TestFetch(CommandTestCase):
             2, "base", "fetch", image, image, "--digest", digest))
 
 
+class TestSigned(CommandTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = glance.FakeGlance()
+        self.server.start()
+        self.addCleanup(self.server.stop)
+        self.conf = self.root / "imagecache.conf"
+        self.conf.write_text(
+            "[glance]\nauth_type = admin_token\n"
+            f"endpoint = {self.server.url}\ntoken = {self.server.token}\n"
+            "[key_manager]\n"
+            "backend = imagecache.tests.directory_keys.DirectoryKeys\n"
+            f"directory = {self.root}/keys\n")
+
+    def test_it_is_fetched_and_shown_by_whom(self) -> None:
+        keys, data = signing.Keys(self.root / "keys"), bytes(MiB)
+        root = signing.Party("root", authority=True)
+        signature = keys.signed(data, signing.Party("jo", issuer=root))
+        ref = self.server.add_image(
+            data, img_signature=signature.value,
+            img_signature_hash_method=signature.hash_method,
+            img_signature_key_type=signature.key_type,
+            img_signature_certificate_uuid=signature.certificate_id)
+        command = ("--config-file", self.conf, "base")
+        done = self.run_command(*command, "fetch", ref,
+                                "--trusted-certificate", "gone")
+        self.assertEqual(3, done.code)
+        self.assertIn("no trusted certificate signed it", done.err)
+        self.succeed(*command, "fetch", ref, "--trusted-certificate", "gone",
+                     "--trusted-certificate", keys.add(root))
+        found = self.succeed(*command, "show", ref, "-f", "json").json
+        self.assertRegex(found["signature"],
+                         f"^{signature.certificate_id} sha256:")
+
+
 class TestListAndShow(CommandTestCase):
 
     def setUp(self) -> None:
@@ -76,6 +114,7 @@ class TestListAndShow(CommandTestCase):
         self.assertEqual([disk], found["users"])
         digest = hashlib.sha256(self.source.read_bytes()).hexdigest()
         self.assertEqual(f"sha256:{digest}", found["digest"])
+        self.assertIsNone(found["signature"])
         self.assertIn(disk, self.succeed("base", "show", self.key).out)
 
     def test_every_format_of_cliff_can_show_it(self) -> None:

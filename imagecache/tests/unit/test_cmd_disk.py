@@ -112,6 +112,11 @@ class TestCreate(DiskTestCase):
                   "--image-format", "raw")
         self.create("--image", image, "--image-format", "qcow2")
 
+    def test_a_signature_can_be_demanded(self) -> None:
+        self.assertIn("has no signature", self.fails(
+            3, "disk", "create", "--image", self.image(), "--instance", UUID,
+            "--trusted-certificate", "x"))
+
     def test_a_disk_too_small_is_the_images_fault(self) -> None:
         self.assertIn("cannot hold an image of 1048576 bytes", self.fails(
             3, "disk", "create", "--image", self.image(), "--instance", UUID,
@@ -149,8 +154,12 @@ class TestCreateGenerated(DiskTestCase):
             2, "disk", "create", "--swap", "--instance", UUID))
 
     def test_claims_are_of_images_alone(self) -> None:
-        self.fails(2, "disk", "create", "--swap", "--instance", UUID,
-                  "--size", "1MiB", "--digest", f"sha256:{'0' * 64}")
+        for claim in (("--digest", f"sha256:{'0' * 64}"),
+                      ("--image-format", "raw"),
+                      ("--trusted-certificate", "x")):
+            self.assertIn("are of an --image", self.fails(
+                2, "disk", "create", "--swap", "--instance", UUID,
+                "--size", "1MiB", *claim))
 
     def test_a_file_system_is_of_an_ephemeral_disk_alone(self) -> None:
         self.fails(2, "disk", "create", "--swap", "--instance", UUID,
