@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import pathlib
 import subprocess
@@ -16,6 +17,8 @@ from oslo_concurrency import processutils
 from imagecache import exception, sandbox
 from imagecache.model import Limits
 from imagecache.sandbox import bubblewrap
+
+LOG = logging.getLogger(__name__)
 
 Started = Callable[["subprocess.Popen[bytes]"], object]
 
@@ -76,6 +79,7 @@ def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
     that takes longer than qemu-img takes to make an overlay.  Without, the
     process is started by vfork(2), whatever the size of its parent.
     """
+    LOG.debug("Running cmd: %s", " ".join(command))
     process = subprocess.Popen(    # noqa: S603  (there is no shell)
         command, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
