@@ -58,8 +58,10 @@ def handled(version: int) -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def ruleset(allowance: Allowance) -> Iterator[kernel.Call]:
-    """Yield the call that leaves the calling thread, and what it starts, with
-    an allowance of files and no other."""
+    """Yield the call after which its thread may use these files alone.
+
+    So may what the thread starts.
+    """
     files, network, beyond = handled(version())
     attributes = struct.pack("=3Q", files, network, beyond)
     descriptor = kernel.syscall(_CREATE_RULESET, attributes,
