@@ -86,14 +86,18 @@ def no_new_privileges() -> Call:
     return prepare("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def filter_calls(program: bytes) -> Call:
-    """Have seccomp judge every system call; see seccomp.denying."""
+def filter_calls(program: bytes, process: int) -> Call:
+    """Have seccomp judge every system call; see seccomp.denying.
+
+    :param process: where the program has the number of its process
+    """
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack(
         "@HP", len(program) // 8, ctypes.addressof(code)))
     ask = prepare("prctl", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header)
 
-    def call(_kept: object = code) -> None:
+    def call() -> None:
+        struct.pack_into("=I", code, len(program) + process, os.getpid())
         ask()
 
     return call

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import signal
 import struct
 from unittest import mock
 
@@ -48,6 +49,34 @@ class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
             "refusal('syscall', 425, 1, 0)",
             "refusal('syscall', 452, -1, 0, 0, 0)",
             "refusal('syscall', 0x40000000 | 41, 1, 1, 0)"))
+
+    def test_it_touches_no_other_process(self):
+        """Whichever version of Landlock there is."""
+        me = os.getpid()
+        for version in (1, landlock.version()):
+            with mock.patch.object(landlock, "version", return_value=version):
+                self.refuses(
+                    f"os.kill({me}, 0)", f"call('tgkill', {me}, {me}, 0)",
+                    f"signal.pidfd_send_signal(os.pidfd_open({me}), 0)",
+                    f"resource.prlimit({me}, resource.RLIMIT_CORE)",
+                    f"os.setpriority(os.PRIO_PROCESS, {me}, 0)",
+                    f"os.sched_setaffinity({me}, {{0}})",
+                    f"open('/proc/{me}/environ').read()",
+                    f"call('ptrace', 16, {me}, 0, 0)")
+
+    def test_it_may_abort_and_ask_for_its_limits(self):
+        self.allows("resource.getrlimit(resource.RLIMIT_CPU)")
+        with self.assertRaises(exception.CommandFailed) as caught:
+            self.attempt("os.abort()")
+        self.assertEqual(-signal.SIGABRT,
+                         caught.exception.facts["exit_code"])
+
+    def test_open_files_are_closed_whichever_python_this_is(self):
+        """One without close_range(2) would leave some open."""
+        with mock.patch.object(kernel, "close_on_exec",
+                               wraps=kernel.close_on_exec) as asked:
+            self.attempt("1")
+        asked.assert_called_once_with()
 
     def test_it_executes_only_itself_and_its_libraries(self):
         script = self.file("script", "#!/bin/sh\n")
@@ -116,10 +145,12 @@ class KernelTest(sandboxed.TestCase):
 
 class SeccompTest(sandboxed.TestCase):
 
-    def judge(self, program: bytes, machine: int, call: int) -> int:
+    def judge(self, program: bytes, machine: int, call: int,
+              argument: int = 4242) -> int:
         """Return what a filter says, as the kernel would read it."""
         code = list(struct.iter_unpack("=HBBI", program))
-        data, accumulator, at = {0: call, 4: machine}, 0, 0
+        data = {0: call, 4: machine, seccomp._ARGUMENT: argument}
+        accumulator = at = 0
         while True:
             operation, yes, no, value = code[at]
             at += 1
@@ -135,17 +166,31 @@ class SeccompTest(sandboxed.TestCase):
 
     def test_each_machine_denies_its_calls_and_allows_all_others(self):
         deny, allow, kill = 0x50001, 0x7fff0000, 0x80000000
-        for name, (machine, calls) in seccomp._MACHINES.items():
-            program = seccomp.denying(machine, calls)
+        for name, (machine, calls, own) in seccomp._MACHINES.items():
+            program = seccomp.denying(machine, calls, own)
             with self.subTest(name):
                 for call in range(512):
                     self.assertEqual(
-                        deny if call in calls else allow,
+                        deny if call in calls + own else allow,
                         self.judge(program, machine, call), call)
                     self.assertEqual(
                         kill, self.judge(program, machine ^ 1, call))
                     self.assertEqual(
                         deny, self.judge(program, machine, 1 << 30 | call))
+
+
+    def test_a_process_may_mean_itself(self):
+        allow = 0x7fff0000
+        for machine, calls, own in seccomp._MACHINES.values():
+            program = bytearray(seccomp.denying(machine, calls, own))
+            struct.pack_into("=I", program, len(program) + seccomp.PROCESS,
+                             7)
+            for call in own:
+                for process in (0, 7):
+                    self.assertEqual(allow, self.judge(
+                        bytes(program), machine, call, process))
+                self.assertNotEqual(allow, self.judge(
+                    bytes(program), machine, call, 8))
 
 
 class VersionsTest(sandboxed.TestCase):
