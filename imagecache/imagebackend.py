@@ -283,18 +283,29 @@ class Backend:
     def by_name(self, instance: Instance, name: str,
                 image_type: str | None = None,
                 disk_info_mapping: Mapping[str, Any] | None = None) -> Image:
-        """Describe an instance's disk; nothing is changed."""
-        host = self._policy_host()
-        return self._class(host, image_type)(
-            instance=instance, disk_name=name,
-            disk_info_mapping=disk_info_mapping, host=host)
+        """Describe an instance's disk; nothing is changed.
+
+        :param image_type: None for what an existing disk is on record as, or
+            else for what is configured
+        """
+        return self._image(image_type, instance=instance, disk_name=name,
+                           disk_info_mapping=disk_info_mapping)
 
     def by_libvirt_path(self, instance: Instance, path: str,
                         image_type: str | None = None) -> Image:
         """Describe the disk that libvirt knows by a path."""
+        return self._image(image_type, instance=instance, path=path)
+
+    def _image(self, image_type: str | None, **arguments: Any) -> Image:
         host = self._policy_host()
-        return self._class(host, image_type)(
-            instance=instance, path=path, host=host)
+        image = self._class(host, image_type)(**arguments, host=host)
+        disk = image.disk
+        if image_type is None and disk.exists() \
+                and disk.format not in disk.formats:
+            # The configuration has changed since the disk was made.
+            return self._class(host, disk.format.value)(**arguments,
+                                                        host=host)
+        return image
 
     def _policy_host(self) -> Host:
         host = _host(cfg.CONF if self._conf is None else self._conf)

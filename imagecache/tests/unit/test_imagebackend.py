@@ -88,6 +88,18 @@ class BackendTest(ImageBackendTestCase):
         self.assertIsInstance(backend.by_name(self.instance, "disk"),
                               imagebackend.Raw)
 
+    def test_a_disk_stays_what_it_is_when_the_options_change(self) -> None:
+        self.images.config(use_cow_images=False)
+        self.image().cache(self.fetch, "base", image_id="42")
+        self.images.config(use_cow_images=True)
+        again = self.image()
+        self.assertIsInstance(again, imagebackend.Raw)
+        again.cache(self.fetch, "base", GiB, image_id="42")
+        self.assertEqual(GiB, again.disk.size())
+        by_path = self.images.backend().by_libvirt_path(
+            self.instance, again.path)
+        self.assertIsInstance(by_path, imagebackend.Raw)
+
     def test_naming_a_disk_creates_nothing(self) -> None:
         for image_type in ("raw", "qcow2"):
             self.image(image_type)
