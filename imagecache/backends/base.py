@@ -90,6 +90,8 @@ class Disk(abc.ABC):
     def grow(self, size: int) -> None:
         """Grow to ``size`` bytes; do nothing if it is that large already.
 
+        No guest may be running on the disk: its file system may grow too.
+
         :raises DiskNotFound: there is no disk
         """
 
