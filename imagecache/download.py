@@ -96,19 +96,24 @@ class Pace:
         self._image = image
         self._min_rate = min_rate
         self._clock = clock
-        self._since, self._from = clock(), 0
+        self._since, self._came = clock(), 0
 
-    def reached(self, received: int) -> None:
-        """:raises DownloadTooSlow: in the last minute too few bytes came"""
+    def count(self, size: int) -> None:
+        """Note that so many bytes came.
+
+        :raises DownloadTooSlow: in the last minute too few did
+        """
+        self._came += size
         elapsed = self._clock() - self._since
         if elapsed < _WINDOW:
             return
-        rate = (received - self._from) / elapsed
+        rate = self._came / elapsed
         if rate < self._min_rate:
             raise exception.DownloadTooSlow(
                 source="The image store", image_id=self._image.ref,
-                rate=round(rate), min_rate=self._min_rate, received=received)
-        self._since, self._from = self._clock(), received
+                rate=round(rate), min_rate=self._min_rate,
+                received=self._came)
+        self._since, self._came = self._clock(), 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,9 +161,11 @@ def _persist(image: Image, receiver: Receiver, terms: Terms,
              pause: Callable[[float], None]) -> None:
     """Read to the end, over breaks."""
     furthest = failures = 0
+    # One for all attempts: who breaks off after each byte is slow as well.
+    pace = Pace(image.description, terms.min_rate)
     while True:
         try:
-            return _receive(image, receiver, terms, observe)
+            return _receive(image, receiver, terms.limit, pace, observe)
         except exception.DownloadTooSlow:
             raise
         except exception.SourceError as e:
@@ -175,11 +182,10 @@ def _algorithm(wanted: Description) -> str:
     return wanted.digest.algorithm if wanted.digest else _OWN_DIGEST
 
 
-def _receive(image: Image, receiver: Receiver, terms: Terms,
+def _receive(image: Image, receiver: Receiver, limit: int | None, pace: Pace,
              observe: events.Observer) -> None:
     """Read on from where the receiver is to the end of the image."""
     wanted = image.description
-    pace = Pace(wanted, terms.min_rate)
     with image.store.read(wanted, receiver.size) as stream:
         if stream.offset not in (0, receiver.size):
             raise exception.SourceMisbehaved(
@@ -190,8 +196,8 @@ def _receive(image: Image, receiver: Receiver, terms: Terms,
             receiver.start_again()
         for chunk in stream.chunks:
             receiver.take(chunk)
-            pace.reached(receiver.size)
-            _require_size(wanted, receiver.size, terms.limit)
+            pace.count(len(chunk))
+            _require_size(wanted, receiver.size, limit)
             if wanted.size is not None and receiver.size > wanted.size:
                 raise exception.ImageSizeMismatch(
                     image_id=wanted.ref, expected=wanted.size,

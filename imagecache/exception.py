@@ -165,9 +165,9 @@ class DownloadStalled(SourceError):
 
 
 class DownloadTooSlow(DownloadStalled):
-    msg_fmt = ("{source} sent {rate} bytes a second of image {image_id}, after"
-               " {received} bytes; [image_cache] download_min_rate asks for"
-               " {min_rate}")
+    msg_fmt = ("{source} sent {rate} bytes a second of image {image_id} in the"
+               " last minute, {received} in all of it; [image_cache]"
+               " download_min_rate asks for {min_rate}")
 
 
 class DownloadTruncated(SourceError):

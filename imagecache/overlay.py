@@ -37,7 +37,8 @@ def base_of(disk: pathlib.Path, bases: pathlib.Path) -> pathlib.Path | None:
         if base.exists():
             _require_agreement(base, header.backing_format)
     except Refusal as e:
-        raise exception.UnsafeDisk(path=disk, reason=str(e)) from e
+        raise exception.UnsafeDisk(path=disk, reason=str(e),
+                                   rule=e.rule) from e
     return base
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import re
 
-from imagecache.formats.rules import Refusal
-
 NEEDED = 512    # bytes of the beginning that are looked at
 
 # The first bytes of formats, as qemu's drivers probe for them.
@@ -47,10 +45,3 @@ def format_of(start: bytes) -> str | None:
     if _VMDK_TEXT.match(start[:NEEDED]):
         return "vmdk (text)"
     return None
-
-
-def require_raw(start: bytes) -> None:
-    """:raises Refusal: the file could be taken for something else"""
-    found = format_of(start)
-    if found is not None:
-        raise Refusal("raw-content", f"its content begins as {found}")

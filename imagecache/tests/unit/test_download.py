@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
 import os
 import tracemalloc
 from collections.abc import Iterator
+
+import fixtures
 
 from imagecache import download, exception
 from imagecache.events import Event
@@ -330,22 +333,40 @@ class PaceTest(base.TestCase):
     def test_fast_enough_is_not_noticed(self) -> None:
         for minute in range(1, 10):
             self.now = 60.0 * minute
-            self.pace.reached(60000 * minute)
+            self.pace.count(60000)
 
     def test_a_trickle_is_no_download(self) -> None:
         self.now = 59.0
-        self.pace.reached(1)
+        self.pace.count(1)
         self.now = 61.0
         with self.assertRaises(exception.DownloadTooSlow) as caught:
-            self.pace.reached(2)
+            self.pace.count(1)
         self.assertIn("download_min_rate", str(caught.exception))
 
     def test_what_came_before_the_last_minute_does_not_count(self) -> None:
         self.now = 60.0
-        self.pace.reached(10 ** 9)
+        self.pace.count(10 ** 9)
         self.now = 120.0
-        self.assertRaises(exception.DownloadTooSlow, self.pace.reached,
-                          10 ** 9 + 1)
+        self.assertRaises(exception.DownloadTooSlow, self.pace.count, 1)
+
+    def test_breaking_off_after_each_byte_is_slow_as_well(self) -> None:
+        """Each attempt gets further, so none of them is the last."""
+        seconds = iter(range(1000))
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.download.Pace", functools.partial(
+                download.Pace, clock=lambda: next(seconds))))
+
+        class Breaking(Store):
+            def _chunks(self, start: int) -> Iterator[bytes]:
+                yield b"x"
+                raise exception.SourceUnreachable(
+                    source="s", image_id="x", reason="again")
+
+        self.assertRaises(
+            exception.DownloadTooSlow, download.download,
+            Image(Breaking(), Description("x", "x")), self.root / "download",
+            download.Terms(min_rate=1000), judge, lambda event: None,
+            lambda seconds: None)
 
     def test_too_slow_is_not_tried_again(self) -> None:
         class Slow(Store):
