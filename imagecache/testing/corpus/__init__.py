@@ -28,7 +28,7 @@ from imagecache.testing.corpus.canary import NOWHERE, Canary, Lure
 from imagecache.testing.corpus.sample import Accepted, Odd, Refused
 
 __all__ = ["NOWHERE", "Accepted", "Canary", "Lure", "Odd", "Refused",
-           "accepted", "allowed", "odds", "refused"]
+           "accepted", "allowed", "nested", "odds", "refused"]
 
 
 def refused() -> Iterator[Refused]:
@@ -53,3 +53,8 @@ def allowed() -> Iterator[Accepted]:
 def odds() -> Iterator[Odd]:
     """Yield the images that may be refused or accepted."""
     yield from odd.samples()
+
+
+def nested() -> Iterator[Odd]:
+    """Yield those of the odd that are not fit to be raw disks."""
+    yield from claims.nested()

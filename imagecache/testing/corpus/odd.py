@@ -33,9 +33,9 @@ def samples() -> Iterator[Odd]:
     for id, build in (_tables() | _extensions() | _others()).items():
         yield Odd(f"qcow2-odd-{id}", "qcow2", build)
     yield Odd("qcow2-bomb-that-fits", "qcow2", alone(
-        fields.shared, 16, 16 * MiB), ("CVE-2013-4463",))
+        fields.shared, 16, 4 * MiB), ("CVE-2013-4463",))
     yield Odd("qcow2-bomb-that-fits-compressed", "qcow2", alone(
-        fields.shared, 16, 16 * MiB, compressed=True), ("CVE-2015-5162",))
+        fields.shared, 16, 4 * MiB, compressed=True), ("CVE-2015-5162",))
     yield Odd("raw-looks-like-a-name", "raw", _looks_like_a_name)
     yield from claims.nested()
 

@@ -136,7 +136,6 @@ def _by_hand() -> Iterator[Accepted]:
             "header-104": layout.header(header_length=104)[:104].ljust(
                 layout.CLUSTER, b"\0") + layout.image()[layout.CLUSTER:],
             "dirty": layout.image(incompatible=layout.DIRTY, compatible=1),
-            "refcounts-64": layout.image(refcount_order=6),
             "l1-longer": layout.image(l1_size=layout.CLUSTER // 8),
             "more-at-end": layout.image(tail=bytes(100)),
             }.items():

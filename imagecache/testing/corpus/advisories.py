@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published vulnerabilities in this trade, and what became of each here.
+
+Those that an image, an instance disk or an image store can bring about are
+represented: samples, headers and transports say which they stand for.
+"""
+
+from __future__ import annotations
+
+# A test holds that each has its sample.
+REPRESENTED: dict[str, str] = {
+    "CVE-2008-2004": "a guest's raw disk is guessed to be an image",
+    "CVE-2010-3851": "the same, by a tool that inspects disks on the host",
+    "CVE-2011-3147": "the backing file of an image is a host file",
+    "CVE-2013-1922": "a guest's raw disk is guessed to be an image",
+    "CVE-2013-2096": "a tiny image has a huge virtual size",
+    "CVE-2013-4428": "who may not see an image gets it from the cache",
+    "CVE-2013-4463": "a compressed image fills the disk",
+    "CVE-2013-4469": "a small image fills the disk when it is converted",
+    "CVE-2014-0134": "a raw disk is guessed to be an image, for a rescue",
+    "CVE-2014-0142": "parallels: a header that qemu divides by",
+    "CVE-2014-0143": "bochs, cloop, qcow2: sizes overflow in qemu",
+    "CVE-2014-0144": "many formats: qemu believes what headers say",
+    "CVE-2014-0145": "dmg, qcow2: buffers overflow in qemu",
+    "CVE-2014-0146": "qcow2: snapshots without a table crash qemu",
+    "CVE-2014-0147": "qcow2: refcounts overflow in qemu",
+    "CVE-2014-0148": "vhdx: sizes of blocks keep qemu busy for ever",
+    "CVE-2014-0222": "qcow: tables overflow in qemu",
+    "CVE-2014-0223": "qcow: sizes overflow in qemu",
+    "CVE-2014-3641": "a raw volume is guessed to be an image, for a clone",
+    "CVE-2014-5356": "no limit counts while an image is read",
+    "CVE-2014-9493": "a location of an image is a host file",
+    "CVE-2014-9623": "no limit counts while an image is read",
+    "CVE-2015-1195": "a location of an image is a host file, again",
+    "CVE-2015-1850": "a raw volume is guessed to be an image, for an upload",
+    "CVE-2015-1851": "the same",
+    "CVE-2015-5162": "an image makes qemu-img eat memory and time",
+    "CVE-2015-5163": "the backing file of an imported image is a host file",
+    "CVE-2015-5251": "an image's data is replaced",
+    "CVE-2015-5286": "no limit counts while an image is read",
+    "CVE-2015-7548": "a raw disk is guessed to be an image, for a snapshot",
+    "CVE-2016-0757": "an image's data is replaced",
+    "CVE-2016-2140": "a raw disk is guessed to be an image, for a migration",
+    "CVE-2017-18191": "a guest's LUKS header is read by the host",
+    "CVE-2018-10908": "qemu-img runs without limits",
+    "CVE-2022-4134": "an image's data is replaced",
+    "CVE-2022-47951": "the extent of a vmdk is a host file",
+    "CVE-2023-32684": "the backing file of an image is a host file",
+    "CVE-2024-3727": "a digest that is a path",
+    "CVE-2024-4467": "the data file of an image is a description of drivers",
+    "CVE-2024-32498": "the data file of an image is a host file",
+    "CVE-2024-40767": "the same in an image that says it is raw",
+    "CVE-2024-44082": "the same, and cached before it was noticed",
+    "CVE-2024-45219": "uploads are not looked at",
+    "CVE-2024-47211": "a digest is not looked at",
+    "CVE-2024-50386": "uploads by another way are not looked at",
+    "CVE-2025-44021": "the source of an image is a host file",
+    "CVE-2026-2243": "vmdk: a grain is read out of bounds by qemu",
+    "CVE-2026-24708": "a raw disk is guessed to be an image, to be resized",
+    "CVE-2026-34881": "a download is redirected to inside",
+    "CVE-2026-44919": "a source without an end is read for its digest",
+    "CVE-2026-48769": "a digest that is a path",
+    "CVE-2026-50112": "a URL is looked at when it is told, not when used",
+    "CVE-2026-61422": "the same",
+    "CVE-2026-71196": "a download goes to an address that is inside after all",
+    "CVE-2026-71197": "the same",
+    "CVE-2026-71198": "a download without a length has no end",
+    "CVE-2026-90461": "a password goes along with a redirect",
+    "CVE-2026-122321": "a cache is asked by a name that changes its meaning",
+    "OSSN-0065": "an image's data is replaced",
+    "OSSN-0075": "an image's id is used again",
+    "OSSN-0090": "an image's data is replaced",
+    "qemu-work-item-3846": "dmg: chunks are read out of bounds by qemu",
+    "qemu-work-item-3860": "vhdx: the log is replayed out of bounds by qemu",
+    "qemu-work-item-4033": "vhdx: the size overflows what qemu counts it in",
+    "qemu-work-item-4470": "the same",
+    "qemu-work-item-4487": "the same",
+}
+
+_UNPACKED = "nothing is ever unpacked from an image"
+_MOUNTED = "no file system of a guest's is ever mounted on the host"
+_BLOCKS = "about volumes and devices of backends; tested with each backend"
+_LEFT = "about files and modes on the host; tested with the stores of bases"
+_LIFE = "about the life of instances, which is the embedding program's"
+_SHELL = "no shell is ever started, and no name comes from outside"
+
+ELSEWHERE: dict[str, str] = {
+    "CVE-2011-4596": _UNPACKED,
+    "CVE-2012-3360": _MOUNTED,
+    "CVE-2012-3361": _MOUNTED,
+    "CVE-2012-3447": _MOUNTED,
+    "CVE-2012-5625": _BLOCKS,
+    "CVE-2013-0326": _LEFT,
+    "CVE-2013-6437": "no tenant's string is part of a key or a template",
+    "CVE-2013-7048": _LEFT,
+    "CVE-2013-7130": "bases are named by the embedding program, and proven",
+    "CVE-2014-0182": "about the saved state of a running guest",
+    "CVE-2015-3241": _LIFE,
+    "CVE-2015-3280": _LIFE,
+    "CVE-2016-7498": _LIFE,
+    "CVE-2020-14316": "disks are where the host's configuration says",
+    "CVE-2020-17376": _BLOCKS,
+    "CVE-2022-1798": _UNPACKED,
+    "CVE-2023-2088": _BLOCKS,
+    "CVE-2024-7319": "about Heat's stacks; no image has a part in it",
+    "CVE-2025-64324": _UNPACKED,
+    "CVE-2026-23954": _UNPACKED,
+    "CVE-2026-25077": _SHELL,
+    "CVE-2026-43003": "nothing of an image is ever executed on the host",
+    "CVE-2026-46448": _BLOCKS,
+    "CVE-2026-48749": _UNPACKED,
+    "CVE-2026-48752": _UNPACKED,
+    "CVE-2026-48755": _SHELL,
+    "CVE-2026-63125": _UNPACKED,
+    "CVE-2026-63293": _UNPACKED,
+    "CVE-2026-63343": _UNPACKED,
+}
