@@ -75,6 +75,7 @@ need_venv() {    # need_venv DIR PIP-ARGUMENT...
     say "Installing with pip, in ${venv#"$top"/}: $*"
     # pbr asks git for a version, and there is not always a git to answer.
     git -C "$top" rev-parse HEAD > /dev/null 2>&1 || export PBR_VERSION=0.0.1
+    [ -d "$venv" ] || rm -f "$venv"    # tox writes a file of this name
     [ -x "$venv/bin/pip" ] || quietly python3 -m venv --clear "$venv"
     cd "$top" && quietly "$venv/bin/pip" install --quiet "$@"
     echo "$made_of" >> "$venv/made-of"
