@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parsers meet what a fuzzer thinks of, for some seconds."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from imagecache.tests import base
+
+FUZZ = pathlib.Path(__file__).resolve().parents[3] / "fuzz"
+
+
+class FuzzTest(base.TestCase):
+
+    def test_no_input_breaks_a_parser_or_gets_past_it(self) -> None:
+        """tox -e fuzz does the same for a million inputs."""
+        corpus = self.root / "corpus"
+        shutil.copytree(FUZZ / "corpus", corpus)
+        done = subprocess.run(
+            [sys.executable, FUZZ / "formats.py", "-runs=100000",
+             "-timeout=10", "-rss_limit_mb=1024", "-max_len=512", corpus],
+            cwd=self.root, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, check=False, timeout=300)
+        self.assertEqual(0, done.returncode, done.stdout[-5000:])
+        self.assertIn("Done 100000 runs", done.stdout)
