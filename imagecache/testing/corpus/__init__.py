@@ -23,6 +23,7 @@ from imagecache.testing.corpus import (
     odd,
     qemus,
     references,
+    vmdks,
 )
 from imagecache.testing.corpus.canary import NOWHERE, Canary, Lure
 from imagecache.testing.corpus.sample import Accepted, Odd, Refused
@@ -37,6 +38,7 @@ def refused() -> Iterator[Refused]:
     yield from fields.samples()
     yield from claims.samples()
     yield from formats.samples()
+    yield from vmdks.samples()
 
 
 def accepted() -> Iterator[Accepted]:

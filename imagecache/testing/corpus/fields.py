@@ -20,6 +20,7 @@ from imagecache.testing.corpus.layout import (
     DATA,
     END,
     L1,
+    L2,
     REFCOUNT_BLOCK,
     extension,
 )
@@ -123,7 +124,16 @@ def _tables() -> Iterator[Refused]:
     yield _lie("refcounts-most", "refcount-size", *_REFCOUNTS,
                refcount_clusters=(1 << 32) - 1)
     yield _lie("refcounts-partly-outside", "refcount-place",
-               refcount_offset=DATA, refcount_clusters=2)
+               tail=layout.entry(REFCOUNT_BLOCK).ljust(CLUSTER, b"\0"),
+               refcount_offset=END, refcount_clusters=2)
+    yield _lie("refcounts-none", "refcount-blocks", refcounts=b"")
+    yield _lie("refcounts-in-a-cluster", "refcount-blocks",
+               refcounts=layout.entry(REFCOUNT_BLOCK + 512))
+    yield _lie("refcounts-of-more", "all-data", refcounts=layout.entry(
+        REFCOUNT_BLOCK) * 2)
+    for where, offset in (("outside", END), ("far-outside", 1 << 50)):
+        yield _lie(f"refcount-block-{where}", "all-data",
+                   refcounts=layout.entry(offset))
     yield _lie("snapshots-most", "snapshots", *_SNAPSHOTS,
                snapshots=(1 << 32) - 1, snapshots_offset=DATA)
     yield _lie("snapshots-partly-outside", "snapshots",
@@ -149,7 +159,7 @@ def _sizes() -> Iterator[Refused]:
         yield _lie(f"size-{size}", "virtual-size", size=size)
     # The L1 table that would be needed is too large, whatever it has.
     for size in (1 << 63, (1 << 63) - 512, (1 << 64) - 512):
-        yield _lie(f"size-{size:#x}", "size", *_INPUT, size=size)
+        yield _lie(f"size-{size:#x}", "l1-size", *_INPUT, size=size)
     yield _too_large("size-100T", lambda: images.create(
         "qcow2", size=100 * 1024 * GiB), "CVE-2013-2096")
     yield _too_large("size-1E", functools.partial(
@@ -162,7 +172,7 @@ def _sizes() -> Iterator[Refused]:
 
 
 def _too_large(id: str, build: Any, *represents: str) -> Refused:
-    return Refused(f"qcow2-{id}", "qcow2", "cannot hold",
+    return Refused(f"qcow2-{id}", "qcow2", "",
                    lambda lure: build(), represents,
                    error=exception.FlavorDiskTooSmall)
 
@@ -204,13 +214,14 @@ def _cuts() -> Iterator[Refused]:
         yield cut(at, "magic")      # too short for any
     for at in (512, CLUSTER - 1):
         yield cut(at, "whole")
-    yield cut(CLUSTER, "-place")
-    yield cut(REFCOUNT_BLOCK - 1, "-place")
-    for at in (REFCOUNT_BLOCK, L1 - 1, L1, L1 + 7):
+    for at in (CLUSTER, REFCOUNT_BLOCK - 1, REFCOUNT_BLOCK, L1 - 1, L1,
+               L1 + 7):
         yield cut(at, "l1-place")
+    for at in (L1 + 8, L2, L2 + 4, L2 + 8, DATA):
+        yield cut(at, "all-data")
     yield Refused("qcow2-cut-v2", "qcow2", "magic",
                   lambda lure: layout.image(version=2)[:72])
-    yield Refused("qcow2-cut-by-qemu-img", "qcow2", "-place",
+    yield Refused("qcow2-cut-by-qemu-img", "qcow2", "l1-place",
                   _only_a_header)
 
 

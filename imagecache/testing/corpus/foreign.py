@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import uuid
 
-from imagecache.model import MiB
+from imagecache.model import KiB, MiB
 from imagecache.testing import images
 from imagecache.testing.corpus.canary import Lure
 
@@ -68,23 +68,25 @@ def cowd() -> bytes:
     return b"COWD" + bytes(MiB)
 
 
-def vhd(kind: int = 3, size: int | None = None, **header: bytes) -> bytes:
+def vhd(kind: int = 3, size: int | None = None, version: int = 0x10000,
+        **header: bytes) -> bytes:
     """Return a dynamic vhd.
 
     :param kind: 2 fixed, 3 dynamic, 4 a difference
-    :param header: bytes to put into the dynamic header: parent, locators,
-        table (its offset), entries, block
+    :param header: bytes to put into the dynamic header: cookie, parent,
+        parent_name, locators, table (its offset), entries, block
     """
     image = bytearray(images.convert(images.content(), "vpc"))
     footer = image[:SECTOR]
+    struct.pack_into(">I", footer, 12, version)
     struct.pack_into(">I", footer, 60, kind)
     if size is not None:
         struct.pack_into(">Q", footer, 48, size)
     _sum(footer, 64)
     image[:SECTOR] = image[-SECTOR:] = footer
     dynamic = image[SECTOR:3 * SECTOR]
-    places = {"table": 16, "entries": 28, "block": 32, "parent": 40,
-              "parent_name": 64, "locators": 576}
+    places = {"cookie": 0, "table": 16, "entries": 28, "block": 32,
+              "parent": 40, "parent_name": 64, "locators": 576}
     for name, value in header.items():
         at = places[name]
         dynamic[at:at + len(value)] = value
@@ -102,50 +104,65 @@ def vhdx_guid(text: str) -> bytes:
     return uuid.UUID(text).bytes_le
 
 
-_METADATA = vhdx_guid("8b7ca206-4790-4b9a-b8fe-575f050f886e")
-_PARAMETERS = vhdx_guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
-_SIZE = vhdx_guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
+VHDX_PARAMETERS = vhdx_guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
+VHDX_SIZE = vhdx_guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
+VHDX_SECTOR = vhdx_guid("8141bf1d-a96f-4709-ba47-f233a8faab5f")
 _PARENT = vhdx_guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
+_HEADERS = (64 * KiB, 128 * KiB)
+_REGIONS = (192 * KiB, 256 * KiB)
 
 
-def vhdx(size: int | None = None, flags: int | None = None,
-         log: bytes | None = None, parent: bytes | None = None) -> bytes:
+def vhdx(log: bytes | None = None, parent: bytes | None = None,
+         regions: dict[int, bytes] | None = None,
+         items: dict[bytes, bytes] | None = None,
+         entries: dict[bytes, bytes] | None = None,
+         table: dict[int, bytes] | None = None) -> bytes:
     """Return a dynamic vhdx.
 
-    :param flags: of the file parameters; 2: there is a parent
     :param log: the guid of a log to replay
     :param parent: where it is
+    :param regions: what to write into both region tables, and where
+    :param items: what metadata items have, by guid
+    :param entries: what the table says of them after the guid: the offset,
+        the length
+    :param table: what to write into the table of metadata, and where
     """
-    image = bytearray(images.convert(images.content(), "vhdx"))
-    table = image.index(b"metadata")
-    if size is not None:
-        struct.pack_into("<Q", image, _item(image, table, _SIZE), size)
-    if flags is not None:
-        struct.pack_into("<I", image,
-                         _item(image, table, _PARAMETERS) + 4, flags)
-    if log is not None:
-        for header in (64 * 1024, 128 * 1024):
-            image[header + 48:header + 64] = log
+    image = bytearray(images.convert(images.content(), "vhdx",
+                                     "-o", "block_size=1M"))
+    metadata = image.index(b"metadata")
+
+    def put(at: int, data: bytes) -> None:
+        image[at:at + len(data)] = data
+
+    for guid, data in (items or {}).items():
+        entry = image.index(guid, metadata)
+        offset, = struct.unpack_from("<I", image, entry + 16)
+        put(metadata + offset, data)
+    for guid, data in (entries or {}).items():
+        put(image.index(guid, metadata) + 16, data)
+    for offset, data in (table or {}).items():
+        put(metadata + offset, data)
+    for offset, data in (regions or {}).items():
+        for at in _REGIONS:
+            put(at + offset, data)
+    for at in _HEADERS if log else ():
+        put(at + 48, log or b"")
     if parent is not None:
-        count, = struct.unpack_from("<H", image, table + 10)
-        struct.pack_into("<H", image, table + 10, count + 1)
+        count, = struct.unpack_from("<H", image, metadata + 10)
+        struct.pack_into("<H", image, metadata + 10, count + 1)
         offset = 65536 + 4096
-        struct.pack_into("<16sIII", image, table + 32 + 32 * count,
+        struct.pack_into("<16sIII", image, metadata + 32 + 32 * count,
                          _PARENT, offset, len(parent), 4)
-        image[table + offset:table + offset + len(parent)] = parent
+        put(metadata + offset, parent)
     return bytes(image)
-
-
-def _item(image: bytearray, table: int, guid: bytes) -> int:
-    entry = image.index(guid, table)
-    return table + int(struct.unpack_from("<I", image, entry + 16)[0])
 
 
 def vdi(**fields: int) -> bytes:
     """Return a vdi, with fields overwritten in its header."""
     image = bytearray(images.convert(images.content(), "vdi"))
     places = {"version": (0x44, "<I"), "kind": (0x4c, "<I"),
-              "map_offset": (0x154, "<I"), "sector": (0x168, "<I"),
+              "map_offset": (0x154, "<I"), "data_offset": (0x158, "<I"),
+              "sector": (0x168, "<I"),
               "size": (0x170, "<Q"), "block": (0x178, "<I"),
               "blocks": (0x180, "<I"), "parent": (0x1b8, "<Q")}
     for name, value in fields.items():

@@ -1,28 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images of formats that are not accepted unless the operator says so.
 
-Each is uploaded as what it is; what they do as ``raw`` is in claims.py.
+Those in vmdk have a module of their own.  Each is uploaded as what it is; what
+they do as ``raw`` is in claims.py.
 ``listed`` is the rule that must refuse one where its format is allowed.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from imagecache.model import GiB, MiB
+from imagecache.model import GiB, KiB, MiB
 from imagecache.testing import images
 from imagecache.testing.corpus import foreign
-from imagecache.testing.corpus.canary import Lure
 from imagecache.testing.corpus.foreign import (
-    descriptor,
-    flat,
-    sparse_text,
+    VHDX_PARAMETERS,
+    VHDX_SECTOR,
+    VHDX_SIZE,
     vhd,
     vhdx,
-    vmdk,
 )
 from imagecache.testing.corpus.sample import (
+    CLAIM,
     NOT_ALLOWED,
     UNKNOWN,
     Accepted,
@@ -31,16 +30,12 @@ from imagecache.testing.corpus.sample import (
     alone,
 )
 
-_VMDK = ("CVE-2022-47951",)
 _INPUT = ("CVE-2014-0144",)      # what qemu's drivers once believed
 _VHDX = ("CVE-2014-0148", "qemu-work-item-3860", "qemu-work-item-4033",
          "qemu-work-item-4470", "qemu-work-item-4487")
 
 
 def samples() -> Iterator[Refused]:
-    yield from _vmdk_text()
-    yield from _vmdk_sparse()
-    yield from _vmdk_header()
     yield from _vhd()
     yield from _vhdx()
     yield from _vdi()
@@ -72,114 +67,9 @@ def _refused(claim: str, id: str, listed: str, build: Build,
                    listed)
 
 
-def _vmdk_text() -> Iterator[Refused]:
-    """A vmdk can be a text that names the files with its data."""
-    texts: dict[str, Callable[[Lure], bytes]] = {
-        "flat-abs": lambda lure: descriptor("monolithicFlat", flat(lure)),
-        "flat-json": lambda lure: descriptor(
-            "monolithicFlat", 'RW 8 FLAT "json:{\\"driver\\":\\"file\\",'
-            f'\\"filename\\":\\"{lure.path}\\"}}" 0'),
-        "flat-nbd": lambda lure: descriptor(
-            "monolithicFlat", f'RW 8 FLAT "nbd://127.0.0.1:{lure.port}/" 0'),
-        "flat-after-zero": lambda lure: descriptor(
-            "monolithicFlat", "RW 8 ZERO", flat(lure)),
-        "split-flat": lambda lure: descriptor(
-            "twoGbMaxExtentFlat", flat(lure), flat(lure)),
-        "split-sparse": lambda lure: descriptor(
-            "twoGbMaxExtentSparse", flat(lure, "SPARSE")),
-        "vmfs": lambda lure: descriptor("vmfs", flat(lure, "VMFS")),
-        "vmfs-raw": lambda lure: descriptor(
-            "vmfsRawDeviceMap", flat(lure, "VMFSRDM")),
-        "vmfs-sparse": lambda lure: descriptor(
-            "vmfsSparse", flat(lure, "VMFSSPARSE")),
-        "sesparse": lambda lure: descriptor(
-            "seSparse", flat(lure, "SESPARSE")),
-        "full-device": lambda lure: descriptor(
-            "fullDevice", 'RW 8 FLAT "/dev/zero" 0'),
-        "custom": lambda lure: descriptor("custom", flat(lure)),
-        "parent": lambda lure: descriptor(
-            "monolithicFlat", f'parentFileNameHint="{lure.path}"',
-            flat(lure), parent="11111111"),
-        "no-extent": lambda lure: descriptor("monolithicFlat"),
-        "sparse-text": lambda lure: descriptor(
-            "monolithicSparse", flat(lure, "SPARSE")),
-    }
-    return (_refused("vmdk", id, "vmdk", build, _VMDK)
-            for id, build in texts.items())
-
-
-def _vmdk_sparse() -> Iterator[Refused]:
-    """A vmdk that is one file still has such a text in it."""
-    size = MiB // foreign.SECTOR
-    texts: dict[str, tuple[str, Callable[[Lure], bytes]]] = {
-        "flat": ("vmdk-extent", lambda lure: sparse_text(extent=flat(lure))),
-        "and-flat": ("vmdk-extent", lambda lure: sparse_text(flat(lure))),
-        "path": ("vmdk-extent", lambda lure: sparse_text(
-            extent=f'RW {size} SPARSE "{lure.path}"')),
-        "up": ("vmdk-extent", lambda lure: sparse_text(
-            extent=f'RW {size} SPARSE "../secret"')),
-        "protocol": ("vmdk-extent", lambda lure: sparse_text(
-            extent=f'RW {size} SPARSE "nbd:unix:secret"')),
-        "flat-type": ("vmdk-type", lambda lure: sparse_text(
-            kind="monolithicFlat")),
-        "split-type": ("vmdk-type", lambda lure: sparse_text(
-            kind="twoGbMaxExtentSparse")),
-        "parent": ("vmdk-parent", lambda lure: sparse_text(
-            parent="11111111")),
-        "parent-hint": ("vmdk-", lambda lure: sparse_text(
-            f'parentFileNameHint="{lure.path}"', parent="11111111")),
-        "hint-only": ("vmdk-descriptor", lambda lure: sparse_text(
-            f'parentFileNameHint="{lure.path}"')),
-        "hidden": ("vmdk-descriptor", lambda lure: sparse_text()
-                   + b"\0" + flat(lure).encode()),
-        "no-text": ("vmdk-", lambda lure: b""),
-        "binary": ("vmdk-descriptor", lambda lure: b"\xff\xfe"
-                   + sparse_text()),
-    }
-    return (_refused("vmdk", f"sparse-{id}", rule,
-                     functools.partial(_with_text, text), _VMDK)
-            for id, (rule, text) in texts.items())
-
-
-def _with_text(text: Callable[[Lure], bytes], lure: Lure) -> bytes:
-    return vmdk(text(lure))
-
-
-def _vmdk_header() -> Iterator[Refused]:
-    lies: dict[str, tuple[str, dict[str, int]]] = {
-        "version-9": ("vmdk-version", {"version": 9}),
-        # qemu then follows the extents of the text.
-        "capacity-0": ("vmdk-capacity", {"capacity": 0}),
-        "capacity-huge": ("vmdk-extent", {"capacity": 1 << 50}),
-        "grain-huge": ("vmdk-grain", {"grain": 1 << 40}),
-        "grain-0": ("vmdk-grain", {"grain": 0}),
-        "entries-huge": ("vmdk-grain", {"entries": 1 << 31}),
-        "directory-outside": ("vmdk-directory", {"directory": 1 << 40}),
-        "text-outside": ("truncated", {"descriptor_offset": 1 << 30}),
-        "text-huge": ("vmdk-descriptor", {"descriptor_size": 1 << 30}),
-        "as-text": ("vmdk-marks", {"marks": 0x0a0a200a}),
-    }
-    for id, (rule, fields) in lies.items():
-        yield _refused("vmdk", id, rule,
-                       alone(vmdk, sparse_text(), **fields), _INPUT)
-    yield _refused("vmdk", "stream-footer-lies", "vmdk-footer",
-                   alone(_lying_footer), ("CVE-2026-2243",))
-    yield _refused("vmdk", "cowd", "", alone(foreign.cowd), _INPUT)
-
-
-def _lying_footer() -> bytes:
-    stream = bytearray(images.convert(
-        images.content(), "vmdk", "-o", "subformat=streamOptimized"))
-    if stream[56:64] != b"\xff" * 8:      # qemu-img puts no footer
-        stream[56:64] = b"\xff" * 8
-        stream += bytes(512) + stream[:512] + bytes(512)
-    stream[-1024 + 20] ^= 0xff            # another grain size
-    return bytes(stream)
-
-
 def _vhd() -> Iterator[Refused]:
     vhds: dict[str, tuple[str, Build]] = {
-        "fixed": ("vhd", alone(
+        "fixed": (CLAIM, alone(
             images.convert, images.content(), "vpc",
             "-o", "subformat=fixed")),
         "differencing": ("vhd-type", lambda lure: vhd(
@@ -191,6 +81,15 @@ def _vhd() -> Iterator[Refused]:
         "size-huge": ("vhd-size", alone(vhd, size=1 << 60)),
         "size-0": ("vhd-size", alone(vhd, size=0)),
         "entries-huge": ("vhd-size", alone(vhd, entries=b"\xff" * 4)),
+        "size-beyond-table": ("vhd-size", alone(vhd, size=GiB)),
+        "version-2": ("vhd-version", alone(vhd, version=0x20000)),
+        "cookie": ("vhd-checksum", alone(vhd, cookie=b"nosparse")),
+        "header-checksum": ("vhd-checksum", lambda lure: vhd()[:1000] + b"!"
+                            + vhd()[1001:]),
+        "table-in-header": ("vhd-place", alone(
+            vhd, table=(1024).to_bytes(8, "big"))),
+        "table-unaligned": ("vhd-place", alone(
+            vhd, table=(1537).to_bytes(8, "big"))),
         "table-outside": ("vhd-place", alone(
             vhd, table=(1 << 40).to_bytes(8, "big"))),
         "block-0": ("vhd-block", alone(vhd, block=bytes(4))),
@@ -204,28 +103,75 @@ def _vhd() -> Iterator[Refused]:
 
 
 def _vhdx() -> Iterator[Refused]:
-    vhdxs: dict[str, tuple[str, Build]] = {
+    for id, (rule, build) in (_vhdx_sizes() | _vhdx_tables()).items():
+        yield _refused("vhdx", id, rule, build, _VHDX)
+    yield _refused("vhdx", "parent-locator", "vhdx-parent", lambda lure: vhdx(
+        parent=str(lure.path).encode("utf-16le")), _VHDX)
+    yield _refused("vhdx", "cut", "truncated",
+                   lambda lure: vhdx()[:200 * 1024], _VHDX)
+
+
+def _vhdx_sizes() -> dict[str, tuple[str, Build]]:
+    def item(guid: bytes, value: int, size: int) -> Build:
+        return alone(vhdx, items={guid: value.to_bytes(size, "little")})
+
+    sizes = {
         # The number of blocks no longer fits what qemu counts it in.
-        "size-trunc": ("vhdx-size", alone(vhdx, size=(1 << 32) * 8 * MiB)),
-        "size-1E": ("vhdx-size", alone(vhdx, size=1 << 60)),
-        "size-beyond-table": ("vhdx-size", alone(
-            vhdx, size=64 * 1024 * GiB)),
-        "size-0": ("vhdx-size", alone(vhdx, size=0)),
-        "differencing": ("vhdx-parent", alone(vhdx, flags=2)),
-        "parent-locator": ("vhdx-parent", lambda lure: vhdx(
-            parent=str(lure.path).encode("utf-16le"))),
+        "trunc": (1 << 32) * MiB, "1E": 1 << 60, "0": 0,
+        "beyond-table": 64 * 1024 * GiB, "odd": MiB + 1}
+    return {f"size-{id}": ("vhdx-size", item(VHDX_SIZE, size, 8))
+            for id, size in sizes.items()} | {
+        f"block-{size}": ("vhdx-block", item(VHDX_PARAMETERS, size, 4))
+        for size in (512 * KiB, 512 * MiB, 3 * MiB)} | {
+        f"sector-{size}": ("vhdx-block", item(VHDX_SECTOR, size, 4))
+        for size in (1, 1024, 1 << 30)} | {
+        "differencing": ("vhdx-parent", item(
+            VHDX_PARAMETERS, (2 << 32) + MiB, 8))}
+
+
+def _vhdx_tables() -> dict[str, tuple[str, Build]]:
+    def number(value: int, size: int = 4) -> bytes:
+        return value.to_bytes(size, "little")
+
+    def both(bat: tuple[int, bytes]) -> Build:
+        return alone(vhdx, regions={bat[0]: bat[1]})
+
+    return {
         "log": ("vhdx-log", alone(vhdx, log=b"l" * 16)),
-        "cut": ("truncated", lambda lure: vhdx()[:200 * 1024]),
+        "copies-differ": ("vhdx-regions", lambda lure: vhdx()[:256 * KiB + 40]
+                          + b"!" + vhdx()[256 * KiB + 41:]),
+        "region-unknown": ("vhdx-regions", both((16, b"?" * 16))),
+        "regions-unmarked": ("vhdx-regions", both((0, b"nope"))),
+        "regions-many": ("vhdx-regions", both((8, number(3)))),
+        "region-in-header": ("vhdx-place", both((32, number(0, 8)))),
+        "region-unaligned": ("vhdx-place", both((32, number(3 * MiB + 1, 8)))),
+        "region-empty": ("vhdx-place", both((40, number(0)))),
+        "region-outside": ("vhdx-place", both((32, number(1 << 40, 8)))),
+        "metadata-outside": ("truncated", both((64, number(1 << 40, 8)))),
+        "metadata-far-outside": ("bounds", both((64, number(1 << 63, 8)))),
+        "items-unmarked": ("vhdx-metadata", alone(
+            vhdx, table={0: b"nometada"})),
+        "items-many": ("vhdx-metadata", alone(vhdx, table={10: b"\0\x08"})),
+        "item-missing": ("vhdx-metadata", alone(vhdx, table={
+            10: b"\1\0"})),
+        "item-in-table": ("vhdx-metadata", alone(
+            vhdx, entries={VHDX_SIZE: number(0)})),
+        "item-outside": ("vhdx-metadata", alone(
+            vhdx, entries={VHDX_SIZE: number(1 << 31)})),
+        "item-huge": ("vhdx-metadata", alone(
+            vhdx, entries={VHDX_SIZE: number(64 * KiB) + number(512 * KiB)})),
+        **{f"item-{id}-short": ("vhdx-metadata", alone(
+            vhdx, entries={guid: number(64 * KiB) + number(2)}))
+           for id, guid in (("size", VHDX_SIZE), ("sector", VHDX_SECTOR),
+                            ("parameters", VHDX_PARAMETERS))},
     }
-    return (_refused("vhdx", id, rule, build, _VHDX)
-            for id, (rule, build) in vhdxs.items())
 
 
 def _vdi() -> Iterator[Refused]:
     lies: dict[str, tuple[str, dict[str, int]]] = {
         "size-huge": ("vdi-size", {"size": 1 << 60}),
         "size-0": ("vdi-size", {"size": 0}),
-        "blocks-huge": ("vdi-", {"blocks": 0xFFFFFFFF}),
+        "blocks-huge": ("vdi-size", {"blocks": 0xFFFFFFFF}),
         "block-0": ("vdi-blocks", {"block": 0}),
         "sector-1": ("vdi-blocks", {"sector": 1}),
         "version-2": ("vdi-version", {"version": 0x20000}),
@@ -233,6 +179,10 @@ def _vdi() -> Iterator[Refused]:
         "parent": ("vdi-parent", {"parent": 1}),
         "map-outside": ("vdi-place", {"map_offset": 0x7FFFFE00}),
         "map-unaligned": ("vdi-place", {"map_offset": 0x201}),
+        "map-in-header": ("vdi-place", {"map_offset": 0}),
+        "data-unaligned": ("vdi-place", {"data_offset": 0x401}),
+        "data-in-map": ("vdi-place", {"data_offset": 0x200}),
+        "data-outside": ("vdi-place", {"data_offset": 0x7FFFFE00}),
     }
     return (_refused("vdi", id, rule, alone(foreign.vdi, **fields), _INPUT)
             for id, (rule, fields) in lies.items())

@@ -86,12 +86,13 @@ def extension(kind: int, data: bytes, length: int | None = None) -> bytes:
 
 
 def image(*extensions: bytes, end: bytes = bytes(8), name: bytes = b"",
-          tail: bytes = b"", l1: bytes | None = None, l2: bytes | None = None,
-          **lies: Any) -> bytes:
+          refcounts: bytes | None = None, l1: bytes | None = None,
+          l2: bytes | None = None, tail: bytes = b"", **lies: Any) -> bytes:
     """Return an image with the usual clusters.
 
     :param end: what ends the header extensions
     :param name: is put at NAME_AT
+    :param refcounts: the refcount table
     :param tail: more clusters
     """
     first = bytearray((header(**lies) + b"".join(extensions) + end)
@@ -99,7 +100,8 @@ def image(*extensions: bytes, end: bytes = bytes(8), name: bytes = b"",
     if name:
         first[NAME_AT:NAME_AT + len(name)] = name
     return b"".join(cluster.ljust(CLUSTER, b"\0") for cluster in (
-        bytes(first), entry(REFCOUNT_BLOCK), b"\0\1" * (END // CLUSTER),
+        bytes(first), entry(REFCOUNT_BLOCK) if refcounts is None
+        else refcounts, b"\0\1" * (END // CLUSTER),
         entry(L2 | COPIED) if l1 is None else l1,
         entry(DATA | COPIED) if l2 is None else l2, data())) + tail
 

@@ -42,9 +42,6 @@ def samples() -> Iterator[Odd]:
 
 def _tables() -> dict[str, Build]:
     return {
-        "l2-missing": lambda lure: image()[:L2],
-        "l2-cut": lambda lure: image()[:L2 + 4],
-        "data-missing": lambda lure: image()[:DATA],
         "data-cut": lambda lure: image()[:DATA + 100],
         "l2-is-header": alone(image, l1=entry(COPIED)),
         "l2-is-l1": alone(image, l1=entry(L1 | COPIED)),

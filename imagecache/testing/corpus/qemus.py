@@ -59,7 +59,7 @@ def samples() -> Iterator[Accepted]:
         yield Accepted(f"qcow2-of-{size}", "qcow2", functools.partial(
             images.qcow2, _content(size)), functools.partial(_content, size))
     yield from _with_a_past()
-    yield from _by_hand()
+    yield from by_hand()
 
 
 def _written(id: str, build: Callable[[], bytes]) -> Accepted:
@@ -124,7 +124,7 @@ def _after(*commands: str) -> bytes:
         return path.read_bytes()
 
 
-def _by_hand() -> Iterator[Accepted]:
+def by_hand() -> Iterator[Accepted]:
     """What other programs than qemu-img of today may write."""
     unknown = layout.extension(0x7777, b"nobody knows")
     names = layout.extension(layout.FEATURE_NAMES, bytes(48))

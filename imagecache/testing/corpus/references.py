@@ -71,8 +71,8 @@ def samples() -> Iterator[Refused]:
     yield from _odd_data_files()
 
 
-def _backing(id: str, build: Build) -> Refused:
-    return Refused(f"qcow2-{id}", "qcow2", "backing", build, _OF_BACKING)
+def _backing(id: str, build: Build, rule: str = "backing-file") -> Refused:
+    return Refused(f"qcow2-{id}", "qcow2", rule, build, _OF_BACKING)
 
 
 def _data_file(id: str, build: Build, *more: str) -> Refused:
@@ -111,7 +111,10 @@ def _odd_backing() -> Iterator[Refused]:
         "format-after-others": lambda lure: layout.image(
             layout.extension(layout.FEATURE_NAMES, bytes(48)),
             layout.extension(0x7777, b"x" * 9), format),
-        # The name is not where it can be.
+        "no-text": lambda lure: layout.backed(b"\xff\xfe\xfd"),
+    }
+    # The name is not where it can be, or not what it can be.
+    damaged: dict[str, Build] = {
         "in-header": lambda lure: layout.backed(
             str(lure.path), backing_offset=8),
         "past-cluster": lambda lure: layout.backed(
@@ -128,9 +131,11 @@ def _odd_backing() -> Iterator[Refused]:
             str(lure.path), backing_size=(1 << 32) - 1),
         "nul": lambda lure: layout.backed(f"{lure.path}\0.qcow2"),
         "nul-first": lambda lure: layout.backed(f"\0{lure.path}"),
-        "no-text": lambda lure: layout.backed(b"\xff\xfe\xfd"),
     }
-    return (_backing(f"backing-{id}", build) for id, build in odd.items())
+    for id, build in odd.items():
+        yield _backing(f"backing-{id}", build)
+    for id, build in damaged.items():
+        yield _backing(f"backing-{id}", build, "backing-name")
 
 
 def _odd_data_files() -> Iterator[Refused]:

@@ -15,10 +15,10 @@ Build = Callable[[Lure], bytes]
 
 # The rules that every door has.  Nova's fetch functions make no claim, so what
 # only the first two refuse is accepted from them, as what it is.
-CLAIM = "(rule claim)"                # it is good, and not what was claimed
-UNKNOWN = "(rule claim-known)"        # nothing may claim to be this
-NOT_ALLOWED = "(rule format-accepted)"   # it is, but not unless allowed
-NO_FORMAT = "(rule format-known)"        # its content is; never allowed
+CLAIM = "claim"                   # it is good, and not what was claimed
+UNKNOWN = "claim-known"           # nothing may claim to be this
+NOT_ALLOWED = "format-accepted"   # this may be, but not unless it is allowed
+NO_FORMAT = "format-known"        # this is no format that can be allowed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Refused:
 
     id: str
     claim: str                         # the disk_format it is uploaded with
-    rule: str                          # which must be in the error's text
+    rule: str                          # by which it must be refused
     build: Build
     represents: tuple[str, ...] = ()   # published vulnerabilities
     listed: str = ""                   # the rule, where its format is allowed

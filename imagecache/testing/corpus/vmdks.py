@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vmdk images, uploaded as such: the format with the most ways elsewhere.
+
+``listed`` is the rule that must refuse one where vmdk is allowed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.testing.corpus import foreign
+from imagecache.testing.corpus.canary import Lure
+from imagecache.testing.corpus.foreign import (
+    descriptor,
+    flat,
+    sparse_text,
+    vmdk,
+)
+from imagecache.testing.corpus.sample import (
+    NO_FORMAT,
+    NOT_ALLOWED,
+    Build,
+    Refused,
+    alone,
+)
+
+_REFERENCES = ("CVE-2022-47951",)
+_INPUT = ("CVE-2014-0144",)      # what qemu's driver once believed
+
+
+def samples() -> Iterator[Refused]:
+    yield from _text()
+    yield from _sparse()
+    yield from _header()
+
+
+def _refused(id: str, listed: str, build: Build,
+             represents: tuple[str, ...]) -> Refused:
+    return Refused(f"vmdk-{id}", "vmdk", NOT_ALLOWED, build, represents,
+                   listed)
+
+
+def _text() -> Iterator[Refused]:
+    """A vmdk can be a text that names the files with its data."""
+    texts: dict[str, Callable[[Lure], bytes]] = {
+        "flat-abs": lambda lure: descriptor("monolithicFlat", flat(lure)),
+        "flat-json": lambda lure: descriptor(
+            "monolithicFlat", 'RW 8 FLAT "json:{\\"driver\\":\\"file\\",'
+            f'\\"filename\\":\\"{lure.path}\\"}}" 0'),
+        "flat-nbd": lambda lure: descriptor(
+            "monolithicFlat", f'RW 8 FLAT "nbd://127.0.0.1:{lure.port}/" 0'),
+        "flat-after-zero": lambda lure: descriptor(
+            "monolithicFlat", "RW 8 ZERO", flat(lure)),
+        "split-flat": lambda lure: descriptor(
+            "twoGbMaxExtentFlat", flat(lure), flat(lure)),
+        "split-sparse": lambda lure: descriptor(
+            "twoGbMaxExtentSparse", flat(lure, "SPARSE")),
+        "vmfs": lambda lure: descriptor("vmfs", flat(lure, "VMFS")),
+        "vmfs-raw": lambda lure: descriptor(
+            "vmfsRawDeviceMap", flat(lure, "VMFSRDM")),
+        "vmfs-sparse": lambda lure: descriptor(
+            "vmfsSparse", flat(lure, "VMFSSPARSE")),
+        "sesparse": lambda lure: descriptor(
+            "seSparse", flat(lure, "SESPARSE")),
+        "full-device": lambda lure: descriptor(
+            "fullDevice", 'RW 8 FLAT "/dev/zero" 0'),
+        "custom": lambda lure: descriptor("custom", flat(lure)),
+        "parent": lambda lure: descriptor(
+            "monolithicFlat", f'parentFileNameHint="{lure.path}"',
+            flat(lure), parent="11111111"),
+        "no-extent": lambda lure: descriptor("monolithicFlat"),
+        "sparse-text": lambda lure: descriptor(
+            "monolithicSparse", flat(lure, "SPARSE")),
+    }
+    return (_refused(id, NO_FORMAT, build, _REFERENCES)
+            for id, build in texts.items())
+
+
+def _sparse() -> Iterator[Refused]:
+    """A vmdk that is one file still has such a text in it."""
+    size = MiB // foreign.SECTOR
+    texts: dict[str, tuple[str, Callable[[Lure], bytes]]] = {
+        "flat": ("vmdk-extent", lambda lure: sparse_text(extent=flat(lure))),
+        "and-flat": ("vmdk-extent", lambda lure: sparse_text(flat(lure))),
+        "path": ("vmdk-extent", lambda lure: sparse_text(
+            extent=f'RW {size} SPARSE "{lure.path}"')),
+        "up": ("vmdk-extent", lambda lure: sparse_text(
+            extent=f'RW {size} SPARSE "../secret"')),
+        "protocol": ("vmdk-extent", lambda lure: sparse_text(
+            extent=f'RW {size} SPARSE "nbd:unix:secret"')),
+        "flat-type": ("vmdk-type", lambda lure: sparse_text(
+            kind="monolithicFlat")),
+        "split-type": ("vmdk-type", lambda lure: sparse_text(
+            kind="twoGbMaxExtentSparse")),
+        "parent": ("vmdk-parent", lambda lure: sparse_text(
+            parent="11111111")),
+        "parent-hint": ("vmdk-parent", lambda lure: sparse_text(
+            f'parentFileNameHint="{lure.path}"', parent="11111111")),
+        "hint-only": ("vmdk-descriptor", lambda lure: sparse_text(
+            f'parentFileNameHint="{lure.path}"')),
+        "hidden": ("vmdk-descriptor", lambda lure: sparse_text()
+                   + b"\0" + flat(lure).encode()),
+        "no-text": ("vmdk-type", lambda lure: b""),
+        "binary": ("vmdk-descriptor", lambda lure: b"\xff\xfe"
+                   + sparse_text()),
+    }
+    return (_refused(f"sparse-{id}", rule,
+                     functools.partial(_with_text, text), _REFERENCES)
+            for id, (rule, text) in texts.items())
+
+
+def _with_text(text: Callable[[Lure], bytes], lure: Lure) -> bytes:
+    return vmdk(text(lure))
+
+
+def _header() -> Iterator[Refused]:
+    lies: dict[str, tuple[str, dict[str, int]]] = {
+        "version-9": ("vmdk-version", {"version": 9}),
+        # qemu then follows the extents of the text.
+        "capacity-0": ("vmdk-capacity", {"capacity": 0}),
+        "capacity-huge": ("vmdk-extent", {"capacity": 1 << 50}),
+        "grain-huge": ("vmdk-grain", {"grain": 1 << 40}),
+        "grain-0": ("vmdk-grain", {"grain": 0}),
+        "grain-24": ("vmdk-grain", {"grain": 24}),
+        "entries-huge": ("vmdk-grain", {"entries": 1 << 31}),
+        "directory-outside": ("vmdk-directory", {"directory": 1 << 40}),
+        "text-outside": ("truncated", {"descriptor_offset": 1 << 30}),
+        "text-huge": ("vmdk-descriptor", {"descriptor_size": 1 << 30}),
+        "as-text": ("vmdk-marks", {"marks": 0x0a0a200a}),
+    }
+    for id, (rule, fields) in lies.items():
+        yield _refused(id, rule,
+                       alone(vmdk, sparse_text(), **fields), _INPUT)
+    yield _refused("stream-footer-lies", "vmdk-footer",
+                   alone(_lying_footer), ("CVE-2026-2243",))
+    yield _refused("cowd", NO_FORMAT, alone(foreign.cowd), _INPUT)
+
+
+def _lying_footer() -> bytes:
+    stream = bytearray(images.convert(
+        images.content(), "vmdk", "-o", "subformat=streamOptimized"))
+    if stream[56:64] != b"\xff" * 8:      # qemu-img puts no footer
+        stream[56:64] = b"\xff" * 8
+        stream += bytes(512) + stream[:512] + bytes(512)
+    stream[-1024 + 20] ^= 0xff            # another grain size
+    return bytes(stream)
