@@ -72,6 +72,7 @@ class Examiner:
         self._image_id = image_id
         self._accepted = accepted
         self._claimed = None if claim is None else self._claim(claim)
+        self._says_iso = claim == "iso"
         self._start = b""
         self._format: Format | None = None    # known as soon as it shows
         self._pipe = _Pipe()
@@ -159,6 +160,9 @@ class Examiner:
         if {_THEIRS.get(name) for name in names} != {found}:
             raise self._refusal(f"its content is {found}, and also "
                                 + " and ".join(names), "second-opinion")
+        if self._says_iso and "iso" not in names:
+            raise self._refusal("it claims to be iso, and its content is "
+                                + " and ".join(names), "claim")
         # What it thinks of a partition table is no reason to refuse a disk.
         if found is not Format.RAW:
             self._require_safe(inspectors[0])

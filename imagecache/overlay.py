@@ -30,10 +30,11 @@ def base_of(disk: pathlib.Path, bases: pathlib.Path) -> pathlib.Path | None:
         if header.backing_file is None:
             require(qcow2.NO_BACKING_FILE, header)
             return None
-        base = disk.parent / header.backing_file
-        if base.parent.resolve() != bases.resolve():
-            raise Refusal("foreign-base", f"it is an overlay of {base}, which"
-                          f" is not in {bases}")
+        base = pathlib.Path(header.backing_file)
+        # A name that does not begin with a slash may be one of a protocol.
+        if not base.is_absolute() or base.parent.resolve() != bases.resolve():
+            raise Refusal("foreign-base", f"it is an overlay of"
+                          f" {header.backing_file}, which is not in {bases}")
         if base.exists():
             _require_agreement(base, header.backing_format)
     except Refusal as e:

@@ -154,7 +154,8 @@ SOUND: tuple[Rule[Header], ...] = (
          <= _LARGEST_REFCOUNT_TABLE),
     Rule("refcount-place", "its refcount table is not within the file",
          lambda h: h.aligned(h.refcount_offset)
-         and h.inside(h.refcount_offset, h.refcount_clusters * 8)),
+         and h.inside(h.refcount_offset,
+                      h.refcount_clusters * h.cluster_size)),
     Rule("snapshots", "its snapshot table is not within the file, or too"
          " large",
          lambda h: h.snapshots == 0 or (
@@ -257,9 +258,8 @@ def _last_cluster(f: BinaryIO, header: Header) -> int:
 
     The refcounts tell, and of those the last block that is not empty.
     """
-    size = header.refcount_clusters * header.cluster_size
-    rest = header.file_size - header.refcount_offset
-    table = reader.read(f, header.refcount_offset, min(size, rest))
+    table = reader.read(f, header.refcount_offset,
+                        header.refcount_clusters * header.cluster_size)
     last = len(table.rstrip(b"\0")) - 1
     if last < 0:
         raise Refusal("refcount-blocks", "it counts no clusters at all")

@@ -227,9 +227,12 @@ def _not_in_catalogue(asking: wire.Asking) -> exception.SourceUnreachable:
 def _description(record: Mapping[str, Any]) -> Description:
     places = [record.get("direct_url"),
               *(place["url"] for place in record.get("locations") or ())]
+    disk_format = record.get("disk_format")
+    if not isinstance(disk_format, str | None):
+        raise TypeError(f"disk_format is {disk_format!r}")
     return Description(
         ref=record["id"], identity=record["id"], size=int(record["size"]),
-        disk_format=record.get("disk_format"), digest=_digest(record),
+        disk_format=disk_format, digest=_digest(record),
         min_disk=int(record.get("min_disk") or 0) * GiB,
         locations=tuple(dict.fromkeys(filter(None, places))),
         signature=_signature(record))

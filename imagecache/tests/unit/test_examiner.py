@@ -11,6 +11,7 @@ from imagecache.examiner import Examiner, Found, examine
 from imagecache.formats import qcow2
 from imagecache.formats.rules import Refusal, require
 from imagecache.model import NATIVE, Format, MiB
+from imagecache.testing import images
 from imagecache.tests import base
 
 FOREIGN = (("vmdk", "monolithicSparse", Format.VMDK),
@@ -53,9 +54,16 @@ class ExaminerTest(ExaminerTestCase):
 
     def test_raw_is_what_nothing_else_is(self) -> None:
         self.path.write_bytes(b"any" * 1000)
-        for claim in (None, "raw", "iso", "ami", "aki", "ari"):
+        for claim in (None, "raw", "ami", "aki", "ari"):
             self.assertEqual(Found(Format.RAW, 3072),
                              examine(self.path, "x", claim, NATIVE))
+        self.refused("claim", "iso")
+
+    def test_a_disc_is_raw_by_either_name(self) -> None:
+        self.path.write_bytes(images.iso())
+        for claim in (None, "raw", "iso"):
+            self.assertEqual(Format.RAW, examine(
+                self.path, "x", claim, NATIVE).format)
 
     def test_content_and_claim_must_agree(self) -> None:
         self.make("qcow2")
