@@ -293,6 +293,8 @@ def _extensions(header: Header,
                           " the first cluster")
         at += _EXTENSION.size + -(-length // 8) * 8
         yield kind, data
+    if not header.backing_offset:
+        raise Refusal("extensions", "its header extensions never end")
 
 
 def _backing_file(header: Header, first: bytes) -> str | None:
