@@ -102,10 +102,11 @@ class Canary:
         """Hang up on whoever calls: to wait for an answer takes long."""
         while True:
             try:
-                self._server.accept()[0].close()
+                connection, _ = self._server.accept()
             except OSError:
                 return
             self._calls.append("its port was called")
+            connection.close()
 
 
 def _look(path: pathlib.Path) -> tuple[object, ...]:

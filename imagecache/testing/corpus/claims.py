@@ -107,7 +107,7 @@ def _contents() -> dict[str, tuple[str, Build]]:
         "luks": (NO_FORMAT, alone(foreign.luks)),
         "luks-v2": (NO_FORMAT, alone(foreign.luks, 2)),
         "parallels": (NO_FORMAT, alone(images.create, "parallels")),
-        "parallels-ext": (NO_FORMAT, lambda lure: b"WithouFreSpacExt"
+        "parallels-old": (NO_FORMAT, lambda lure: b"WithoutFreeSpace"
                           + bytes(MiB)),
         "bochs": (NO_FORMAT, alone(foreign.bochs)),
         "cloop": (NO_FORMAT, alone(foreign.cloop)),

@@ -37,6 +37,7 @@ def samples() -> Iterator[Refused]:
     yield from _header()
     yield from _extensions()
     yield from _tables()
+    yield from _huge_tables()
     yield from _sizes()
     yield from _cuts()
 
@@ -138,7 +139,10 @@ def _tables() -> Iterator[Refused]:
                snapshots=(1 << 32) - 1, snapshots_offset=DATA)
     yield _lie("snapshots-partly-outside", "snapshots",
                snapshots=CLUSTER // 40 + 1, snapshots_offset=DATA)
-    # Larger than qemu or we allow, and all there.
+
+
+def _huge_tables() -> Iterator[Refused]:
+    """Larger than qemu or we allow, and all there."""
     yield _huge("l1-huge", "l1-size", 32 * MiB + CLUSTER,
                 l1_offset=END, l1_size=4 * MiB + 1)
     yield _huge("refcounts-huge", "refcount-size", 8 * MiB + CLUSTER,

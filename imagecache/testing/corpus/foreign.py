@@ -69,7 +69,7 @@ def cowd() -> bytes:
 
 
 def vhd(kind: int = 3, size: int | None = None, version: int = 0x10000,
-        **header: bytes) -> bytes:
+        state: int = 0, **header: bytes) -> bytes:
     """Return a dynamic vhd.
 
     :param kind: 2 fixed, 3 dynamic, 4 a difference
@@ -79,6 +79,7 @@ def vhd(kind: int = 3, size: int | None = None, version: int = 0x10000,
     image = bytearray(images.convert(images.content(), "vpc"))
     footer = image[:SECTOR]
     struct.pack_into(">I", footer, 12, version)
+    footer[84] = state
     struct.pack_into(">I", footer, 60, kind)
     if size is not None:
         struct.pack_into(">Q", footer, 48, size)
@@ -148,13 +149,17 @@ def vhdx(log: bytes | None = None, parent: bytes | None = None,
     for at in _HEADERS if log else ():
         put(at + 48, log or b"")
     if parent is not None:
-        count, = struct.unpack_from("<H", image, metadata + 10)
-        struct.pack_into("<H", image, metadata + 10, count + 1)
-        offset = 65536 + 4096
-        struct.pack_into("<16sIII", image, metadata + 32 + 32 * count,
-                         _PARENT, offset, len(parent), 4)
-        put(metadata + offset, parent)
+        _add_parent(image, metadata, parent)
     return bytes(image)
+
+
+def _add_parent(image: bytearray, metadata: int, parent: bytes) -> None:
+    count, = struct.unpack_from("<H", image, metadata + 10)
+    struct.pack_into("<H", image, metadata + 10, count + 1)
+    offset = 65536 + 4096
+    struct.pack_into("<16sIII", image, metadata + 32 + 32 * count,
+                     _PARENT, offset, len(parent), 4)
+    image[metadata + offset:metadata + offset + len(parent)] = parent
 
 
 def vdi(**fields: int) -> bytes:

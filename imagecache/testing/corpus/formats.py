@@ -82,6 +82,7 @@ def _vhd() -> Iterator[Refused]:
         "size-0": ("vhd-size", alone(vhd, size=0)),
         "entries-huge": ("vhd-size", alone(vhd, entries=b"\xff" * 4)),
         "size-beyond-table": ("vhd-size", alone(vhd, size=GiB)),
+        "saved-state": ("vhd-state", alone(vhd, state=1)),
         "version-2": ("vhd-version", alone(vhd, version=0x20000)),
         "cookie": ("vhd-checksum", alone(vhd, cookie=b"nosparse")),
         "header-checksum": ("vhd-checksum", lambda lure: vhd()[:1000] + b"!"
@@ -216,5 +217,5 @@ def _others() -> Iterator[Refused]:
     for name in ("docker", "nbd", "vvfat", "gpt", "RAW", "-"):
         yield other(name, alone(images.content))
     for id, name in (("newline", "raw\n"), ("json", "json:{}"),
-                     ("nothing", ""), ("long", "x" * 10_000)):
+                     ("long", "x" * 10_000)):
         yield other(name, alone(images.content), id=id)

@@ -65,6 +65,7 @@ def samples() -> Iterator[Refused]:
     yield from (_backing(f"backing-{kind}", functools.partial(_backed, kind))
                 for kind in _NAMES)
     yield from _odd_backing()
+    yield from _damaged_backing()
     yield from (_data_file(f"datafile-{kind}",
                            functools.partial(_external, kind))
                 for kind in _NAMES)
@@ -113,7 +114,12 @@ def _odd_backing() -> Iterator[Refused]:
             layout.extension(0x7777, b"x" * 9), format),
         "no-text": lambda lure: layout.backed(b"\xff\xfe\xfd"),
     }
-    # The name is not where it can be, or not what it can be.
+    for id, build in odd.items():
+        yield _backing(f"backing-{id}", build)
+
+
+def _damaged_backing() -> Iterator[Refused]:
+    """The name is not where it can be, or not what it can be."""
     damaged: dict[str, Build] = {
         "in-header": lambda lure: layout.backed(
             str(lure.path), backing_offset=8),
@@ -132,8 +138,6 @@ def _odd_backing() -> Iterator[Refused]:
         "nul": lambda lure: layout.backed(f"{lure.path}\0.qcow2"),
         "nul-first": lambda lure: layout.backed(f"\0{lure.path}"),
     }
-    for id, build in odd.items():
-        yield _backing(f"backing-{id}", build)
     for id, build in damaged.items():
         yield _backing(f"backing-{id}", build, "backing-name")
 

@@ -44,7 +44,7 @@ class AgentTest(base.TestCase):
         code, said, complaints = self.agent("--count", "2", "--gib", "1")
         self.assertEqual((0, ""), (code, complaints))
         counts = collections.Counter(
-            line.split()[0] for line in said.splitlines())
+            line.split()[0] for line in said.splitlines() if line.strip())
         self.assertEqual(
             (1, 1, 2, 2), (counts["committed"], counts["hit"],
                            counts["BOOT-OK"], counts["removed"]))

@@ -58,7 +58,7 @@ class AcceptedTest(ProofTestCase):
         ("text", b"#!/bin/sh\n" * 60))
     @ddt.unpack
     def test_raw_images(self, name: str, content: bytes) -> None:
-        for claim in (None, "raw", "iso", "ami", "ari", "aki"):
+        for claim in (None, "raw", "ami", "ari", "aki"):
             found = self.fetch(content, claim)
             self.assertEqual((Format.RAW, -(-len(content) // 512) * 512),
                              (found.format, found.virtual_size), claim)
@@ -104,6 +104,11 @@ class RefusedTest(ProofTestCase):
     def test_qcow2_that_claims_to_be_raw(self) -> None:
         for claim in ("raw", "iso", "ami", "aki", "ari"):
             self.assertIn("qcow2", self.refuse(QCOW2, claim))
+
+    def test_raw_that_claims_to_be_a_disc(self) -> None:
+        for content in (CONTENT, images.mbr()):
+            self.refuse(content, "iso")
+        self.assertEqual(Format.RAW, self.fetch(images.iso(), "iso").format)
 
     def test_raw_that_claims_to_be_qcow2(self) -> None:
         for content in (CONTENT, images.mbr(), images.iso()):

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No process reaches for what a hostile image names: strace sees them all."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import secrets
+import subprocess
+import sys
+
+from imagecache.testing import corpus
+from imagecache.tests import base
+
+RUN = pathlib.Path(__file__).with_name("corpus_run.py")
+
+
+class TracedTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        # By this every mention of it is found, however one gets there.
+        self.mark = f"canary-{secrets.token_hex(8)}"
+        self.canary = self.enterContext(corpus.Canary(self.root / self.mark))
+        self.images = self.root / "images"
+        self.images.mkdir()
+
+    def test_no_process_reaches_for_the_canary(self) -> None:
+        claims = {}
+        for i, sample in enumerate((*corpus.refused(), *corpus.odds())):
+            name = f"{i}-{sample.id}".replace("/", "-")
+            (self.images / name).write_bytes(sample.build(self.canary.lure))
+            claims[name] = sample.claim
+        (self.images / "claims.json").write_text(json.dumps(claims))
+        self.assertEqual([], self.canary.complaints())
+        outcome, reached = self._trace(sys.executable, str(RUN),
+                                       str(self.images))
+        self.assertEqual([], reached)
+        self.assertEqual([], self.canary.complaints())
+        self._check(json.loads(outcome), len(claims))
+
+    def _check(self, outcome: dict[str, dict[str, str]],
+               number: int) -> None:
+        """Hold that samples were really tried, and most refused."""
+        for found in outcome.values():
+            self.assertEqual(number, len(found))
+            accepted = [name for name, what in found.items()
+                        if what == "accepted"]
+            self.assertLess(len(accepted), number / 5)
+
+    def test_it_would_have_been_seen(self) -> None:
+        """Or the test above would mean nothing."""
+        _, reached = self._trace("cat", str(self.canary.lure.path))
+        self.assertNotEqual([], reached)
+        _, reached = self._trace(
+            sys.executable, "-c", "import socket; socket.create_connection("
+            f"('127.0.0.1', {self.canary.lure.port}))")
+        self.assertNotEqual([], reached)
+
+    def _trace(self, *command: str) -> tuple[str, list[str]]:
+        """Return what a program printed, and the odd system calls it made.
+
+        Those are any that name the canary, and any that call somebody over a
+        network.
+        """
+        log = self.root / "log"
+        printed = subprocess.run(
+            ["strace", "--follow-forks", "--seccomp-bpf", "--quiet=all",
+             "--string-limit=4096", "--trace=%file,connect,sendto,sendmsg",
+             "--output", log, *command],
+            check=True, text=True, stdout=subprocess.PIPE).stdout
+        with log.open(errors="replace") as lines:
+            return printed, [line for line in lines
+                             if self.mark in line or "sa_family=AF_INET"
+                             in line]

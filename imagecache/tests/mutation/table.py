@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where defences are, which tests guard them, and which of them look odd."""
+
+from __future__ import annotations
+
+import dataclasses
+
+# In which modules what raises is a defence, and whose tests must notice.
+TESTS: dict[str, tuple[str, ...]] = {
+    "formats/qcow2.py": ("unit.test_corpus", "unit.test_formats_qcow2"),
+    "formats/raw.py": ("unit.test_corpus",),
+    "formats/reader.py": ("unit.test_corpus",),
+    "formats/rules.py": ("unit.test_corpus",),
+    "formats/vdi.py": ("unit.test_corpus",),
+    "formats/vhd.py": ("unit.test_corpus",),
+    "formats/vhdx.py": ("unit.test_corpus",),
+    "formats/vmdk.py": ("unit.test_corpus",),
+    "examiner.py": ("unit.test_examiner", "unit.test_corpus"),
+    "proof.py": ("unit.test_proof", "unit.test_corpus"),
+    "overlay.py": ("unit.test_overlay",),
+    "download.py": ("unit.test_download",),
+    "pipeline.py": ("unit.test_pipeline", "unit.test_base_cache",
+                    "unit.test_image_cache", "unit.test_backends_raw"),
+    "base_cache.py": ("unit.test_base_cache", "unit.test_corpus",
+                      "unit.test_signatures"),
+    "model.py": ("unit.test_model", "unit.test_corpus"),
+    "sources/file.py": ("unit.test_sources_file",),
+    "sources/http.py": ("unit.test_sources_http",),
+    "sources/resolve.py": ("unit.test_sources_resolve",
+                           "unit.test_sources_file",
+                           "unit.test_sources_http"),
+    "sources/wire.py": ("unit.test_sources_http", "unit.test_sources_glance"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    name: str
+    module: str
+    old: str       # is there once
+    new: str
+    tests: tuple[str, ...]
+
+
+_SANDBOX = ("unit.test_sandbox", "unit.test_sandbox_limits",
+            "unit.test_sandbox_images", "functional.test_sandbox")
+_REWRITTEN = ("functional.test_rewritten_disks",)
+
+CHANGES: tuple[Change, ...] = (
+    # What is not stated by raising.
+    Change("a text of vmdk after comments", "formats/raw.py",
+           r'rb"(?:#[^\n]*\n|[ \t]*\r?\n)*version=', 'rb"version=',
+           ("unit.test_corpus",)),
+    Change("what the inspector says", "examiner.py",
+           "        self._require_agreement(found)\n", "",
+           ("unit.test_corpus",)),
+    Change("as soon as it shows", "examiner.py",
+           "self._format = self._recognise(_ENDLESS)",
+           "self._format = Format.RAW", ("unit.test_corpus",)),
+    Change("bases of older rules", "base_cache.py",
+           "entry.record.rules < proof.RULES", "False",
+           ("unit.test_base_cache",)),
+    Change("the same image", "base_cache.py",
+           "        _require_same_image(source, entry)\n", "",
+           ("unit.test_base_cache",)),
+    Change("what fits", "pipeline.py",
+           "    require_fit(work.source, proven.virtual_size, work.size,"
+           " work.policy)\n", "", ("unit.test_pipeline",
+                                  "unit.test_backends_raw")),
+    Change("images in images", "pipeline.py",
+           "    proof.refuse_nested(output, work.source.name)\n", "",
+           ("unit.test_pipeline", "unit.test_corpus")),
+    Change("a limit while it comes", "download.py",
+           "            _require_size(wanted, receiver.size, limit)\n", "",
+           ("unit.test_download",)),
+    # No format is guessed, and no other file followed.
+    Change("the format of what is asked about", "tools/qemu_img.py",
+           '"-f", format, _name(path), limits=limits.writing(0)',
+           "_name(path), limits=limits.writing(0)",
+           ("unit.test_qemu_img", "unit.test_corpus")),
+    Change("the format of what is converted", "tools/qemu_img.py",
+           '"-f", source_format, "-O", output_format',
+           '"-O", output_format', _REWRITTEN),
+    Change("the format of what is resized", "tools/qemu_img.py",
+           '"resize", "-q", "-f", format, ', '"resize", "-q", ',
+           ("unit.test_qemu_img",)),
+    Change("the format of a base", "tools/qemu_img.py",
+           '"-b", _name(backing), "-F", backing_format',
+           '"-b", _name(backing)', ("unit.test_backends_qcow2",)),
+    Change("the base of a disk", "backends/base.py",
+           "return overlay.base_of(path, self.host.policy.bases)",
+           "return None", _REWRITTEN),
+    Change("a disk without a record", "backends/base.py",
+           "unrecorded: ClassVar[Format] = Format.RAW",
+           "unrecorded: ClassVar[Format] = Format.QCOW2", _REWRITTEN),
+    Change("a data file", "overlay.py",
+           "qcow2.NO_DATA_FILE + qcow2.SOUND", "qcow2.SOUND",
+           ("unit.test_overlay",)),
+    # The sandbox.
+    *(Change(name, "sandbox/__init__.py", old, "", _SANDBOX)
+      for name, old in (
+          ("other files", "restrict,\n"),
+          ("files that are open", "kernel.close_on_exec(), "),
+          ("new privileges", "kernel.no_new_privileges(), "),
+          ("capabilities", "kernel.drop_capabilities(),\n"),
+          ("system calls", """,
+               *([kernel.filter_calls(program, seccomp.PROCESS)]
+                 if program else [])"""))),
+    Change("orphans", "sandbox/__init__.py",
+           "calls = [kernel.die_with(os.getpid(), signal.SIGKILL)]",
+           "calls = []", (*_SANDBOX, "unit.test_execute")),
+    Change("limits", "sandbox/__init__.py",
+           "_each(*calls, setter(limits))", "_each(*calls)", _SANDBOX),
+    Change("the network", "sandbox/landlock.py",
+           "0b11 if version >= _NETWORK else 0", "0", _SANDBOX),
+    Change("beyond itself", "sandbox/landlock.py",
+           "0b11 if version >= _SCOPES else 0", "0", _SANDBOX),
+    *(Change(f"a limit of {name}", "sandbox/limits.py", f"{old},\n", "",
+             _SANDBOX)
+      for name, old in (
+          ("core files", "        resource.RLIMIT_CORE: (0, 0)"),
+          ("open files",
+           "        resource.RLIMIT_NOFILE: (_OPEN_FILES, _OPEN_FILES)"),
+          ("file size", "        resource.RLIMIT_FSIZE: "
+           "(limits.file_size, limits.file_size)"),
+          ("CPU", "        resource.RLIMIT_CPU: "
+           "(cpu, None if cpu is None else cpu + 1)"),
+          ("memory", "        resource.RLIMIT_AS: "
+           "(limits.address_space, limits.address_space)"))),
+    # Stores.
+    Change("redirects of Glance", "sources/glance.py", "redirect=False",
+           "redirect=True", ("unit.test_sources_glance",)),
+    Change("redirects", "sources/http.py", "allow_redirects=False",
+           "allow_redirects=True", ("unit.test_sources_http",)),
+    Change("the body of a redirect", "sources/http.py",
+           "with (_Session() as", "with (requests.Session() as",
+           ("unit.test_sources_http",)),
+    Change("a login elsewhere", "sources/http.py",
+           "login if same else None", "login",
+           ("unit.test_sources_http",)),
+    Change("a login of netrc", "sources/http.py", "else _no_login",
+           "else None", ("unit.test_sources_http",)),
+    Change("a pipe for an image", "sources/file.py",
+           "        _require_regular(path.stat(), path)\n", "",
+           ("unit.test_sources_file",)),
+    Change("a pipe since then", "sources/file.py",
+           "        _require_regular(os.fstat(fd), path)\n", "",
+           ("unit.test_sources_file",)),
+)
+
+# Whose loss no test can notice, and why.
+SPARED: dict[str, str] = {
+    "pipeline.py: convert_to_raw()":
+        "qemu-img cannot change the size of a file that it did not create",
+    "sources/wire.py: _stream() 1 of 2":
+        "an answer without content has no range either",
+    "sources/http.py: redirects":
+        "the session knows no redirects, whatever it is told",
+}

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The corpus itself, and what the rules say of it.
+
+That samples do no harm on any way into a cache, functional tests show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import logging
+import socket
+import subprocess
+from collections.abc import Iterable
+from unittest import mock
+
+import ddt
+import fixtures
+
+from imagecache import exception, fixture, proof
+from imagecache.examiner import Found
+from imagecache.formats import qcow2, vdi, vhd, vhdx, vmdk
+from imagecache.formats.rules import Refusal
+from imagecache.model import Format, MiB
+from imagecache.policy import Policy
+from imagecache.testing import corpus, images, web
+from imagecache.testing.corpus import (
+    advisories,
+    claims,
+    disks,
+    fields,
+    foreign,
+    formats,
+    guests,
+    layout,
+    qemus,
+    references,
+    transports,
+    vmdks,
+)
+from imagecache.testing.corpus.sample import CLAIM, NO_FORMAT
+from imagecache.tests import base
+
+EXAMINERS = {"vmdk": vmdk.examine, "vhd": vhd.examine, "vhdx": vhdx.examine,
+             "vdi": vdi.examine}
+
+
+class CorpusTest(base.TestCase):
+
+    def test_there_are_hundreds_of_samples(self) -> None:
+        refused, accepted = list(corpus.refused()), list(corpus.accepted())
+        self.assertGreaterEqual(len(refused), 350)
+        self.assertGreaterEqual(len(accepted), 130)
+
+    def test_no_two_have_the_same_id(self) -> None:
+        ids = [each.id for each in itertools.chain(
+            corpus.refused(), corpus.accepted(), corpus.allowed(),
+            corpus.odds(), guests.headers(), guests.rewrites(),
+            transports.plays())]
+        self.assertEqual(len(set(ids)), len(ids))
+
+    def test_every_advisory_is_represented(self) -> None:
+        represented = set().union(*(each.represents for each in (
+            *corpus.refused(), *corpus.odds(), *guests.headers(),
+            *guests.rewrites(), *transports.plays())))
+        self.assertEqual(set(advisories.REPRESENTED), represented)
+
+    def test_no_advisory_is_both_represented_and_elsewhere(self) -> None:
+        self.assertEqual(set(), advisories.REPRESENTED.keys()
+                         & advisories.ELSEWHERE.keys())
+
+    def test_the_image_that_is_lied_about_is_sound(self) -> None:
+        path = self.root / "image"
+        for version in (2, 3):
+            path.write_bytes(layout.image(version=version))
+            subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", path],
+                           check=True)
+
+    def test_samples_that_point_somewhere_point_at_the_lure(self) -> None:
+        pointing = [each for each in references.samples()
+                    if str(corpus.NOWHERE.path).encode()
+                    in each.build(corpus.NOWHERE)]
+        self.assertGreater(len(pointing), 50)
+
+
+class CanaryTest(base.TestCase):
+    """Or a silent canary would mean nothing."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.canary = self.enterContext(corpus.Canary(self.root / "canary"))
+        self.path = self.canary.lure.path
+
+    def test_it_is_silent_if_nothing_happens(self) -> None:
+        self.path.stat()
+        self.assertEqual([], self.canary.complaints())
+
+    def test_it_hears_who_opens_it_by_another_name(self) -> None:
+        other = self.root / "link"
+        other.symlink_to(self.path)
+        subprocess.run(["cat", other], check=True, stdout=subprocess.DEVNULL)
+        self.assertEqual(["secret was opened", "secret was read"],
+                         self.canary.complaints())
+        self.assertEqual([], self.canary.complaints())
+
+    def test_it_hears_who_changes_it(self) -> None:
+        self.path.chmod(0o666)
+        self.assertIn("it is not what it was", self.canary.complaints())
+
+    def test_it_hears_who_writes_to_it(self) -> None:
+        with self.path.open("ab") as f:
+            f.write(b"x")
+        self.assertIn("it is not what it was", self.canary.complaints())
+
+    def test_it_hears_who_puts_something_beside_it(self) -> None:
+        (self.path.parent / "x").touch()
+        self.assertIn("x was given company", "\n".join(
+            self.canary.complaints()))
+
+    def test_it_hears_who_calls(self) -> None:
+        with socket.create_connection(
+                ("127.0.0.1", self.canary.lure.port)) as connection:
+            connection.recv(1)
+        self.assertEqual(["its port was called"], self.canary.complaints())
+
+    def test_it_knows_its_token(self) -> None:
+        self.assertTrue(self.canary.is_in(self.path.read_bytes()[100:]))
+        self.assertFalse(self.canary.is_in(bytes(100)))
+
+
+@ddt.ddt
+class RulesTest(base.TestCase):
+    """What the rules say, without a door and mostly without qemu-img."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.FakeLogger(level=logging.ERROR))
+        self.path = self.root / "image"
+        self.policy = Policy(self.root)
+
+    def prove(self, data: bytes, claim: str) -> object:
+        self.path.write_bytes(data)
+        return proof.prove(self.path, "x", claim, self.policy)
+
+    @ddt.data(references, fields, claims, formats, vmdks)
+    def test_the_rule_that_a_sample_breaks_is_named(self, module) -> None:
+        self._refuse(module.samples())
+
+    def _refuse(self, samples: Iterable[corpus.Refused]) -> None:
+        found = []
+        for sample in samples:
+            if sample.error is not exception.ImageUnacceptable:
+                continue    # the image is in order, and too large
+            try:
+                self.prove(sample.build(corpus.NOWHERE), sample.claim)
+                found.append(f"{sample.id} was accepted")
+            except exception.ImageUnacceptable as e:
+                if not str(e).endswith(f"(rule {sample.rule})"):
+                    found.append(f"{sample.id}, {sample.rule}: {e}")
+        if found:
+            self.fail("\n".join(found))
+
+    @ddt.data(*EXAMINERS)
+    def test_the_rules_of_other_formats_are_named(self, claim: str) -> None:
+        found = []
+        for sample in corpus.refused():
+            if sample.claim != claim or sample.listed in (CLAIM, NO_FORMAT):
+                continue
+            data = sample.build(corpus.NOWHERE)
+            try:
+                EXAMINERS[claim](io.BytesIO(data), len(data))
+                found.append(f"{sample.id} was accepted")
+            except Refusal as e:
+                if sample.listed != e.rule:
+                    found.append(f"{sample.id}, {sample.listed}: {e}")
+        if found:
+            self.fail("\n".join(found))
+
+    def test_what_only_looks_like_an_allowed_format_is_refused(self) -> None:
+        self.policy = dataclasses.replace(self.policy,
+                                          accepted=frozenset(Format))
+        self._refuse(dataclasses.replace(each, rule=each.listed)
+                     for each in corpus.refused()
+                     if each.listed in (CLAIM, NO_FORMAT))
+
+    def test_raw_disks_are_accepted(self) -> None:
+        for sample in disks.samples():
+            with self.subTest(sample.id):
+                proven = self.prove(sample.build(), sample.claim)
+                self.assertEqual(Format.RAW, proven.format)
+                self.assertEqual(len(sample.seen()), proven.virtual_size)
+
+    def test_what_other_programs_write_is_accepted(self) -> None:
+        for sample in qemus.by_hand():
+            with self.subTest(sample.id):
+                proven = self.prove(sample.build(), sample.claim)
+                self.assertEqual(Format.QCOW2, proven.format)
+                self.assertEqual(len(sample.seen()), proven.virtual_size)
+
+
+class OpinionsTest(base.TestCase):
+    """Each of the three would refuse, if the others did not."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.FakeLogger(level=logging.ERROR))
+        self.path = self.root / "image"
+        self.policy = Policy(self.root)
+        self.samples = [each for each in references.samples()
+                        if each.id.endswith(("-abs", "-rel", "-json-file"))]
+        self.assertEqual(6, len(self.samples))
+
+    def test_the_second_opinion_refuses_references(self) -> None:
+        with mock.patch.object(qcow2, "SELF_CONTAINED", ()):
+            for sample in self.samples:
+                self.path.write_bytes(sample.build(corpus.NOWHERE))
+                self._refused("safety", proof.prove, self.path, "x",
+                              "qcow2", self.policy)
+
+    def test_the_second_opinion_refuses_what_it_cannot_read(self) -> None:
+        self.path.write_bytes(foreign.vhdx()[:200 * 1024])
+        self._refused("safety", proof.prove, self.path, "x", "vhdx",
+                      dataclasses.replace(self.policy,
+                                          accepted=frozenset(Format)))
+
+    def test_the_third_opinion_refuses_references(self) -> None:
+        for sample in self.samples:
+            self.path.write_bytes(sample.build(corpus.NOWHERE))
+            self._confirm(layout.SIZE)
+
+    def test_the_third_opinion_refuses_what_it_cannot_read(self) -> None:
+        self.path.write_bytes(layout.image(version=9))
+        self._confirm(layout.SIZE)
+
+    def test_the_third_opinion_refuses_another_size(self) -> None:
+        self.path.write_bytes(layout.image())
+        self._confirm(layout.SIZE - 512)
+
+    def _confirm(self, size: int) -> None:
+        self._refused("third-opinion", proof.confirm, self.path,
+                      Found(Format.QCOW2, size), "x", self.policy)
+
+    def _refused(self, rule: str, act, *arguments: object) -> None:
+        with self.assertRaises(exception.ImageUnacceptable) as caught:
+            act(*arguments)
+        self.assertTrue(str(caught.exception).endswith(f"(rule {rule})"))
+
+
+class CachedTest(base.TestCase):
+    """What is in the cache already, and would not get in."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+
+    def test_another_claim_of_a_cached_image_is_refused(self) -> None:
+        store, content = self.images.store, images.content(4096)
+        image = store.add(content, "raw")
+        self.images.cache.fetch(image)
+        store.add(content, "qcow2", image_id=image)
+        with self.assertRaises(exception.ImageUnacceptable):
+            self.images.cache.fetch(image)
+
+    def test_an_image_in_an_image_does_not_become_raw(self) -> None:
+        for sample in corpus.nested():
+            image = self.images.add(sample.build(corpus.NOWHERE), "qcow2")
+            with self.subTest(sample.id), \
+                    self.assertRaises(exception.ImageUnacceptable) as caught:
+                self.images.cache.fetch(image)
+            self.assertIn("(rule nested)", str(caught.exception))
+
+    def test_no_more_is_read_than_shows_what_is_wrong(self) -> None:
+        data = layout.backed("/x") + bytes(16 * MiB)
+        with web.WebServer() as server:
+            page = server.add("/image", data)
+            with self.assertRaises(exception.ImageUnacceptable):
+                self.images.cache.fetch(page.url, disk_format="qcow2")
+        received = [event.facts["done"] for event in self.images.events
+                    if event.name == "download"]
+        self.assertLess(sum(received[-1:]), 4 * MiB)
+
+    def test_a_disk_on_record_as_anything_else_is_none(self) -> None:
+        disk = self.images.cache.create_disk("instance", self.images.add(
+            images.content(4096)), image_type="raw")
+        for format in ("vmdk", "vpc", "luks", "json:{}"):
+            (disk.path.parent / "disk.info").write_text(
+                json.dumps({str(disk.path): format}))
+            with self.assertRaises(exception.InvalidDiskInfo):
+                disk.grow(8192)
