@@ -96,6 +96,17 @@ def vhd(kind: int = 3, size: int | None = None, version: int = 0x10000,
     return bytes(image)
 
 
+def vhd_in_footer() -> bytes:
+    """Return a vhd whose dynamic header begins within its footer."""
+    image = bytearray(vhd())
+    image[256:256 + 1024] = image[SECTOR:3 * SECTOR]
+    footer = image[:SECTOR]
+    struct.pack_into(">Q", footer, 16, 256)
+    _sum(footer, 64)
+    image[:SECTOR] = image[-SECTOR:] = footer
+    return bytes(image)
+
+
 def _sum(block: bytearray, at: int) -> None:
     block[at:at + 4] = bytes(4)
     struct.pack_into(">I", block, at, ~sum(block) & 0xFFFFFFFF)

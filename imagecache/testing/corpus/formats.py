@@ -87,6 +87,7 @@ def _vhd() -> Iterator[Refused]:
         "cookie": ("vhd-checksum", alone(vhd, cookie=b"nosparse")),
         "header-checksum": ("vhd-checksum", lambda lure: vhd()[:1000] + b"!"
                             + vhd()[1001:]),
+        "header-in-footer": ("vhd-place", alone(foreign.vhd_in_footer)),
         "table-in-header": ("vhd-place", alone(
             vhd, table=(1024).to_bytes(8, "big"))),
         "table-unaligned": ("vhd-place", alone(

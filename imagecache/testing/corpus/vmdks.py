@@ -103,6 +103,8 @@ def _sparse() -> Iterator[Refused]:
             f'parentFileNameHint="{lure.path}"')),
         "hidden": ("vmdk-descriptor", lambda lure: sparse_text()
                    + b"\0" + flat(lure).encode()),
+        "hidden-in-comment": ("vmdk-descriptor", lambda lure: sparse_text()
+                              + b"#\0" + flat(lure).encode() + b"\n"),
         "no-text": ("vmdk-type", lambda lure: b""),
         "binary": ("vmdk-descriptor", lambda lure: b"\xff\xfe"
                    + sparse_text()),

@@ -150,6 +150,8 @@ CHANGES: tuple[Change, ...] = (
 
 # Whose loss no test can notice, and why.
 SPARED: dict[str, str] = {
+    "formats/qcow2.py: _extensions() 1 of 2":
+        "what is longer than the cluster leaves no room for an end",
     "pipeline.py: convert_to_raw()":
         "qemu-img cannot change the size of a file that it did not create",
     "sources/wire.py: _stream() 1 of 2":
