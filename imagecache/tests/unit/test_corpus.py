@@ -40,8 +40,9 @@ from imagecache.testing.corpus import (
     transports,
     vmdks,
 )
-from imagecache.testing.corpus.sample import CLAIM, NO_FORMAT
+from imagecache.testing.corpus.sample import CLAIM, NO_FORMAT, UNKNOWN
 from imagecache.tests import base
+from imagecache.tests.doors import DOORS, SIZE, Doors, Host
 
 EXAMINERS = {"vmdk": vmdk.examine, "vhd": vhd.examine, "vhdx": vhdx.examine,
              "vdi": vdi.examine}
@@ -246,6 +247,35 @@ class OpinionsTest(base.TestCase):
         with self.assertRaises(exception.ImageUnacceptable) as caught:
             act(*arguments)
         self.assertTrue(str(caught.exception).endswith(f"(rule {rule})"))
+
+
+@ddt.ddt
+class DoorsTest(base.TestCase):
+    """A few samples through every door; functional tests bring them all."""
+
+    @ddt.data(*DOORS)
+    def test_what_is_hostile_is_refused(self, door: str) -> None:
+        canary = self.enterContext(corpus.Canary(self.root / "canary"))
+        self.useFixture(fixtures.FakeLogger(level=logging.ERROR))
+        doors = self.useFixture(Doors(Host()))
+        for sample in list(corpus.refused())[::30]:
+            if sample.rule in (CLAIM, UNKNOWN):
+                continue    # some doors know no claim
+            with self.subTest(sample.id):
+                self.assertRaises(sample.error, doors.enter, door,
+                                  sample.build(canary.lure), sample.claim)
+                self.assertEqual(set(), doors.left())
+        self.assertEqual([], canary.complaints())
+
+    @ddt.data(*DOORS)
+    def test_what_is_good_is_accepted(self, door: str) -> None:
+        doors = self.useFixture(Doors(Host()))
+        for sample in list(qemus.by_hand())[:2]:
+            with self.subTest(sample.id):
+                disk = doors.enter(door, sample.build(), sample.claim)
+                self.assertTrue(sample.seen().ljust(SIZE, b"\0")
+                                == images.read(disk.path, disk.format))
+                doors.clean()
 
 
 class CachedTest(base.TestCase):
