@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look for images that imagecache.examiner should not survive, or let pass.
+
+    python fuzz/examiner.py [-runs=N] [LIBFUZZER-OPTION...] [CORPUS...]
+
+An input says which sample of imagecache.testing.corpus to take, what to claim
+that it is, in what pieces to hand it over, and changes to it, as formats.py
+reads them.  Whatever comes is accepted or ImageUnacceptable, and no other
+exception, of ours or of oslo.utils' inspector.  What is accepted has no mark
+of another format, and passes formats.py as what it was found to be.
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import sys
+import tempfile
+
+import atheris
+import formats
+
+with atheris.instrument_imports(include=[
+        "imagecache.examiner", "imagecache.formats",
+        "oslo_utils.imageutils.format_inspector"]):
+    from imagecache.examiner import CLAIMS, Examiner, Found
+
+from imagecache import exception
+from imagecache.model import Format, whole_sectors
+from imagecache.testing import corpus
+
+LARGEST = 80 * 1024      # bytes of a sample: what is after takes too long
+WELCOME = frozenset(Format)
+ASKED = (None, *CLAIMS, "luks")
+PIECES = (1 << 20, 65536, 4096, 513)
+
+
+def samples() -> list[bytes]:
+    hostile = [each.build(corpus.NOWHERE)
+               for each in (*corpus.refused(), *corpus.odds())]
+    good = [each.build() for each in (*corpus.accepted(), *corpus.allowed())]
+    return sorted({each[:LARGEST] for each in hostile + good})
+
+
+def examine(path: pathlib.Path, content: bytes, claim: str | None,
+            piece: int) -> Found | None:
+    """Return what an image is found to be; None if it is refused."""
+    path.write_bytes(content)
+    try:
+        examiner = Examiner("x", claim, WELCOME)
+        for at in range(0, len(content), piece):
+            if examiner.curious:
+                examiner.see(content[at:at + piece])
+        return examiner.finish(path)
+    except exception.ImageUnacceptable:
+        return None
+
+
+def require_harmless(content: bytes, claim: str | None,
+                     found: Found) -> None:
+    """:raises AssertionError: what was accepted should not have been"""
+    assert claim is None or CLAIMS[claim] is found.format, (claim, found)
+    if found.format is Format.RAW:
+        assert found.virtual_size == whole_sectors(len(content))
+        assert not content.startswith((
+            b"QFI\xfb", b"QED\0", b"KDMV", b"COWD", b"conectix", b"vhdxfile",
+            b"LUKS\xba\xbe", b"# Disk DescriptorFile\nversion=1\n")), content
+    else:
+        assert formats.judge(formats.File(content)) == found.virtual_size
+
+
+def main() -> None:
+    logging.disable()    # the inspector writes down each doubt it has
+    bases = samples()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        path = pathlib.Path(directory, "image")
+
+        def one_input(data: bytes) -> None:
+            if len(data) < 4:
+                return
+            base = bases[int.from_bytes(data[:2]) % len(bases)]
+            claim = ASKED[data[2] % len(ASKED)]
+            file = formats.changed(base, data[4:])
+            content = file.at(0, file.size)
+            found = examine(path, content, claim,
+                            PIECES[data[3] % len(PIECES)])
+            if found is not None:
+                require_harmless(content, claim, found)
+
+        atheris.Setup(sys.argv, one_input)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
