@@ -82,7 +82,7 @@ class Examiner:
     @property
     def curious(self) -> bool:
         """Whether more bytes could change what is known so far."""
-        return self._format is None or self._inspector.formats is None
+        return self._format is None or self._opinion() is None
 
     def see(self, chunk: bytes) -> None:
         """Look at the next bytes.
@@ -95,7 +95,7 @@ class Examiner:
             if len(self._start) >= needed:
                 self._start = self._start[:needed]
                 self._format = self._recognise(_ENDLESS)
-        if self._inspector.formats is None:
+        if self._opinion() is None:
             self._pipe.chunk = chunk
             self._inspector.read(len(chunk))
 
@@ -152,9 +152,18 @@ class Examiner:
                 " allows " + ", ".join(sorted(self._accepted)),
                 "format-accepted")
 
+    def _opinion(self) -> list[format_inspector.FileInspector] | None:
+        """Return what the inspector matches; None if it must see more."""
+        try:
+            return self._inspector.formats
+        except AttributeError as e:
+            # oslo.utils 10.2, of text that is followed by something else.
+            raise self._refusal("the inspector trips over it",
+                                "second-opinion") from e
+
     def _require_agreement(self, found: Format) -> None:
         """Ask the inspector, which must not know better."""
-        inspectors = self._inspector.formats or []
+        inspectors = self._opinion() or []
         names = sorted(map(str, inspectors))
         # Two may match and agree: a hybrid ISO has a partition table as well.
         if {_THEIRS.get(name) for name in names} != {found}:

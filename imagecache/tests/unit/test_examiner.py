@@ -89,6 +89,10 @@ class ExaminerTest(ExaminerTestCase):
         self.path.write_bytes(content)
         self.assertIn("iso", self.refused("second-opinion"))
 
+    def test_what_the_second_opinion_trips_over(self) -> None:
+        self.path.write_bytes(b"#!/bin/sh\n# text\n" * 99 + b"\xff" * 4096)
+        self.assertIn("trips", self.refused("second-opinion"))
+
     def test_the_end_is_judged_as_well(self) -> None:
         """Nothing but its length tells that this image is cut off."""
         content = self.make("qcow2").read_bytes()
