@@ -20,12 +20,18 @@ class FuzzTest(base.TestCase):
         """tox -e fuzz does the same for a million inputs."""
         corpus = self.root / "corpus"
         shutil.copytree(FUZZ / "corpus", corpus)
+        self._fuzz("formats.py", 100_000, corpus)
+
+    def test_no_input_breaks_the_examiner_or_gets_past_it(self) -> None:
+        self._fuzz("examiner.py", 20_000)
+
+    def _fuzz(self, harness: str, runs: int, *corpus: pathlib.Path) -> None:
         # libFuzzer's own limit counts what this process had at its largest.
         done = subprocess.run(
-            ["prlimit", f"--as={2 * GiB}", sys.executable,
-             FUZZ / "formats.py", "-runs=100000", "-timeout=10",
-             "-rss_limit_mb=0", "-max_len=512", corpus],
+            ["prlimit", f"--as={2 * GiB}", sys.executable, FUZZ / harness,
+             f"-runs={runs}", "-timeout=10", "-rss_limit_mb=0",
+             "-max_len=512", *corpus],
             cwd=self.root, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, check=False, timeout=300)
         self.assertEqual(0, done.returncode, done.stdout[-5000:])
-        self.assertIn("Done 100000 runs", done.stdout)
+        self.assertIn(f"Done {runs} runs", done.stdout)
