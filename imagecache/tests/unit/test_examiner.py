@@ -10,7 +10,7 @@ from imagecache import exception
 from imagecache.examiner import Examiner, Found, examine
 from imagecache.formats import qcow2
 from imagecache.formats.rules import Refusal, require
-from imagecache.model import NATIVE, Format, MiB
+from imagecache.model import NATIVE, Format, MiB, whole_sectors
 from imagecache.testing import images
 from imagecache.tests import base
 
@@ -89,9 +89,21 @@ class ExaminerTest(ExaminerTestCase):
         self.path.write_bytes(content)
         self.assertIn("iso", self.refused("second-opinion"))
 
-    def test_what_the_second_opinion_trips_over(self) -> None:
-        self.path.write_bytes(b"#!/bin/sh\n# text\n" * 99 + b"\xff" * 4096)
-        self.assertIn("trips", self.refused("second-opinion"))
+    def test_who_trips_over_an_image_has_no_say_in_it(self) -> None:
+        """oslo.utils' inspector of vmdk: a text, and something behind."""
+        text = b"#!/bin/sh\n# and an archive\n" * 99 + b"\xff" * 40960
+        self.path.write_bytes(text)
+        for claim in (None, "raw"):
+            self.assertEqual(Found(Format.RAW, whole_sectors(len(text))),
+                             examine(self.path, "x", claim, NATIVE))
+
+    def test_those_who_do_not_trip_still_have_a_say(self) -> None:
+        text = b"#!/bin/sh\n# and a disc\n" * 99 + b"\xff" * 40960
+        self.path.write_bytes(text)
+        self.refused("claim", "iso")
+        self.path.write_bytes(text[:32769] + b"CD001" + text[32774:])
+        self.assertEqual(Format.RAW, examine(
+            self.path, "x", "iso", NATIVE).format)
 
     def test_the_end_is_judged_as_well(self) -> None:
         """Nothing but its length tells that this image is cut off."""
