@@ -39,8 +39,27 @@ need_packages() {    # need_packages PROFILE: as bindep.txt has it
         sudo -v    # asks for the password now, not behind a log file
     fi
     quietly "${as_root[@]}" apt-get -q update
+    start_no_services
     quietly "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
         apt-get -q install -y --no-install-recommends "${missing[@]}"
+    start_services_again
+}
+
+# The tests start what they need themselves, so what a package would start is
+# only in the way.  Who has said what may be started knows better.
+may_start=/usr/sbin/policy-rc.d
+
+start_no_services() {
+    [ ! -e "$may_start" ] || return 0
+    trap start_services_again EXIT
+    quietly "${as_root[@]}" sh -c \
+        "printf '#!/bin/sh\nexit 101  # imagecache\n' > '$may_start'
+         chmod 755 '$may_start'"
+}
+
+start_services_again() {
+    grep -qs imagecache "$may_start" || return 0
+    quietly "${as_root[@]}" rm "$may_start"
 }
 
 missing_packages() {    # missing_packages PROFILE
@@ -79,4 +98,19 @@ need_venv() {    # need_venv DIR PIP-ARGUMENT...
     [ -x "$venv/bin/pip" ] || quietly python3 -m venv --clear "$venv"
     cd "$top" && quietly "$venv/bin/pip" install --quiet "$@"
     echo "$made_of" >> "$venv/made-of"
+}
+
+need_ceph() {    # need_ceph VENV: the distribution's bindings, and only those
+    local venv=$1 suffix module
+    suffix=$("$venv/bin/python" -c \
+        'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+    mkdir -p "$venv/ceph"
+    for module in rados rbd; do
+        [ -e "/usr/lib/python3/dist-packages/$module$suffix" ] || die \
+            "python3-$module has nothing for the Python of ${venv#"$top"/}:" \
+            "it must be the distribution's own python3."
+        ln -sf "/usr/lib/python3/dist-packages/$module$suffix" "$venv/ceph/"
+    done
+    echo "$venv/ceph" > "$("$venv/bin/python" -c \
+        'import sysconfig; print(sysconfig.get_path("purelib"))')/ceph.pth"
 }
