@@ -101,7 +101,7 @@ POOLS = ("vms", "images", "bases")
 # What each user may do in which pool; "reader" and "blind" are imagecache
 # where Glance's pool is read-only, and where it is out of reach.
 _USERS = {
-    "imagecache": {pool: "rbd" for pool in POOLS},
+    "imagecache": dict.fromkeys(POOLS, "rbd"),
     "nova": {"vms": "rbd", "images": "rbd"},
     "glance": {"images": "rbd"},
     "reader": {"vms": "rbd", "bases": "rbd", "images": "rbd-read-only"},
