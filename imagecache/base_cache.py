@@ -19,7 +19,14 @@ from imagecache import (
 from imagecache.base_store import BaseStore
 from imagecache.events import Event
 from imagecache.locks import Locks
-from imagecache.model import NATIVE, Base, Entry, Format, Proven
+from imagecache.model import (
+    NATIVE,
+    Base,
+    Entry,
+    Format,
+    Proven,
+    whole_sectors,
+)
 from imagecache.policy import Policy
 
 
@@ -42,7 +49,7 @@ class BaseCache:
         :param size: bytes of the disk that is wanted; None: any
         :raises ImageError, SourceError, HostError: and nothing is left behind
         """
-        _require_min_disk(source, size)
+        require_min_disk(source, size)
         waiting = functools.partial(self.observe, Event(
             "waiting", source.key, {"source": source.name}))
         with self.locks.holding(source.key, waiting):
@@ -88,7 +95,7 @@ class BaseCache:
         """Prove a base that nobody has proven by today's rules."""
         record = entry.record
         base = self.store.record(entry.key, pipeline.describe(
-            self._prove(source, entry), source.name,
+            self._prove(source, entry), entry.size, source.name,
             record.source_format if record else None,
             record.digest if record else None,
             record.signature if record else None))
@@ -102,7 +109,7 @@ class BaseCache:
         recorded = entry.record.format if entry.record else None
         own = isinstance(source, sources.Template) and source.trusted
         if own or recorded is Format.RAW:
-            return proof.trust(entry.path)
+            return Proven(entry.path, Format.RAW, whole_sectors(entry.size))
         # Disks are made of it as it is, so no other format will do.
         policy = dataclasses.replace(
             self.policy, accepted=self.policy.accepted & set(NATIVE))
@@ -113,6 +120,9 @@ class BaseCache:
         in_place = isinstance(source, sources.DelegatedImage) \
             and source.in_place
         with self.store.stage(source.key, in_place=in_place) as staging:
+            base = self._committed(source, size)
+            if base:      # where hosts share a store, another was quicker
+                return base
             proven, record = pipeline.run(pipeline.Work(
                 source, staging, self.policy, size, self.observe))
             base = self.store.commit(source.key, proven, record)
@@ -120,7 +130,7 @@ class BaseCache:
         return base
 
 
-def _require_min_disk(source: sources.Source, size: int | None) -> None:
+def require_min_disk(source: sources.Source, size: int | None) -> None:
     if isinstance(source, sources.Image) and size \
             and size < source.description.min_disk:
         raise exception.FlavorDiskSmallerThanMinDisk(

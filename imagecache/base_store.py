@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from imagecache.model import Base, Entry, Proven, Record
+from imagecache.tools import qemu_img
 
 
 class Staging(Protocol):
@@ -22,11 +23,34 @@ class Staging(Protocol):
 
     @property
     def download(self) -> pathlib.Path:
-        """Where the source's bytes go; there is nothing yet."""
+        """The file that the source's bytes go to; there is nothing yet."""
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether the download can be committed as it is.
+
+        Where it cannot, a base is always raw, and written by writing().
+        """
 
     @property
     def output(self) -> pathlib.Path:
-        """Where a transform's result goes; there is nothing yet."""
+        """What writing() writes to, as the store names it."""
+
+    def writing(self, size: int, needed: int
+                ) -> contextlib.AbstractContextManager[qemu_img.Output]:
+        """Make a raw output, and yield what qemu-img may write it to.
+
+        It reads as zeros until it is written.  When the block ends, all of
+        it survives a power failure.
+
+        :param size: bytes a guest will see
+        :param needed: bytes of them that will hold data
+        :raises NoSpace: the store cannot take as many
+        :raises StorageFailed: something did not arrive there
+        """
+
+    def head(self, size: int) -> bytes:
+        """Return the first bytes of the output."""
 
 
 class BaseStore(Protocol):
@@ -38,6 +62,9 @@ class BaseStore(Protocol):
     def stage(self, key: str, *, in_place: bool = False
               ) -> contextlib.AbstractContextManager[Staging]:
         """Make room for one attempt to fetch, and clear away dead ones.
+
+        Where several hosts share a store, this waits until no other is at
+        it; so the base may be there when the wait is over.
 
         :param in_place: ``download`` is to be the base's own path; until
             the commit, lookup() does not see it

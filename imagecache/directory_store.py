@@ -27,7 +27,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import get_type_hints
+from typing import ClassVar, get_type_hints
 
 from imagecache import disk_info, durable, exception
 from imagecache.formats import qcow2
@@ -45,6 +45,18 @@ _RECORDED = get_type_hints(Record)
 class Staging:
     download: pathlib.Path
     output: pathlib.Path
+    keeps_files: ClassVar[bool] = True
+
+    @contextlib.contextmanager
+    def writing(self, size: int, needed: int) -> Iterator[pathlib.Path]:
+        durable.require_space(self.output.parent, needed,
+                              "converting an image to raw")
+        with durable.filling(self.output, size) as output:
+            yield output
+
+    def head(self, size: int) -> bytes:
+        with self.output.open("rb") as f:
+            return f.read(size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +82,7 @@ class DirectoryStore:
                     reason="it is not a file")
             record = self._read_record(key, status.st_size)
         return Entry(key, path, status.st_size, status.st_blocks * 512,
-                     status.st_mtime, record)
+                     status.st_mtime, record, str(self))
 
     @contextlib.contextmanager
     def stage(self, key: str, *, in_place: bool = False

@@ -132,6 +132,24 @@ def require_space(directory: pathlib.Path, needed: int, what: str) -> None:
                                 available=free)
 
 
+@contextlib.contextmanager
+def filling(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
+    """Yield a new file of zeros, which the block fills; then flush it.
+
+    It is opened before they write to it: qemu-img reports success when its
+    last flush failed, and this descriptor does not.
+    """
+    with translated("writing", path), path.open("xb") as f:
+        f.truncate(size)
+        yield path
+        os.fsync(f.fileno())
+        found = os.fstat(f.fileno()).st_size
+    if found != size:
+        raise exception.StorageFailed(
+            what="writing", path=path,
+            reason=f"{found} bytes came out, and not {size}")
+
+
 def fsync_file(path: pathlib.Path) -> None:
     """Make a file's data survive a power failure.
 

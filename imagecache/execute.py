@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import pathlib
+import shlex
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator
 
@@ -40,18 +41,23 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         reads: Iterable[pathlib.Path] = (),
         writes: Iterable[pathlib.Path] = (),
         exit_codes: Collection[int] = (0,),
-        started: Started | None = None) -> str:
+        started: Started | None = None,
+        root_helper: str = "") -> str:
     """Run a program without a shell, and return what it printed.
 
     :param reads: the files it finds in its sandbox, if its limits have one
     :param writes: those it may change as well
     :param exit_codes: those that mean success
     :param started: called with the running process, to watch it
+    :param root_helper: what runs a command as root, if we are not; only
+        for what needs it, and not with a sandbox, which lets nobody be root
     :raises CommandFailed: its subclass says if it was too slow or not there
     :raises NoSpace: it failed because a file system is full
     :raises InvalidConfiguration: it needs a sandbox, and there is none
     """
     environment = _environment()
+    if os.geteuid() != 0:
+        command = (*shlex.split(root_helper), *command)
     with sandbox.around(command, limits, reads=reads, writes=writes,
                         search=environment["PATH"],
                         bubblewrap_works=_bubblewrap_works) as launch, \

@@ -8,6 +8,7 @@ import pathlib
 
 from imagecache import events, exception
 from imagecache.base_cache import BaseCache
+from imagecache.base_store import BaseStore
 from imagecache.directory_store import DirectoryStore
 from imagecache.disk_info import DiskInfo
 from imagecache.locks import Locks
@@ -29,9 +30,11 @@ class Host:
     @property
     def directory_cache(self) -> BaseCache:
         """The bases that are files."""
-        return BaseCache(
-            DirectoryStore(self.policy.bases, self.policy.instances),
-            self.locks, self.policy, self.observe)
+        return self.cache_over(
+            DirectoryStore(self.policy.bases, self.policy.instances))
+
+    def cache_over(self, store: BaseStore) -> BaseCache:
+        return BaseCache(store, self.locks, self.policy, self.observe)
 
     def instance_directory(self, instance: str) -> pathlib.Path:
         """Return where an instance's disks are.

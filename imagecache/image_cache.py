@@ -20,7 +20,8 @@ from imagecache import (
     sources,
     templates,
 )
-from imagecache.backends import Disk, backend_for
+from imagecache.backends import Disk, FileDisk, backend_for
+from imagecache.base_cache import BaseCache
 from imagecache.host import Host
 from imagecache.image_stores import ImageStores
 from imagecache.key_manager import KeyManager
@@ -128,8 +129,14 @@ class ImageCache:
         """
         disk = self._disk(instance, name, image_type)
         if not disk.exists():
-            return disk
-        recorded = self.host.disk_info(disk.path.parent).format_of(disk.path)
+            if image_type is not None or isinstance(disk, FileDisk):
+                return disk
+            # A file, made while another backend was configured?
+            file = self._disk(instance, name, "raw")
+            if not file.exists():
+                return disk
+            disk = file
+        recorded = disk.recorded()
         if recorded is None or recorded in disk.formats:
             return disk
         if image_type is not None:
@@ -139,29 +146,40 @@ class ImageCache:
         return self._disk(instance, name, recorded.value)
 
     def disks(self, instance: Instance | None = None) -> Iterator[Disk]:
-        """Yield the disks on record, of one instance or of all."""
-        if instance is not None:
-            yield from self._recorded(
-                self.host.instance_directory(uuid_of(instance)))
+        """Yield the disks of one instance, or of all.
+
+        They are those that are files, and those of the configured backend.
+        """
+        uuid = None if instance is None else uuid_of(instance)
+        if uuid is not None:
+            yield from self._recorded(self.host.instance_directory(uuid))
         elif self.host.policy.instances.is_dir():
             for directory in sorted(self.host.policy.instances.iterdir()):
                 if directory.is_dir():   # nova keeps a file there, too
                     yield from self._recorded(directory)
+        yield from self._backend().listed(self.host, uuid)
 
-    def fetch(self, image_ref: str, *, disk_format: str | None = None,
+    def fetch(self, image_ref: str, *, image_type: str | None = None,
+              disk_format: str | None = None,
               digest: Digest | None = None,
               trusted_certs: Sequence[str] | None = None) -> Base:
-        """Bring an image into the cache before any disk needs it."""
+        """Bring an image into the cache before any disk needs it.
+
+        :param image_type: whose disks it is for: a backend's name; None for
+            what is configured
+        """
         image = self._image(image_ref, disk_format, digest, trusted_certs)
-        with self.host.directory_cache.lease(image) as base:
+        with self._backend(image_type).cache_of(self.host).lease(
+                image) as base:
             return base
 
     def bases(self) -> Iterator[Entry]:
-        """Yield every base of this host."""
-        return self.host.directory_cache.entries()
+        """Yield every base that is a file, or of the configured backend."""
+        for cache in self._caches().values():
+            yield from cache.entries()
 
     def base(self, key_or_ref: str) -> Entry:
-        """Return a base, by its key or by what it was made from.
+        """Return a base, by its key, its path or what it was made from.
 
         :param key_or_ref: a file as any path to it, from the web as the URL
             without a login or a digest
@@ -170,25 +188,35 @@ class ImageCache:
         """
         found = self._bases_named(key_or_ref)
         if not found:
-            raise exception.BaseNotFound(key=key_or_ref,
-                                         store=self.host.policy.bases)
+            raise exception.BaseNotFound(
+                key=key_or_ref, store=", ".join(self._caches()))
         if len(found) > 1:
             raise exception.CallerError(
-                f"{len(found)} bases were made from {key_or_ref}, which has"
-                " changed in between; name one by its key: "
-                + ", ".join(entry.key for entry in found))
+                f"{len(found)} bases were made from {key_or_ref}: for"
+                " several stores, or it has changed in between; name one by"
+                " its path: " + ", ".join(str(each.path) for each in found))
         return found[0]
 
     def users(self, entry: Entry) -> list[str]:
         """Return the disks that are made of a base."""
-        return list(self.host.directory_cache.store.in_use(entry.key))
+        return list(self._caches()[entry.store].store.in_use(entry.key))
 
     def remove_base(self, key_or_ref: str) -> None:
         """Remove a base that no disk is made of.
 
         :raises BaseNotFound, BaseInUse: and nothing has changed
         """
-        self.host.directory_cache.remove(self.base(key_or_ref).key)
+        entry = self.base(key_or_ref)
+        self._caches()[entry.store].remove(entry.key)
+
+    def _backend(self, image_type: str | None = None) -> type[Disk]:
+        return backend_for(self.host.policy, image_type)
+
+    def _caches(self) -> dict[str, BaseCache]:
+        """The caches that this host's disks are made from, by their names."""
+        caches = (self.host.directory_cache,
+                  self._backend().cache_of(self.host))
+        return {str(cache.store): cache for cache in caches}
 
     def _image(self, ref: str, disk_format: str | None,
                digest: Digest | None,
@@ -205,12 +233,13 @@ class ImageCache:
     def _bases_named(self, key_or_ref: str) -> list[Entry]:
         entries = list(self.bases())
         refs = (key_or_ref, os.path.realpath(key_or_ref))
-        return [e for e in entries if e.key == key_or_ref] \
+        return [e for e in entries
+                if key_or_ref in (e.key, str(e.path))] \
             or [e for e in entries if e.record and e.record.source in refs]
 
     def _disk(self, instance: Instance, name: str,
               image_type: str | None) -> Disk:
-        return backend_for(self.host.policy, image_type)(
+        return self._backend(image_type)(
             self.host, uuid_of(instance), name)
 
     def _generate(self, instance: Instance, name: str,

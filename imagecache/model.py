@@ -196,6 +196,7 @@ class Entry:
     allocated: int               # bytes of storage it occupies
     used: float                  # when last used, seconds since the epoch
     record: Record | None        # None: nobody has proven it
+    store: str = ""              # which one, for people
 
     def as_base(self) -> Base:
         if self.record is None:

@@ -145,6 +145,11 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
         help="Whether programs that read what a tenant or a guest wrote"
              " (qemu-img, e2fsck) run where they reach nothing but the files"
              " they work on: by Landlock, or else by bubblewrap."),
+    cfg.StrOpt(
+        "root_helper", default="sudo",
+        help="What runs the few commands that only root may run: those that"
+             " make logical volumes and block devices. Not used by an agent"
+             " that is root. There is no shell; arguments may follow."),
     cfg.IntOpt(
         "inspection_timeout", default=INSPECTION.wall_clock, min=1,
         help="Seconds that the inspection of one image may take."),
@@ -206,6 +211,7 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         ephemeral_format=conf.default_ephemeral_format or "ext4",
         discard=libvirt.hw_disk_discard,
         virt_type=libvirt.virt_type,
+        root_helper=cache.root_helper,
         accepted=frozenset(_FORMATS[name] for name in
                            cache.accepted_formats),
         max_image_size=cache.max_image_size * GiB or None,

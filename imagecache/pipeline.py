@@ -9,9 +9,9 @@ data, so it can be printed and tested without being run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import stat
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from imagecache import (
 )
 from imagecache.base_store import Staging
 from imagecache.events import Event
-from imagecache.formats import qcow2
+from imagecache.formats import qcow2, raw
 from imagecache.model import NATIVE, Description, Format, Proven, Record
 from imagecache.policy import Policy
 from imagecache.tools import qemu_img
@@ -73,7 +73,8 @@ def plan(source: sources.Source, policy: Policy) -> Plan:
             return Plan(functools.partial(receive, source), inspect,
                         (shape, settle))
         case sources.Template(trusted=True):
-            return Plan(functools.partial(delegate, source), trust, (settle,))
+            return Plan(functools.partial(delegate, source), trust,
+                        (to_raw, settle))
         case sources.DelegatedImage() | sources.Template():
             return Plan(functools.partial(delegate, source), inspect,
                         (shape, settle))
@@ -90,18 +91,21 @@ def run(work: Work) -> tuple[Proven, Record]:
     made = proven
     for transform in steps.transforms:
         made = transform(work, made)
-    return made, describe(made, work.source.name, proven.format,
+    size = made.path.stat().st_size if work.staging.keeps_files \
+        else made.virtual_size
+    return made, describe(made, size, work.source.name, proven.format,
                           filled.digest, filled.signature)
 
 
-def describe(proven: Proven, source: str, source_format: str | None,
-             digest: str | None, signature: str | None) -> Record:
-    """Return what is to be remembered of a base."""
+def describe(proven: Proven, size: int, source: str,
+             source_format: str | None, digest: str | None,
+             signature: str | None) -> Record:
+    """Return what is to be remembered of a base of ``size`` bytes."""
     cluster_size = qcow2.read_header(proven.path).cluster_size \
         if proven.format is Format.QCOW2 else None
     return Record(
         format=proven.format, virtual_size=proven.virtual_size,
-        size=proven.path.stat().st_size, rules=proof.RULES, source=source,
+        size=size, rules=proof.RULES, source=source,
         source_format=source_format, digest=digest,
         cluster_size=cluster_size, committed=durable.now(),
         signature=signature)
@@ -187,32 +191,42 @@ def trust(work: Work, filled: Filled) -> Proven:
 
 def to_native(work: Work, proven: Proven) -> Proven:
     """Convert what cannot be a base as it is."""
-    return proven if proven.format in NATIVE else to_raw(work, proven)
+    if proven.format in NATIVE and work.staging.keeps_files:
+        return proven
+    return to_raw(work, proven)
 
 
 def to_raw(work: Work, proven: Proven) -> Proven:
-    """Convert to a sparse raw file, which is all there or an error."""
-    if proven.format is Format.RAW:
+    """Convert to a sparse raw output, which is all there or an error."""
+    staging = work.staging
+    if proven.format is Format.RAW and staging.keeps_files:
         return proven
-    output = work.staging.output
-    limits = work.policy.for_image(proven.format, work.policy.inspection)
-    # As qcow2 it takes about what it takes as raw, with holes.
-    needed = qemu_img.required(proven.path, proven.format, Format.QCOW2,
-                               limits=limits)
-    durable.require_space(output.parent, needed, "converting an image to raw")
-    convert_to_raw(proven, output, work.policy, work.source.name,
-                   work.observe)
-    proof.refuse_nested(output, work.source.name)
+    convert_to_raw(
+        proven, staging.writing(proven.virtual_size, _data(work, proven)),
+        work.policy, work.source.name, work.observe)
+    proof.refuse_nested(staging.head(raw.NEEDED), work.source.name)
     proven.path.unlink()
-    return dataclasses.replace(proven, path=output, format=Format.RAW)
+    return dataclasses.replace(proven, path=staging.output,
+                               format=Format.RAW)
 
 
-def convert_to_raw(proven: Proven, output: pathlib.Path, policy: Policy,
-                   name: str, observe: events.Observer) -> None:
-    """Write the raw form of an image into a new file, and fsync it.
+def _data(work: Work, proven: Proven) -> int:
+    """Return about how many bytes of an image are not holes."""
+    if proven.format is Format.RAW:
+        return proven.path.stat().st_blocks * 512
+    # As qcow2 it takes about what it takes as raw, with holes.
+    return qemu_img.required(
+        proven.path, proven.format, Format.QCOW2,
+        limits=work.policy.for_image(proven.format, work.policy.inspection))
 
-    The file is opened before qemu-img writes to it: qemu-img reports success
-    when its last flush failed, and this descriptor does not.
+
+def convert_to_raw(
+        proven: Proven,
+        writing: contextlib.AbstractContextManager[qemu_img.Output],
+        policy: Policy, name: str, observe: events.Observer) -> None:
+    """Write the raw form of an image to where ``writing`` says.
+
+    :param writing: yields an output that reads as zeros, and flushes it
     """
     total = proven.path.stat().st_size
     limits = policy.for_image(proven.format, policy.conversion).writing(
@@ -222,17 +236,9 @@ def convert_to_raw(proven: Proven, output: pathlib.Path, policy: Policy,
         observe(Event("convert", name, {
             "done": min(read, total), "total": total}))
 
-    with durable.translated("converting an image", output), \
-            output.open("xb") as f:
-        f.truncate(proven.virtual_size)
+    with writing as output:
         qemu_img.convert(proven.path, proven.format, output, Format.RAW,
                          limits=limits, into_zeros=True, progress=progress)
-        os.fsync(f.fileno())
-        size = os.fstat(f.fileno()).st_size
-    if size != proven.virtual_size:
-        raise exception.StorageFailed(
-            what="converting an image", path=output,
-            reason=f"{size} bytes came out, and not {proven.virtual_size}")
     progress(total)
 
 

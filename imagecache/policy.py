@@ -43,6 +43,7 @@ class Policy:
     ephemeral_format: str = "ext4"
     discard: str | None = None         # libvirt's word for the guest's trims
     virt_type: str = "kvm"
+    root_helper: str = "sudo"          # runs what only root may; not a shell
 
     accepted: frozenset[Format] = frozenset(NATIVE)   # of images
     max_image_size: int | None = None     # bytes that may be downloaded

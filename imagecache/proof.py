@@ -70,16 +70,16 @@ def confirm(path: pathlib.Path, found: Found, image_id: str,
     return Proven(path, found.format, size)
 
 
-def refuse_nested(path: pathlib.Path, image_id: str) -> None:
-    """Look at what was converted to raw, for an image within the image.
+def refuse_nested(head: bytes, image_id: str) -> None:
+    """Look at how what was converted to raw begins: an image in the image?
 
     Its guests may have one there; but whoever asks such a base what it is,
     as nova does with bases it shares with us, opens what it refers to.
 
+    :param head: its first raw.NEEDED bytes
     :raises ImageUnacceptable: the content is not raw
     """
-    with path.open("rb") as f:
-        found = raw.format_of(f.read(raw.NEEDED))
+    found = raw.format_of(head)
     if found is not None:
         raise exception.ImageUnacceptable(
             image_id=image_id, reason="it holds another image: its content"

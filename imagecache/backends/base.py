@@ -53,20 +53,37 @@ class Disk(abc.ABC):
         self.name = name
         self._path = path
 
+    @classmethod
+    def cache_of(cls, host: Host) -> BaseCache:
+        """Where the bases are that such disks are made from."""
+        return host.directory_cache
+
+    @classmethod
+    def listed(cls, host: Host, instance: str | None = None
+               ) -> Iterator[Disk]:
+        """Yield the disks of one instance, or of all, that are no files.
+
+        Those that are have a record in their instance's directory.
+        """
+        return iter(())
+
     @property
     def cache(self) -> BaseCache:
-        """Where the bases are that this disk can be made from."""
-        return self.host.directory_cache
+        return self.cache_of(self.host)
 
     @property
     @abc.abstractmethod
     def path(self) -> pathlib.Path:
-        """Where the hypervisor finds the disk."""
+        """Where the hypervisor finds it: a file, a device, pool/name."""
 
     @property
     @abc.abstractmethod
     def format(self) -> Format:
         """What the hypervisor must read it as; on record, never probed."""
+
+    def recorded(self) -> Format | None:
+        """Return the format on record; None where nobody keeps records."""
+        return None
 
     @abc.abstractmethod
     def exists(self) -> bool:
@@ -113,6 +130,14 @@ class Disk(abc.ABC):
         """
         return None
 
+    def clone(self, source: sources.Source, size: int | None) -> bool:
+        """Make the disk straight from where its image is, without a base.
+
+        :return: False if that cannot be done; then nothing has changed
+        :raises ImageError: the image is there, and will not do
+        """
+        return False
+
     def generate(self, template: sources.Template,
                  size: int | None) -> None:
         """Let a template fill the disk; only if ``generates_in_place``."""
@@ -146,7 +171,10 @@ class FileDisk(Disk):
 
     @property
     def format(self) -> Format:
-        return self._record.format_of(self.path) or self.unrecorded
+        return self.recorded() or self.unrecorded
+
+    def recorded(self) -> Format | None:
+        return self._record.format_of(self.path)
 
     @property
     def path(self) -> pathlib.Path:

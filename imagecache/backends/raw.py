@@ -29,7 +29,8 @@ class Raw(FileDisk):
                 self._copy(base, new)
             else:
                 pipeline.convert_to_raw(
-                    Proven(base.path, base.format, base.virtual_size), new,
+                    Proven(base.path, base.format, base.virtual_size),
+                    durable.filling(new, base.virtual_size),
                     self.host.policy, base.key, self.host.observe)
             self._extend(new, format, base.virtual_size, size or 0)
             durable.fsync_file(new)
@@ -65,8 +66,9 @@ class Raw(FileDisk):
             if proven.format is Format.RAW:
                 os.rename(written, new)
             else:
-                pipeline.convert_to_raw(proven, new, self.host.policy,
-                                        template.name, self.host.observe)
+                pipeline.convert_to_raw(
+                    proven, durable.filling(new, proven.virtual_size),
+                    self.host.policy, template.name, self.host.observe)
 
     def _copy(self, base: Base, path: pathlib.Path) -> None:
         path.touch(exist_ok=False)

@@ -16,8 +16,9 @@ from imagecache.model import Entry
 _COLUMNS = ("key", "source", "format", "virtual_size", "allocated",
             "last_used", "users")
 _DETAILS = ("key", "source", "digest", "signature", "format", "virtual_size",
-            "size", "allocated", "committed", "last_used", "path", "users")
-_NAMED = "Its key, or the image it was made from."
+            "size", "allocated", "committed", "last_used", "store", "path",
+            "users")
+_NAMED = "Its key, its path, or the image it was made from."
 
 
 class List(Command, lister.Lister):
@@ -102,8 +103,8 @@ def _details(entry: Entry, users: list[str]) -> tuple[Any, ...]:
     return (key, source, Maybe(_known(entry, "digest")),
             Maybe(_known(entry, "signature")), format, virtual_size,
             Size(entry.size), allocated,
-            Time(_known(entry, "committed")), used, str(entry.path),
-            Lines(users))
+            Time(_known(entry, "committed")), used, entry.store,
+            str(entry.path), Lines(users))
 
 
 def _known(entry: Entry, fact: str) -> Any:

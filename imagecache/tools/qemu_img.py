@@ -22,6 +22,7 @@ from imagecache.formats import qcow2
 from imagecache.model import Format, Limits, MiB, whole_sectors
 
 Progress = Callable[[int], None]   # bytes read so far
+Output = pathlib.Path              # what an image is converted to
 
 
 def info(path: pathlib.Path, format: Format, *,
@@ -61,7 +62,7 @@ def most(size: int) -> int:
 
 
 def convert(source: pathlib.Path, source_format: Format,
-            output: pathlib.Path, output_format: str, *,
+            output: Output, output_format: str, *,
             limits: Limits, backing: pathlib.Path | None = None,
             into_zeros: bool = False, compress: bool = False,
             progress: Progress | None = None) -> None:

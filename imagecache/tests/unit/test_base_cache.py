@@ -14,7 +14,7 @@ import fixtures
 
 from imagecache import exception, fixture, proof, sources, templates
 from imagecache.base_cache import BaseCache
-from imagecache.directory_store import DirectoryStore
+from imagecache.directory_store import DirectoryStore, Staging
 from imagecache.events import Event
 from imagecache.locks import Locks
 from imagecache.model import Base, Digest, Format, MiB
@@ -76,6 +76,28 @@ class BaseCacheTestCase(base.TestCase):
 
 
 class LeaseTest(BaseCacheTestCase):
+
+    def test_a_base_another_host_made_meanwhile_is_used(self) -> None:
+        self.lease()
+        self.heard()
+        other = self.path.rename(self.root / "other")
+
+        class Shared(DirectoryStore):
+            """Whose last wait ended when another host had the base."""
+
+            @contextlib.contextmanager
+            def stage(self, key: str, *, in_place: bool = False
+                      ) -> Iterator[Staging]:
+                with super().stage(key, in_place=in_place) as staging:
+                    other.rename(self.directory / key)
+                    yield staging
+
+        cache = dataclasses.replace(self.cache, store=Shared(
+            self.policy.bases, self.policy.instances))
+        with cache.lease(self.source) as base:
+            self.assertEqual(self.path, base.path)
+        self.assertEqual(["miss", "hit"], self.heard())
+        self.assertEqual(1, self.images.reads)
 
     def test_a_base_is_fetched_once(self) -> None:
         first = self.lease()

@@ -30,6 +30,12 @@ class RunTest(base.TestCase):
         self.assertEqual("$HOME `id` ; *\n", execute.run(
             "echo", "$HOME", "`id`", ";", "*", limits=SOME))
 
+    def test_who_is_not_root_has_a_helper_run_it(self) -> None:
+        for user, expected in ((0, "it\n"), (1000, "root echo it\n")):
+            with fixtures.MonkeyPatch("os.geteuid", lambda user=user: user):
+                self.assertEqual(expected, execute.run(
+                    "echo", "it", root_helper="echo root"))
+
     def test_a_failure_says_what_happened(self) -> None:
         with self.assertRaises(exception.CommandFailed) as caught:
             execute.run("sh", "-c", "echo oh no >&2; exit 3", limits=SOME)

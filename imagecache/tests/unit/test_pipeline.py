@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from imagecache import exception, pipeline, sources, templates
+from imagecache import durable, exception, pipeline, sources, templates
 from imagecache.directory_store import Staging
 from imagecache.events import Event
 from imagecache.model import Format, MiB, Proven, Record
@@ -62,7 +62,7 @@ class PlanTest(PipelineTestCase):
                          self.steps(self.image(CONTENT, "raw")))
 
     def test_the_hosts_own_is_trusted(self) -> None:
-        self.assertEqual(["delegate", "trust", "settle"],
+        self.assertEqual(["delegate", "trust", "to_raw", "settle"],
                          self.steps(templates.swap(MiB)))
 
     def test_what_nobody_vouches_for_is_looked_at(self) -> None:
@@ -95,6 +95,26 @@ class RunTest(PipelineTestCase):
         self.assertTrue(record.digest.startswith("sha512:"))
         self.assertLess(proven.path.stat().st_blocks * 512, SIZE // 2)
 
+    def test_where_files_are_no_bases_all_is_written_to_the_output(
+            self) -> None:
+        class Volume(Staging):
+            keeps_files = False
+
+        self.staging = Volume(self.staging.download, self.staging.output)
+        for source in (self.image(CONTENT, "raw"),
+                       self.image(images.qcow2(CONTENT), "qcow2"),
+                       dataclasses.replace(templates.blank(SIZE), write=(
+                           lambda path: path.write_bytes(CONTENT)))):
+            for self.policy in (self.policy, dataclasses.replace(
+                    self.policy, force_raw=False)):
+                proven, record = self.run_it(source)
+                self.assertEqual(
+                    (Proven(self.staging.output, Format.RAW, SIZE),
+                     Format.RAW, SIZE), (proven, record.format, record.size))
+                self.assertTrue(proven.path.read_bytes() == CONTENT)
+                self.assertFalse(self.staging.download.exists())
+                proven.path.unlink()
+
     def test_what_happens_is_told_in_order(self) -> None:
         self.run_it(self.image(images.qcow2(CONTENT), "qcow2"))
         self.assertEqual(["download", "verified", "proven", "convert"],
@@ -125,7 +145,8 @@ class RunTest(PipelineTestCase):
         with self.assertRaises(exception.HostError):
             pipeline.convert_to_raw(
                 Proven(self.staging.download, Format.QCOW2, SIZE // 2),
-                self.staging.output, self.policy, "x", self.events.append)
+                durable.filling(self.staging.output, SIZE // 2),
+                self.policy, "x", self.events.append)
         self.assertLessEqual(self.staging.output.stat().st_size, SIZE // 2)
 
     def test_a_function_of_others_is_told_where_to_write(self) -> None:

@@ -29,6 +29,7 @@ class Disk:
         self.there = there
         self.reads = reads
         self.has_base = False
+        self.clones = False
         self.story: list[Any] = []
         self.capabilities = Capabilities(**capabilities)
 
@@ -56,6 +57,9 @@ class Disk:
     def base_key(self) -> str | None:
         return self.reads
 
+    def clone(self, source: Source, size: int | None) -> bool:
+        return self.clones and not self.story.append(("clone", size))
+
     def create(self, base: Base, size: int | None) -> None:
         self.story.append(("create", base.key, size))
 
@@ -72,6 +76,11 @@ class ProvisionTest(base.TestCase):
                      size: int | None) -> None:
         provision(disk, source, size)
         self.assertEqual(expected, disk.story)
+
+    def test_what_can_be_cloned_needs_no_base(self) -> None:
+        disk = Disk()
+        disk.clones = True
+        self.assert_story([("clone", 7)], disk, IMAGE, 7)
 
     def test_a_disk_is_made_while_its_base_is_leased(self) -> None:
         for source in (IMAGE, TEMPLATE):

@@ -70,7 +70,8 @@ class PublicNamesTest(base.TestCase):
              "disk_format", "digest", "trusted_certs"],
             names(cls.create_disk))
         self.assertEqual(
-            ["image_ref", "*", "disk_format", "digest", "trusted_certs"],
+            ["image_ref", "*", "image_type", "disk_format", "digest",
+             "trusted_certs"],
             names(cls.fetch))
         self.assertEqual(["instance", "name", "image_type"], names(cls.disk))
         self.assertEqual(

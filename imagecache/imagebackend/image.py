@@ -1,15 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door for driver code that was written against nova's imagebackend.
-
-A driver that said ``from nova.virt.libvirt import imagebackend`` can say
-``from imagecache import imagebackend``.  Everything here translates: names
-and call shapes are nova's, what happens is that of imagecache.provision and
-of the backends.  doc/source/from-nova.rst lists what differs, and why.
-"""
+"""One disk, with the methods and attributes that nova's drivers use."""
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -31,11 +24,9 @@ from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
 from imagecache.provision import provision
 
-__all__ = ["Backend", "Flat", "Image", "Qcow2", "Raw"]
-
 
 class Image:
-    """One disk, with the methods and attributes nova's drivers use.
+    """One disk; each backend has a subclass.
 
     :param path: where the disk is, if it does not follow from the others
     :param disk_info_mapping: where the guest finds it: bus, dev, type
@@ -53,7 +44,7 @@ class Image:
                  path: str | None = None,
                  disk_info_mapping: Mapping[str, Any] | None = None, *,
                  host: Host | None = None) -> None:
-        host = _host(_registered(self.conf)) if host is None else host
+        host = host_of(registered(self.conf)) if host is None else host
         place = None if path is None else pathlib.Path(path)
         if place is not None:
             disk_name = disk_name or place.name
@@ -80,10 +71,6 @@ class Image:
     @property
     def path(self) -> str:
         return str(self.disk.path)
-
-    @property
-    def disk_info_path(self) -> str:
-        return str(self.disk.path.parent / disk_info.FILE_NAME)
 
     @property
     def driver_format(self) -> str:
@@ -153,10 +140,6 @@ class Image:
                 flavor_size=size, image_size=base_size)
 
     def resolve_driver_format(self) -> str:
-        """Return the disk's format, and put it on record if it is not."""
-        record = self.disk.host.disk_info(self.disk.path.parent)
-        if self.exists() and record.format_of(self.disk.path) is None:
-            record.record(self.disk.path, self.disk.format)
         return self.driver_format
 
     def correct_format(self) -> None:
@@ -242,96 +225,34 @@ class Image:
         """Nothing: files have no snapshots here."""
 
 
-class Qcow2(Image):
+class FileImage(Image):
+    """A disk that is a file, whose format is on record beside it."""
+
+    @property
+    def disk_info_path(self) -> str:
+        return str(self.disk.path.parent / disk_info.FILE_NAME)
+
+    def resolve_driver_format(self) -> str:
+        """Return the disk's format, and put it on record if it is not."""
+        record = self.disk.host.disk_info(self.disk.path.parent)
+        if self.exists() and record.format_of(self.disk.path) is None:
+            record.record(self.disk.path, self.disk.format)
+        return self.driver_format
+
+
+class Qcow2(FileImage):
     disk_class = backends.Qcow2
 
 
-class Raw(Image):
+class Raw(FileImage):
     disk_class = backends.Raw
 
 
-Flat = Raw   # what nova calls it
-
-_CLASSES: dict[type[Disk], type[Image]] = {
-    backends.Qcow2: Qcow2,
-    backends.Raw: Raw,
-}
-
-
-class Backend:
-    """Finds the class of a disk, and the disk.
-
-    :param use_cow: what ``default`` means: qcow2 or raw.  None: what the
-        option use_cow_images says.
-    :param conf: None for oslo.config's global one.  It is read anew for each
-        disk, so that a changed option is heeded.
-    """
-
-    def __init__(self, use_cow: bool | None = None,
-                 conf: cfg.ConfigOpts | None = None) -> None:
-        self._use_cow = use_cow
-        self._conf = conf
-        _registered(conf)
-
-    def backend(self, image_type: str | None = None) -> type[Image]:
-        """Return the class of a type's disks.
-
-        :raises InvalidConfiguration: which is a RuntimeError; unknown type
-        """
-        return self._class(self._policy_host(), image_type)
-
-    def by_name(self, instance: Instance, name: str,
-                image_type: str | None = None,
-                disk_info_mapping: Mapping[str, Any] | None = None) -> Image:
-        """Describe an instance's disk; nothing is changed.
-
-        :param image_type: None for what an existing disk is on record as, or
-            else for what is configured
-        """
-        return self._image(image_type, instance=instance, disk_name=name,
-                           disk_info_mapping=disk_info_mapping)
-
-    def by_libvirt_path(self, instance: Instance, path: str,
-                        image_type: str | None = None) -> Image:
-        """Describe the disk that libvirt knows by a path."""
-        return self._image(image_type, instance=instance, path=path)
-
-    def _image(self, image_type: str | None, **arguments: Any) -> Image:
-        host = self._policy_host()
-        image = self._class(host, image_type)(**arguments, host=host)
-        disk = image.disk
-        if image_type is None and disk.exists() \
-                and disk.format not in disk.formats:
-            # The configuration has changed since the disk was made.
-            return self._class(host, disk.format.value)(**arguments,
-                                                        host=host)
-        return image
-
-    def _policy_host(self) -> Host:
-        host = _host(cfg.CONF if self._conf is None else self._conf)
-        if self._use_cow is None:
-            return host
-        return dataclasses.replace(host, policy=dataclasses.replace(
-            host.policy, use_cow=self._use_cow))
-
-    def _class(self, host: Host, image_type: str | None) -> type[Image]:
-        disk_class = backends.backend_for(host.policy, image_type)
-        found = _CLASSES.get(disk_class)
-        if found is None:
-            found = type(disk_class.__name__, (Image,),
-                         {"disk_class": disk_class})
-            _CLASSES[disk_class] = found
-        if self._conf is None:
-            return found
-        # So that the class, too, makes disks of this configuration.
-        return type(found.__name__, (found,), {"conf": self._conf})
-
-
-def _registered(conf: cfg.ConfigOpts | None) -> cfg.ConfigOpts:
+def registered(conf: cfg.ConfigOpts | None) -> cfg.ConfigOpts:
     conf = cfg.CONF if conf is None else conf
     opts.register_opts(conf)
     return conf
 
 
-def _host(conf: cfg.ConfigOpts) -> Host:
+def host_of(conf: cfg.ConfigOpts) -> Host:
     return Host(opts.policy_from(conf), observers.log)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door for driver code that was written against nova's imagebackend.
+
+A driver that said ``from nova.virt.libvirt import imagebackend`` can say
+``from imagecache import imagebackend``.  Everything here translates: names
+and call shapes are nova's, what happens is that of imagecache.provision and
+of the backends.  doc/source/from-nova.rst lists what differs, and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from oslo_config import cfg
+
+from imagecache import backends
+from imagecache.backends.base import Disk, FileDisk
+from imagecache.host import Host
+from imagecache.image_cache import Instance
+from imagecache.imagebackend.image import (
+    FileImage,
+    Image,
+    Qcow2,
+    Raw,
+    host_of,
+    registered,
+)
+
+__all__ = ["Backend", "Flat", "Image", "Qcow2", "Raw"]
+
+Flat = Raw   # what nova calls it
+
+_CLASSES: dict[type[Disk], type[Image]] = {
+    backends.Qcow2: Qcow2,
+    backends.Raw: Raw,
+}
+
+
+class Backend:
+    """Finds the class of a disk, and the disk.
+
+    :param use_cow: what ``default`` means: qcow2 or raw.  None: what the
+        option use_cow_images says.
+    :param conf: None for oslo.config's global one.  It is read anew for each
+        disk, so that a changed option is heeded.
+    """
+
+    def __init__(self, use_cow: bool | None = None,
+                 conf: cfg.ConfigOpts | None = None) -> None:
+        self._use_cow = use_cow
+        self._conf = conf
+        registered(conf)
+
+    def backend(self, image_type: str | None = None) -> type[Image]:
+        """Return the class of a type's disks.
+
+        :raises InvalidConfiguration: which is a RuntimeError; unknown type
+        """
+        return self._class(self._policy_host(), image_type)
+
+    def by_name(self, instance: Instance, name: str,
+                image_type: str | None = None,
+                disk_info_mapping: Mapping[str, Any] | None = None) -> Image:
+        """Describe an instance's disk; nothing is changed.
+
+        :param image_type: None for what an existing disk is on record as, or
+            else for what is configured
+        """
+        return self._image(image_type, instance=instance, disk_name=name,
+                           disk_info_mapping=disk_info_mapping)
+
+    def by_libvirt_path(self, instance: Instance, path: str,
+                        image_type: str | None = None) -> Image:
+        """Describe the disk that libvirt knows by a path."""
+        return self._image(image_type, instance=instance, path=path)
+
+    def _image(self, image_type: str | None, **arguments: Any) -> Image:
+        host = self._policy_host()
+        image = self._class(host, image_type)(**arguments, host=host)
+        disk = image.disk
+        if image_type is None and disk.exists() \
+                and disk.format not in disk.formats:
+            # The configuration has changed since the disk was made.
+            return self._class(host, disk.format.value)(**arguments,
+                                                        host=host)
+        return image
+
+    def _policy_host(self) -> Host:
+        host = host_of(cfg.CONF if self._conf is None else self._conf)
+        if self._use_cow is None:
+            return host
+        return dataclasses.replace(host, policy=dataclasses.replace(
+            host.policy, use_cow=self._use_cow))
+
+    def _class(self, host: Host, image_type: str | None) -> type[Image]:
+        disk_class = backends.backend_for(host.policy, image_type)
+        found = _CLASSES.get(disk_class)
+        if found is None:
+            found = type(disk_class.__name__, (
+                FileImage if issubclass(disk_class, FileDisk) else Image,),
+                {"disk_class": disk_class})
+            _CLASSES[disk_class] = found
+        if self._conf is None:
+            return found
+        # So that the class, too, makes disks of this configuration.
+        return type(found.__name__, (found,), {"conf": self._conf})
