@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Glance on a free port of 127.0.0.1: file store, sqlite, gunicorn.
+"""A real Glance on a free port of 127.0.0.1: sqlite, gunicorn, its stores.
 
 It runs out of a virtual environment of its own, as what Glance depends on is
 not what this library does: $IMAGECACHE_GLANCE_VENV, or .venv-glance in the
@@ -17,10 +17,14 @@ import signal
 import socket
 import subprocess
 import time
+from typing import TYPE_CHECKING
 
 import fixtures
 import glanceclient
 from keystoneauth1 import session, token_endpoint
+
+if TYPE_CHECKING:
+    from imagecache.tests.functional.ceph_cluster import CephCluster
 
 _CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 _PATIENCE = 120   # seconds until Glance must have started, or stopped
@@ -28,15 +32,19 @@ _PATIENCE = 120   # seconds until Glance must have started, or stopped
 _CONF = """\
 [DEFAULT]
 log_file = {root}/glance.log
-enabled_backends = main:file
-enabled_import_methods = []
+enabled_backends = {backends}
+enabled_import_methods = [copy-image]
 show_image_direct_url = true
 show_multiple_locations = true
 image_cache_dir = {root}/cache
 [glance_store]
-default_backend = main
+default_backend = {default}
 [main]
 filesystem_store_datadir = {root}/images
+[ceph]
+rbd_store_pool = images
+rbd_store_user = glance
+rbd_store_ceph_conf = {ceph_conf}
 [os_glance_staging_store]
 filesystem_store_datadir = {root}/staging
 [os_glance_tasks_store]
@@ -99,8 +107,15 @@ def factory(conf):
     return lambda app: middleware(app)
 '''
 
+# Everybody who may read an image may ask for a copy of it in another store.
+_POLICY = """\
+copy_image: ""
+"""
+
 _GUNICORN = """\
 bind = "fd://{fd}"
+accesslog = "{root}/access.log"
+access_log_format = "%(m)s %(U)s %(s)s %(B)s"
 workers = 1
 threads = 8
 worker_class = "gthread"
@@ -117,7 +132,17 @@ class GlanceServer(fixtures.Fixture):
 
     ``root / "keys"`` is where it finds the certificates of those who sign
     images; see imagecache.tests.directory_keys.
+
+    :param ceph: has a second store of it, "ceph", beside "main", which is a
+        directory; the user glance keeps it in the pool images
+    :param default: the store that uploads go to
     """
+
+    def __init__(self, ceph: CephCluster | None = None,
+                 default: str = "main") -> None:
+        super().__init__()
+        self._ceph = ceph
+        self._default = default
 
     def _setUp(self) -> None:
         venv = pathlib.Path(os.environ.get("IMAGECACHE_GLANCE_VENV")
@@ -149,13 +174,19 @@ class GlanceServer(fixtures.Fixture):
         """The file in which the store behind Glance keeps an image."""
         return self.root / "images" / image_id
 
+    def downloads(self, image_id: str) -> list[int]:
+        """How many bytes each download of an image has sent, so far."""
+        lines = (self.root / "access.log").read_text().splitlines()
+        return [int(sent) for method, path, _, sent in map(str.split, lines)
+                if method == "GET" and path == f"/images/{image_id}/file"]
+
     def start(self) -> None:
         """Start the server; again, and on the same port, after kill()."""
         with socket.create_server(("127.0.0.1", self._port)) as listener:
             self._port = listener.getsockname()[1]
             fd = listener.fileno()
             (self.root / "gunicorn.conf.py").write_text(
-                _GUNICORN.format(fd=fd))
+                _GUNICORN.format(fd=fd, root=self.root))
             with (self.root / "server.out").open("ab") as output:
                 self._process = subprocess.Popen(
                     # It must not outlive tests that are killed.
@@ -189,10 +220,15 @@ class GlanceServer(fixtures.Fixture):
             (self.root / name).mkdir()
         shutil.copy(_CHECKOUT / "imagecache/tests/directory_keys.py",
                     self.root)
-        for name, text in (("glance-api.conf", _CONF.format(root=self.root)),
+        conf = _CONF.format(
+            root=self.root, default=self._default,
+            backends="main:file, ceph:rbd" if self._ceph else "main:file",
+            ceph_conf=self._ceph.conf if self._ceph else "")
+        (self.root / "access.log").touch()
+        for name, text in (("glance-api.conf", conf),
                            ("glance-api-paste.ini", _PASTE),
                            ("testtoken.py", _TOKEN_FILTER),
-                           ("policy.yaml", "{}\n")):
+                           ("policy.yaml", _POLICY)):
             (self.root / name).write_text(text)
         subprocess.run(
             [self._bin / "glance-manage", "--config-file",
