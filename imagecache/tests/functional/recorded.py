@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent did to make a disk, as the kernel saw it.
+
+strace(1) follows the agent and every program it starts, so nothing depends
+on what the code under test says of itself.  The record holds each program
+with its arguments, and each file that was fetched, renamed, linked or, if it
+had a name of its own, removed; names stand for paths:
+
+    write download                              an image arrives
+    qemu-img convert ... download output        a program, when it starts
+    rm download
+    mv output base
+    mv base.json.new base.json
+    ln disk.new disk
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+from imagecache.tests.functional import row_agent
+
+AGENT = pathlib.Path(row_agent.__file__)
+_CALLS = ("execve,?open,openat,?rename,?renameat,renameat2,?link,linkat,"
+          "?unlink,unlinkat,?access,?stat,?newfstatat,statx")
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+# What starts a program in a sandbox is not the program.
+_WRAPPERS = ("bwrap", "python", "setpriv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    steps: list[str]
+    error: tuple[str, str] | None    # its class, and what it says
+    events: list[tuple[str, str | None]]    # names, and reasons
+    locks: list[str]    # which the agent still held at its end
+    log: str
+
+
+def run(config: pathlib.Path, door: str, instance: str, image: str,
+        size: int) -> Outcome:
+    """Let an agent make a disk; return what it did."""
+    trace = config.with_suffix(".trace")
+    done = subprocess.run(
+        ["strace", "--follow-forks", "--seccomp-bpf", "--quiet=all",
+         "--string-limit=4096", "--signal=none", f"--trace={_CALLS}",
+         "--output", trace, sys.executable, AGENT, config, door, instance,
+         image, str(size)], text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise AssertionError(done.stderr)
+    said = json.loads(done.stdout)
+    calls = _joined(trace.read_text(errors="replace"))
+    begin = next(i for i, call in enumerate(calls) if row_agent.BEGIN in call)
+    key = hashlib.sha1(image.encode()).hexdigest()
+    return Outcome(
+        [named(step, key, instance)
+         for call in calls[begin:] if (step := _step(call))],
+        said["error"] and tuple(said["error"]),
+        [tuple(event) for event in said["events"]], said["locks"],
+        done.stderr)
+
+
+def named(text: str, key: str, instance: str) -> str:
+    """Put names in place of the paths of a base and of a disk."""
+    for pattern, name in (
+            (rf"\S*/\.staged/{key}[^ /]*/(download|output)", r"\1"),
+            # Beside its place, under a name of this attempt.
+            (r"(/|^)\.([^ /]+)\.\d+\.[0-9a-f]{12}(?= |$)", r"\1\2.new"),
+            (rf"\S*/{key}", "base"),
+            (rf"\S*/{instance}/", "")):
+        text = re.sub(pattern, name, text)
+    return text
+
+
+def _joined(trace: str) -> list[str]:
+    """Return the calls of all processes, in the order in which they ended."""
+    begun: dict[str, str] = {}
+    calls: list[str] = []
+    for pid, call in re.findall(r"^(\d+) +(.*)$", trace, re.MULTILINE):
+        if call.endswith(" <unfinished ...>"):
+            begun[pid] = call.removesuffix(" <unfinished ...>")
+        else:
+            resumed = re.match(r"<\.\.\. \w+ resumed>", call)
+            calls.append(begun.pop(pid) + call[resumed.end():] if resumed
+                         else call)
+    return calls
+
+
+def _step(call: str) -> str | None:
+    """Return what a call did in words of a shell; None if nothing to us."""
+    name, _, rest = call.partition("(")
+    words = [ast.literal_eval(f'"{each}"') for each in _STRING.findall(rest)]
+    if " = -1 " in call:
+        return None
+    if name == "execve":
+        program = pathlib.Path(words[0]).name
+        if program.startswith(_WRAPPERS):
+            return None
+        return " ".join([program, *_arguments(rest)[1:]])
+    if name.startswith("open") and "O_CREAT" in rest \
+            and words[0].endswith("/download"):
+        return f"write {words[0]}"
+    if name.startswith("rename"):
+        return f"mv {words[0]} {words[1]}"
+    if name.startswith("link"):
+        return f"ln {words[0]} {words[1]}"
+    if name.startswith("unlink") and words[0].endswith("/download"):
+        return f"rm {words[0]}"
+    return None
+
+
+def _arguments(rest: str) -> list[str]:
+    """The arguments of a program, out of its execve()."""
+    listed = re.match(r'"(?:[^"\\]|\\.)*", \[(.*)\], 0x', rest)
+    return [ast.literal_eval(f'"{each}"')
+            for each in _STRING.findall(listed[1])]
