@@ -11,6 +11,7 @@ import pathlib
 import signal
 import struct
 import subprocess
+import time
 from collections.abc import Callable
 from unittest import mock
 
@@ -20,6 +21,7 @@ from imagecache.sandbox import landlock
 from imagecache.testing import images
 from imagecache.tests import base, sandboxed
 from imagecache.tests.unit import test_sandbox_images, test_sandbox_limits
+from imagecache.tests.unit.test_execute import wait_for
 from imagecache.tools import filesystem, qemu_img
 
 CONFINED = test_sandbox_images.CONFINED
@@ -45,6 +47,58 @@ class BubblewrapTest(WithoutLandlock, sandboxed.Promises,
         with self.assertLogs("imagecache.sandbox", "INFO") as logs:
             self.attempt("1")
         self.assertIn("bubblewrap", logs.records[0].getMessage())
+
+
+class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
+    """It makes namespaces for some milliseconds, and may be ended in any."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.given = self.file("given", "")
+
+    def sleep(self, wall_clock: float) -> None:
+        execute.run("sleep", "1000", reads=[self.given],
+                    limits=dataclasses.replace(self.limits,
+                                               wall_clock=wall_clock))
+
+    def family(self) -> list[str]:
+        """Return the processes of bubblewrap that were given our file."""
+        given = os.fsencode(self.given)
+        return [pid.name for pid in pathlib.Path("/proc").glob("[0-9]*")
+                if given in command_line(pid)]
+
+    def test_nothing_is_left_once_it_was_stopped_at_any_moment(self):
+        for moment in range(100):
+            with self.assertRaises(exception.CommandTimedOut):
+                self.sleep(moment / 5000 + 0.0001)
+            self.assertEqual([], self.family())
+
+    def test_nothing_survives_who_started_it_at_any_moment(self):
+        for moment in range(100):
+            parent = os.fork()
+            if not parent:
+                try:
+                    self.sleep(1000)
+                finally:
+                    os._exit(1)
+            time.sleep(moment / 3000)
+            os.kill(parent, signal.SIGKILL)
+            os.waitpid(parent, 0)
+        wait_for(lambda: not self.family())
+
+    def test_who_started_it_hears_how_it_ended(self):
+        for line, code in (("os._exit(3)", 3),
+                           ("os.kill(os.getpid(), 9)", 128 + 9)):
+            with self.assertRaises(exception.CommandFailed) as caught:
+                self.attempt(line)
+            self.assertEqual(code, caught.exception.facts["exit_code"])
+
+
+def command_line(process: pathlib.Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:     # it has ended
+        return b""
 
 
 class BubblewrapHostileImageTest(WithoutLandlock,
