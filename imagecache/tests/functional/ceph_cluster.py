@@ -265,6 +265,8 @@ class CephCluster(fixtures.Fixture):
                 ["setpriv", "--pdeathsig", "KILL", program,
                  *(["-c", self.conf] if program != "monmaptool" else []),
                  *map(str, arguments)],
+                # Debian 13's looks for its plugins under a relative path.
+                cwd="/usr",
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True)
         return process
