@@ -16,6 +16,7 @@ SIZE = 512 * MiB
 
 MKFS = {
     "btrfs": ("mkfs.btrfs", "-q"),
+    "ext3": ("mkfs.ext3", "-q", "-F"),
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q", "-m", "reflink=1"),
 }

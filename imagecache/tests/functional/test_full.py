@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import pathlib
+from unittest import mock
 
 import ddt
+from oslo_concurrency import processutils
 
 from imagecache import exception
 from imagecache.model import MiB
@@ -66,3 +68,25 @@ class FullTest(base.TestCase):
         with self.assertRaises(exception.NoSpace) as caught:
             allocation.preallocate(path, 2 * ROOM)
         self.assertIn(str(path), str(caught.exception))
+
+
+@ddt.ddt
+class UnableTest(base.TestCase):
+    """A file system without extents cannot allocate blocks beforehand."""
+
+    @ddt.data("qcow2", "raw")
+    def test_the_file_system_of_a_directory_is_asked_once(self, image_type):
+        (self.root / "image").write_bytes(os.urandom(MiB))
+        mounted = self.useFixture(loop.LoopFilesystem("ext3", ROOM)).path
+        for instances, asked in ((mounted, 1), (mounted, 0),
+                                 (self.root / "elsewhere", 3)):
+            cache = self.cache(instances, preallocate_images="space")
+            with mock.patch.object(processutils, "execute",
+                                   wraps=processutils.execute) as execute:
+                for name in "abc":
+                    cache.create_disk(
+                        f"{name}{asked}", str(self.root / "image"),
+                        disk_format="raw", image_type=image_type)
+            self.assertEqual(asked, sum(
+                call.args[0] == "fallocate"
+                for call in execute.call_args_list), instances)
