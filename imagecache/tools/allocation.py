@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from imagecache import exception, execute
 from imagecache.model import Limits
 
 _UNSUPPORTED = ("unsupported", "not supported")
+
+# File systems that cannot preallocate.  Each is asked once: by the first file
+# there that wants it, and not by a test file, as success need not be known.
+_unable: set[tuple[int, int]] = set()
 
 
 def copy(source: pathlib.Path, output: pathlib.Path) -> None:
@@ -31,6 +36,9 @@ def preallocate(path: pathlib.Path, size: int) -> bool:
     :return: False if the file system cannot do it
     :raises NoSpace: there is not as much
     """
+    where = _file_system(path)
+    if where in _unable:
+        return False
     try:
         execute.run("fallocate", "--keep-size", "--length", str(size),
                     str(path))
@@ -39,6 +47,14 @@ def preallocate(path: pathlib.Path, size: int) -> bool:
     except exception.CommandFailed as e:
         # util-linux 2.38: "keep size mode is unsupported".
         if any(words in e.message for words in _UNSUPPORTED):
+            _unable.add(where)
             return False
         raise
     return True
+
+
+def _file_system(path: pathlib.Path) -> tuple[int, int]:
+    # The kernel gives the number of a device again to the next file system,
+    # and some have no identity of their own.
+    directory = path.parent
+    return directory.stat().st_dev, os.statvfs(directory).f_fsid

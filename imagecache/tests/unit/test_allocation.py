@@ -52,4 +52,4 @@ class AllocationTest(base.TestCase):
 
     def test_anything_else_is_a_failure(self) -> None:
         self.assertRaises(exception.CommandFailed, allocation.preallocate,
-                          self.root / "no" / "file", MiB)
+                          self.root, MiB)      # a directory
