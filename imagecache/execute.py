@@ -9,8 +9,10 @@ import logging
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import NamedTuple
 
 # Through its module: a caller's tests may patch processutils.execute.
 from oslo_concurrency import processutils
@@ -21,7 +23,19 @@ from imagecache.sandbox import bubblewrap
 
 LOG = logging.getLogger(__name__)
 
-Started = Callable[["subprocess.Popen[bytes]"], object]
+
+class Running(NamedTuple):
+    """A program that runs."""
+
+    process: subprocess.Popen[bytes]
+    ending: signal.Signals
+
+    def end(self) -> None:
+        """Have it end, if it has not, and what came of it with it."""
+        self.process.send_signal(self.ending)
+
+
+Started = Callable[[Running], object]
 
 _UNLIMITED = Limits()
 
@@ -61,11 +75,11 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     with sandbox.around(command, limits, reads=reads, writes=writes,
                         search=environment["PATH"],
                         bubblewrap_works=_bubblewrap_works) as launch, \
-            _translated(command, limits), _ended() as child:
+            _translated(command, limits), _ended() as children:
         def on_execute(process: subprocess.Popen[bytes]) -> None:
-            child.append(process)
+            children.append(Running(process, launch.ending))
             if started:
-                started(process)
+                started(children[-1])
 
         if launch.restrict is None and processutils.execute is _GENUINE:
             return _without_fork(launch.command, exit_codes, environment,
@@ -78,7 +92,9 @@ def run(*command: str, limits: Limits = _UNLIMITED,
 
 
 def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
-                  environment: dict[str, str], on_execute: Started) -> str:
+                  environment: dict[str, str],
+                  on_execute: Callable[[subprocess.Popen[bytes]], None]
+                  ) -> str:
     """Do what processutils.execute() does, for what needs nothing set up.
 
     It runs Python in the new process, so it must fork; in an agent of 150 MiB
@@ -99,16 +115,16 @@ def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
 
 
 @contextlib.contextmanager
-def _ended() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Yield a list of processes that live no longer than the block."""
-    child: list[subprocess.Popen[bytes]] = []
+def _ended() -> Iterator[list[Running]]:
+    """Yield a list of programs that live no longer than the block."""
+    children: list[Running] = []
     try:
-        yield child
+        yield children
     finally:
         # communicate() may have been left early, by a time-out or a signal.
-        for process in child:
-            with process:    # closes its pipes, and waits
-                process.kill()
+        for each in children:
+            with each.process:    # closes its pipes, and waits
+                each.end()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ capabilities          those that open files; only root had any
 
 All of this is set by the new process itself, between fork and exec: no other
 program is started for it, and it takes half a millisecond.  Where the kernel
-has no Landlock, bubblewrap takes the place of the last three.
+has no Landlock, bubblewrap takes the place of the last three, and a guard
+stands before that.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import NamedTuple
 
 from imagecache import exception
 from imagecache.model import Limits, Sandbox
-from imagecache.sandbox import bubblewrap, kernel, landlock, seccomp
+from imagecache.sandbox import bubblewrap, guard, kernel, landlock, seccomp
 from imagecache.sandbox.allowance import Allowance, allow
 from imagecache.sandbox.limits import explain, reached, setter
 
@@ -48,6 +49,7 @@ class Kind(enum.StrEnum):
 class Launch(NamedTuple):
     command: tuple[str, ...]
     restrict: Callable[[], None] | None   # for the new process to call
+    ending: signal.Signals = signal.SIGKILL    # what ends it, and its own
 
 
 @contextlib.contextmanager
@@ -64,6 +66,7 @@ def around(command: tuple[str, ...], limits: Limits, *,
         yield Launch(command, None)
         return
     calls = [kernel.die_with(os.getpid(), signal.SIGKILL)]
+    ending = signal.SIGKILL
     kind = _choose(limits.sandbox, bubblewrap_works)
     with contextlib.ExitStack() as stack:
         if kind is Kind.LANDLOCK:
@@ -72,7 +75,8 @@ def around(command: tuple[str, ...], limits: Limits, *,
         elif kind is Kind.BUBBLEWRAP:
             command = bubblewrap.wrapped(
                 command, allow(command[0], search, reads, writes))
-        yield Launch(command, _each(*calls, setter(limits)))
+            calls, ending = [guard.guarded(os.getpid())], guard.ENDING
+        yield Launch(command, _each(*calls, setter(limits)), ending)
 
 
 @contextlib.contextmanager

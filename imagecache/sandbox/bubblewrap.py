@@ -14,11 +14,10 @@ from pathlib import Path
 
 from imagecache.sandbox.allowance import Allowance
 
-# No network, no processes of others, no terminal; and if bubblewrap is
-# killed, so is what it runs.
+# No network, no processes of others, no terminal.
 _ALONE = ("bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc",
           "--unshare-uts", "--unshare-cgroup-try", "--new-session",
-          "--die-with-parent", "--cap-drop", "ALL")
+          "--cap-drop", "ALL")
 # Others get a user namespace.  In one of its own, root could open no file
 # but root's.
 _ROOT = ("--cap-add", "CAP_DAC_OVERRIDE")
@@ -30,13 +29,17 @@ def trial() -> tuple[str, ...]:
 
 
 def wrapped(command: Sequence[str], allowance: Allowance) -> tuple[str, ...]:
-    """Return the command that runs a command within its allowance."""
+    """Return the command that runs a command within its allowance.
+
+    It must be started, and ended, by a guard: see sandbox.guard.
+    """
     binds = [*_binds("--ro-bind", allowance.runs),
              "--ro-bind", str(allowance.runs[0]), str(allowance.program),
              *_binds("--ro-bind", allowance.reads),
              *_binds("--bind", allowance.writes)]
-    return (*_alone(), *binds, "--remount-ro", "/", "--chdir", "/", "--",
-            str(allowance.program), *command[1:])
+    # If even its guard was killed, most of the time so is what it runs.
+    return (*_alone(), "--die-with-parent", *binds, "--remount-ro", "/",
+            "--chdir", "/", "--", str(allowance.program), *command[1:])
 
 
 def _alone() -> tuple[str, ...]:

@@ -81,6 +81,11 @@ def close_on_exec() -> Call:
     return prepare("syscall", _CLOSE_RANGE, 3, 0xFFFFFFFF, _CLOSE_ON_EXEC)
 
 
+def close_all() -> Call:
+    """The process itself has no open file any more."""
+    return prepare("syscall", _CLOSE_RANGE, 0, 0xFFFFFFFF, 0)
+
+
 def no_new_privileges() -> Call:
     """The program gains nothing by setuid bits or file capabilities."""
     return prepare("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -155,25 +155,25 @@ def _watching(progress: Progress | None
     watchers: list[futures.Future[None]] = []
     with futures.ThreadPoolExecutor(1) as pool:
         try:
-            yield lambda process: watchers.append(
-                pool.submit(_watch, process, progress, done))
+            yield lambda running: watchers.append(
+                pool.submit(_watch, running, progress, done))
         finally:
             done.set()
             for watcher in watchers:
                 watcher.result()
 
 
-def _watch(process: Any, progress: Progress,
+def _watch(running: execute.Running, progress: Progress,
            done: threading.Event) -> None:
     while not done.wait(0.25):
         try:
-            read = _read_by(process.pid)
+            read = _read_by(running.process.pid)
         except OSError:
             continue    # it has just ended
         try:
             progress(read)
         except BaseException:
-            process.kill()
+            running.end()
             raise
 
 

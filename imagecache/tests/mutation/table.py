@@ -110,6 +110,9 @@ CHANGES: tuple[Change, ...] = (
     Change("orphans", "sandbox/__init__.py",
            "calls = [kernel.die_with(os.getpid(), signal.SIGKILL)]",
            "calls = []", (*_SANDBOX, "unit.test_execute")),
+    Change("orphans of bubblewrap", "sandbox/__init__.py",
+           "            calls, ending = [guard.guarded(os.getpid())],"
+           " guard.ENDING\n", "", ("functional.test_sandbox",)),
     Change("limits", "sandbox/__init__.py",
            "_each(*calls, setter(limits))", "_each(*calls)", _SANDBOX),
     Change("the network", "sandbox/landlock.py",

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
-import subprocess
 import time
 
 import fixtures
@@ -118,26 +117,26 @@ class LimitsTest(base.TestCase):
             "sh", "-c", "echo $PPID", limits=SOME))
 
     def test_a_slow_program_is_stopped(self) -> None:
-        started: list[subprocess.Popen[bytes]] = []
+        started: list[execute.Running] = []
         with self.assertRaises(exception.CommandTimedOut) as caught:
             execute.run("sleep", "1000", limits=Limits(wall_clock=0.01),
                         started=started.append)
         self.assertEqual("sleep 1000", caught.exception.facts["command"])
-        self.assertEqual(-signal.SIGKILL, started[0].returncode)
+        self.assertEqual(-signal.SIGKILL, started[0].process.returncode)
 
 
 class OrphanTest(base.TestCase):
 
     def test_whoever_gives_up_leaves_no_process(self) -> None:
-        started: list[subprocess.Popen[bytes]] = []
+        started: list[execute.Running] = []
 
-        def give_up(process: subprocess.Popen[bytes]) -> None:
-            started.append(process)
+        def give_up(running: execute.Running) -> None:
+            started.append(running)
             raise KeyboardInterrupt
 
         self.assertRaises(KeyboardInterrupt, execute.run, "sleep", "1000",
                           limits=SOME, started=give_up)
-        self.assertEqual(-signal.SIGKILL, started[0].returncode)
+        self.assertEqual(-signal.SIGKILL, started[0].process.returncode)
 
     def test_a_program_dies_with_the_process_that_started_it(self) -> None:
         """An orphan would go on to write for hours."""

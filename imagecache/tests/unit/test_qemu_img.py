@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import ast
 import pathlib
+import signal
 import subprocess
 import threading
 
-from imagecache import exception
+from imagecache import exception, execute
 from imagecache.model import Format, Limits, MiB
 from imagecache.testing import images
 from imagecache.tests import base
@@ -116,6 +117,7 @@ class ProgressTest(base.TestCase):
         self.process = subprocess.Popen(["sleep", "1000"])
         self.addCleanup(self.process.wait)
         self.addCleanup(self.process.kill)
+        self.running = execute.Running(self.process, signal.SIGKILL)
 
     def test_progress_is_told_while_a_program_runs(self) -> None:
         told: list[int] = []
@@ -126,14 +128,14 @@ class ProgressTest(base.TestCase):
             heard.set()
 
         with qemu_img._watching(progress) as started:
-            started(self.process)
+            started(self.running)
             self.assertTrue(heard.wait(10))
         self.assertGreater(told[0], 0)
 
     def test_nothing_is_told_after_the_program(self) -> None:
         before = threading.active_count()    # other tests left some
         with qemu_img._watching(lambda read: None) as started:
-            started(self.process)
+            started(self.running)
         self.assertEqual(before, threading.active_count())
 
     def test_a_listener_that_raises_ends_the_program(self) -> None:
@@ -142,14 +144,14 @@ class ProgressTest(base.TestCase):
 
         with self.assertRaises(ZeroDivisionError), \
                 qemu_img._watching(progress) as started:
-            started(self.process)
+            started(self.running)
             self.process.wait(10)
         self.assertEqual(-9, self.process.returncode)
 
     def test_an_error_of_the_program_is_told(self) -> None:
         with self.assertRaises(exception.CommandFailed), \
                 qemu_img._watching(lambda read: None) as started:
-            started(self.process)
+            started(self.running)
             raise exception.CommandFailed(command="x", exit_code=1, stderr="")
 
     def test_whoever_does_not_listen_costs_no_thread(self) -> None:

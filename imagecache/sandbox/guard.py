@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guard: it waits for bubblewrap, and ends it with all that came of it.
+
+Whoever kills bubblewrap while it makes its namespaces leaves an orphan: its
+child asks to die with it only later, and if bubblewrap died before it said
+"go on", the child waits for ever.  So nobody kills it.  The process that we
+start becomes two: bubblewrap, and a guard in front, which is asked to end it
+(SIGTERM: by us, or by our death) and knows how.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import select
+import signal
+
+# Not through os: eventlet replaces functions there, by some that wait for
+# other green threads.
+from posix import _exit, fork, waitpid
+from typing import NoReturn
+
+from imagecache.sandbox import kernel
+
+ENDING = signal.SIGTERM    # what tells a guard to end
+
+
+def guarded(parent: int) -> kernel.Call:
+    """A call that returns in a new process, guarded by the one it was in.
+
+    :param parent: with whom both are to die
+    """
+    die = kernel.die_with(parent, ENDING)
+    every = signal.valid_signals()
+    close = kernel.close_all()
+
+    def call() -> None:
+        before = signal.pthread_sigmask(signal.SIG_SETMASK, every)
+        die()
+        child = fork()
+        if child:
+            _guard(child, close)
+        os.setsid()     # what a terminal sends is for whoever started us
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    return call
+
+
+def _guard(child: int, close: kernel.Call) -> NoReturn:
+    status = 255
+    try:
+        close()     # or our caller waits for the end of what we do not write
+        while True:
+            told = signal.sigwait({signal.SIGCHLD, ENDING})
+            if told == ENDING:
+                _end(child)
+            pid, found = waitpid(child, os.WNOHANG)
+            if pid:
+                status = os.waitstatus_to_exitcode(found)
+                break
+    finally:
+        # As bubblewrap itself says that a signal ended a program.
+        _exit(status if status >= 0 else 128 - status)
+
+
+def _end(child: int) -> None:
+    """Kill a process and its children; return when all are dead."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGSTOP)     # from here on it has no more
+    _, status = waitpid(child, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        _exit(255)
+    children = pathlib.Path(
+        f"/proc/{child}/task/{child}/children").read_text().split()
+    for each in map(int, children):
+        # The first process of a namespace takes all others with it.  It is
+        # its stopped parent's until that dies: no other has its number.
+        descriptor = os.pidfd_open(each)
+        os.kill(each, signal.SIGKILL)
+        select.select([descriptor], [], [])
+    os.kill(child, signal.SIGKILL)
