@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
 import pathlib
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from imagecache.model import Description
 from imagecache.signatures import Signer
@@ -54,6 +55,43 @@ class ImageStore(Protocol):
         :raises SourceUnreachable: the connection broke
         :raises DownloadStalled: no byte came within the read time-out
         :raises DownloadTruncated: the store ended it before its size
+        """
+
+
+class Copy(enum.Enum):
+    """How far a copy of an image in another store behind its own is."""
+
+    THERE = "there"
+    COMING = "coming"
+    FAILED = "failed"    # it was tried, and is not any more
+    ABSENT = "absent"
+
+
+@runtime_checkable
+class Locator(Protocol):
+    """An image store that others can read from behind its back: Glance.
+
+    Besides what is said here, all of it raises what describe() raises.
+    """
+
+    def locations(self, ref: str) -> Sequence[str]:
+        """Return the URLs of an image's data that the caller may know."""
+
+    def request_copy(self, ref: str, store: str) -> bool:
+        """Ask for a copy of an image in a named store, and do not wait.
+
+        :return: False if the image is being copied already, to any store
+        :raises ImageUnacceptable: it will not be copied; ``reason`` has the
+            store's words
+        """
+
+    def copy_of(self, ref: str, store: str) -> Copy:
+        """Say how far a copy is."""
+
+    def register(self, ref: str, location: str) -> None:
+        """Make an image of what is at a URL; it has waited for its data.
+
+        :raises ImageUnacceptable: the store does not take it
         """
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import itertools
+import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,10 +26,18 @@ from keystoneauth1 import token_endpoint
 from oslo_config import cfg
 
 from imagecache import exception
-from imagecache.model import Description, Digest, GiB, Signature
-from imagecache.sources import Stream, glance_opts, resolve, wire
+from imagecache.model import Description
+from imagecache.sources import (
+    Copy,
+    Stream,
+    glance_opts,
+    glance_records,
+    resolve,
+    wire,
+)
 
 _GONE = ("deleted", "pending_delete", "killed")
+_UNKNOWN = (404, 405)   # to a Glance that is older
 
 
 class GlanceStore:
@@ -90,24 +98,9 @@ class GlanceStore:
 
         :raises InvalidImageRef: ``ref`` is no UUID
         """
-        if not resolve.is_uuid(ref):   # it becomes part of a URL
-            raise exception.InvalidImageRef(
-                image_ref=ref, reason="it is not the UUID of an image")
         door = self._door(ref)
-        record = images.Controller(door, _AnySchema()).get(ref)
-        if str(record.get("id")).lower() != ref.lower():
-            raise door.asking.misbehaved("it described another image")
-        status = record.get("status")
-        if status in _GONE:
-            raise exception.ImageNotFound(image_id=ref)
-        if status != "active":
-            raise exception.ImageNotActive(image_id=ref, status=status)
-        try:
-            return _description(record)
-        except (TypeError, ValueError, KeyError,
-                exception.InvalidName) as e:
-            raise door.asking.misbehaved(
-                f"what it says of the image makes no sense: {e}") from e
+        with _sensible(door.asking):
+            return glance_records.description(_record(door, ref))
 
     @contextlib.contextmanager
     def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
@@ -124,6 +117,53 @@ class GlanceStore:
         with door.asking.stream(get, image, offset) as stream:
             yield stream
 
+    def locations(self, ref: str) -> tuple[str, ...]:
+        """Return the URLs of an image's data, as far as Glance tells.
+
+        It shows them in the image's record if show_multiple_locations or
+        show_image_direct_url says so, and to services on a page of its own.
+        """
+        door = self._door(ref)
+        with _sensible(door.asking):
+            found = glance_records.locations(_record(door, ref))
+            if found:
+                return found
+            answer = door.send("GET", f"/v2/images/{ref}/locations")
+            if answer.status_code in (*_UNKNOWN, 403):
+                return ()
+            door.asking.require_success(answer)
+            return glance_records.locations(
+                {"locations": answer.json()})
+
+    def request_copy(self, ref: str, store: str) -> bool:
+        door = self._door(ref)
+        answer = door.send("POST", f"/v2/images/{ref}/import", {
+            "method": {"name": "copy-image"}, "stores": [store]})
+        if answer.status_code != 409:    # 409: it has an import under way
+            _require_taken(door.asking, answer)
+        return answer.status_code != 409
+
+    def copy_of(self, ref: str, store: str) -> Copy:
+        door = self._door(ref)
+        with _sensible(door.asking):
+            return glance_records.copy_of(_record(door, ref), store)
+
+    def register(self, ref: str, location: str) -> None:
+        """Make an image of what is at a URL; it has waited for its data.
+
+        Services may add a location since Glance 30; until then, and whoever
+        is none, it takes show_multiple_locations.
+        """
+        door = self._door(ref)
+        answer = door.send("POST", f"/v2/images/{ref}/locations",
+                           {"url": location, "validation_data": {}})
+        if answer.status_code in (*_UNKNOWN, 403):
+            answer = door.send("PATCH", f"/v2/images/{ref}", [
+                {"op": "add", "path": "/locations/-",
+                 "value": {"url": location, "metadata": {}}}],
+                "application/openstack-images-v2.1-json-patch")
+        _require_taken(door.asking, answer)
+
     def _explain(self, image_id: str, status: int) -> None:
         """Raise the true reason why there are no data, if there is one."""
         self.describe(image_id)   # if it was deactivated, this raises
@@ -133,6 +173,9 @@ class GlanceStore:
                 " in the store behind it", image_id=image_id)
 
     def _door(self, image_id: str, size: int | None = None) -> _Door:
+        if not resolve.is_uuid(image_id):   # it becomes part of a URL
+            raise exception.InvalidImageRef(
+                image_ref=image_id, reason="it is not the UUID of an image")
         asking = wire.Asking("Keystone", image_id, self._timeout[1], size)
         with _translated(asking):
             with contextlib.suppress(keystone.MissingAuthPlugin):
@@ -182,11 +225,24 @@ class _Door:
             {"Accept-Encoding": "identity", **headers}, stream=True,
             connect_retries=0, status_code_retries=0)
 
+    def send(self, method: str, url: str, body: object = None,
+             media: str = "application/json") -> requests.Response:
+        """Return an answer, whatever its status."""
+        if body is None:
+            return self._request(method, url, {})
+        return self._request(method, url, {"Content-Type": media},
+                             data=json.dumps(body))
+
     def _get(self, url: str, headers: Mapping[str, str],
              **options: Any) -> requests.Response:
+        return self._request("GET", url, headers, **options)
+
+    def _request(self, method: str, url: str, headers: Mapping[str, str],
+                 **options: Any) -> requests.Response:
         with _translated(self.asking):
-            return self.adapter.get(
-                url, endpoint_override=self.endpoint, timeout=self.timeout,
+            return self.adapter.request(
+                url, method,
+                endpoint_override=self.endpoint, timeout=self.timeout,
                 # A pooled connection may be dead, or shared after a fork.
                 headers={"Connection": "close", **headers},
                 # keystoneauth would take the token to wherever it is sent.
@@ -224,34 +280,35 @@ def _not_in_catalogue(asking: wire.Asking) -> exception.SourceUnreachable:
         " catalogue has no such endpoint of the image service")
 
 
-def _description(record: Mapping[str, Any]) -> Description:
-    places = [record.get("direct_url"),
-              *(place["url"] for place in record.get("locations") or ())]
-    disk_format = record.get("disk_format")
-    if not isinstance(disk_format, str | None):
-        raise TypeError(f"disk_format is {disk_format!r}")
-    return Description(
-        ref=record["id"], identity=record["id"], size=int(record["size"]),
-        disk_format=disk_format, digest=_digest(record),
-        min_disk=int(record.get("min_disk") or 0) * GiB,
-        locations=tuple(dict.fromkeys(filter(None, places))),
-        signature=_signature(record))
+@contextlib.contextmanager
+def _sensible(asking: wire.Asking) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError, KeyError, exception.InvalidName) as e:
+        raise asking.misbehaved(
+            f"what it says of the image makes no sense: {e}") from e
 
 
-def _signature(record: Mapping[str, Any]) -> Signature | None:
-    """Its owner wrote these properties; a part of them is no signature."""
-    found = [str(record[name]) for name in (
-        "img_signature", "img_signature_hash_method",
-        "img_signature_key_type", "img_signature_certificate_uuid")
-        if record.get(name)]
-    return Signature(*found) if len(found) == 4 else None
+def _require_taken(asking: wire.Asking, answer: requests.Response) -> None:
+    """Raise why Glance does not do what it was asked to."""
+    if answer.status_code in (400, 409):
+        raise exception.ImageUnacceptable(
+            image_id=asking.image_id, reason=f"{asking.source} answered"
+            f" {answer.status_code}: " + " ".join(
+                re.sub("<[^>]*>", " ", answer.text).split())[:200])
+    if answer.status_code != 202:
+        asking.require_success(answer)
 
 
-def _digest(record: Mapping[str, Any]) -> Digest | None:
-    """The best digest that Glance has and Python knows."""
-    for algorithm, value in (
-            (record.get("os_hash_algo"), record.get("os_hash_value")),
-            ("md5", record.get("checksum"))):
-        if value and algorithm in hashlib.algorithms_available:
-            return Digest(str(algorithm), str(value).lower())
-    return None
+def _record(door: _Door, ref: str) -> Mapping[str, Any]:
+    """What Glance knows of an active image."""
+    record: Mapping[str, Any] = images.Controller(
+        door, _AnySchema()).get(ref)
+    if str(record.get("id")).lower() != ref.lower():
+        raise door.asking.misbehaved("it described another image")
+    status = record.get("status")
+    if status in _GONE:
+        raise exception.ImageNotFound(image_id=ref)
+    if status != "active":
+        raise exception.ImageNotActive(image_id=ref, status=status)
+    return record

@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from imagecache import exception, opts
 from imagecache.model import Digest, GiB, Signature
-from imagecache.sources import glance, glance_opts
+from imagecache.sources import Copy, glance, glance_opts
 from imagecache.testing import glance as fake
 from imagecache.testing import stores, web
 from imagecache.tests import base
@@ -137,6 +137,49 @@ class DescribeTest(GlanceTestCase):
         image = self._image(direct_url="rbd://a", locations=[
             {"url": "rbd://a", "metadata": {}}, {"url": "file:///b"}])
         self.assertEqual(("rbd://a", "file:///b"), image.locations)
+        self.assertEqual(("rbd://a", "file:///b"),
+                         self.store.locations(self.image_id))
+
+    def _locations_page(self, page):
+        image = self._image()
+        self.server.add(f"/v2/images/{image.ref}/locations",
+                        json.dumps(page).encode())
+        return image.ref
+
+    def test_locations_are_asked_for_where_the_record_has_none(self):
+        ref = self._locations_page([{"url": "rbd://a", "metadata": {}}])
+        self.assertEqual(("rbd://a",), self.store.locations(ref))
+
+    def test_locations_that_nobody_tells_are_none(self):
+        self.assertEqual((), self.store.locations(self._image().ref))
+        for status in (403, 405):
+            ref = self._locations_page([])
+            self.server.pages[f"/v2/images/{ref}/locations"].always(
+                status=status)
+            self.assertEqual((), self.store.locations(ref), status)
+
+    def test_locations_that_are_nonsense_are_misbehaviour(self):
+        for page in ({"no": "list"}, [{"metadata": {}}], 3):
+            with self._raises(exception.SourceMisbehaved):
+                self.store.locations(self._locations_page(page))
+
+    def test_copy_is_as_far_as_glance_says(self):
+        importing = "os_glance_importing_to_stores"
+        for expected, record in (
+                (Copy.ABSENT, {}), (Copy.ABSENT, {"stores": "a"}),
+                (Copy.THERE, {"stores": "a,ceph"}),
+                (Copy.THERE, {"stores": "ceph", importing: ""}),
+                (Copy.COMING, {"stores": "a", importing: "b,ceph"}),
+                (Copy.COMING, {"stores": "a,ceph", importing: "ceph"}),
+                (Copy.COMING, {"stores": "a", "os_glance_import_task": "1"}),
+                # A failure of before that task.
+                (Copy.COMING, {"stores": "a", "os_glance_import_task": "1",
+                               "os_glance_failed_import": "ceph"}),
+                (Copy.FAILED, {"stores": "a",
+                               "os_glance_failed_import": "ceph"})):
+            image = self._image(**record)
+            self.assertIs(expected, self.store.copy_of(image.ref, "ceph"),
+                          record)
 
     def test_image_that_is_not_active_has_its_own_error(self):
         for status in ("queued", "saving", "uploading", "importing",
