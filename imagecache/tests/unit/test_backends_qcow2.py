@@ -40,6 +40,17 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         self.assertEqual(256 * 1024, images.info(
             self.make().path)["cluster-size"])
 
+    def test_preallocating_leaves_room_for_the_tables_of_small_clusters(
+            self) -> None:
+        self.images.config(force_raw_images=False,
+                           preallocate_images="space")
+        self.image = self.images.add(images.qcow2(
+            self.content, "-o", "cluster_size=1k"), "qcow2")
+        disk = self.make(64 * SIZE)
+        before = disk.allocated()
+        images.write(disk.path, "qcow2", b"full" * (16 * SIZE))
+        self.assertLessEqual(disk.allocated(), before)
+
     def test_a_disk_holds_only_what_its_guest_wrote(self) -> None:
         disk = self.make(64 * SIZE)
         self.assertLess(disk.allocated(), SIZE / 2)

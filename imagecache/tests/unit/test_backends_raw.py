@@ -184,3 +184,14 @@ class Qcow2CopyTest(base.TestCase):
         disk = self.make(2 * SIZE)
         self.assertIs(Format.RAW, disk.format)
         self.assertTrue(disk.path.read_bytes() == self.content + bytes(SIZE))
+
+    def test_preallocating_it_leaves_room_for_its_tables(self) -> None:
+        self.images.config(preallocate_images="space")
+        self.ref = self.images.add(images.qcow2(
+            self.content, "-c", "-o", "cluster_size=4k"), "qcow2")
+        disk = self.make(8 * SIZE)
+        before = disk.allocated()
+        images.write(disk.path, "qcow2", images.content(8 * SIZE, seed=2))
+        self.assertLessEqual(disk.allocated(), before)
+        disk.grow(16 * SIZE)
+        self.assertGreater(disk.allocated(), before + 8 * SIZE)
