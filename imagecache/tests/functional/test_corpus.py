@@ -114,6 +114,18 @@ class RefusedTest(CorpusTestCase):
 
         self.try_all(doors, corpus.nested(), refuse)
 
+    def test_what_cannot_be_read_is_the_fault_of_the_image(self) -> None:
+        for host in HOSTS:
+            doors = self.useFixture(Doors(host))
+
+            def bring(sample: corpus.Odd, doors: Doors = doors) -> None:
+                with contextlib.suppress(exception.ImageError):
+                    doors.enter("memory", sample.build(self.canary.lure),
+                                sample.claim)
+                doors.clean()
+
+            self.try_all(doors, corpus.odds(), bring)
+
     def test_formats_that_are_allowed_have_rules_as_well(self) -> None:
         doors = self.useFixture(Doors(ALLOWING))
 
