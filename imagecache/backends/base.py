@@ -24,6 +24,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from imagecache import durable, events, exception, overlay, sources
 from imagecache.base_cache import BaseCache
 from imagecache.disk_info import FILE_NAME, DiskInfo
+from imagecache.formats import qcow2
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format
 from imagecache.tools import allocation, qemu_img
@@ -289,7 +290,14 @@ class FileDisk(Disk):
         except FileExistsError:
             raise exception.DiskExists(location=self.path) from None
 
-    def _preallocate(self, path: pathlib.Path, size: int) -> None:
-        if self.host.policy.preallocate \
-                and not allocation.preallocate(path, size):
+    def _preallocate(self, path: pathlib.Path, size: int,
+                     format: Format) -> None:
+        """Take the space now that a guest who fills ``size`` bytes needs."""
+        if not self.host.policy.preallocate:
+            return
+        if format is Format.QCOW2:
+            # Tables take space as well, and again when they move to grow.
+            size += 2 * (qemu_img.measure(
+                size, format, qcow2.read_header(path).cluster_size) - size)
+        if not allocation.preallocate(path, size):
             self._observe("unpreallocated")

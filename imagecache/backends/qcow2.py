@@ -21,7 +21,7 @@ class Qcow2(FileDisk):
         with self._new(Format.QCOW2) as new:
             qemu_img.create_overlay(new, base.path, base.format, size,
                                     base.cluster_size)
-            self._reserve(new, size)
+            self._preallocate(new, size, Format.QCOW2)
 
     def size(self) -> int:
         return self._header().virtual_size
@@ -33,7 +33,7 @@ class Qcow2(FileDisk):
     def grow(self, size: int) -> None:
         if size <= self.size():
             return
-        self._reserve(self.path, size)
+        self._preallocate(self.path, size, Format.QCOW2)
         qemu_img.resize(self.path, Format.QCOW2, size,
                         limits=self.host.policy.inspection,
                         backing=self._backing(self.path,
@@ -65,8 +65,3 @@ class Qcow2(FileDisk):
     def _header(self) -> qcow2.Header:
         self._require()
         return qcow2.read_header(self.path)
-
-    def _reserve(self, path: pathlib.Path, size: int) -> None:
-        # The tables of a qcow2 take space as well as the guest's data.
-        if self.host.policy.preallocate:
-            self._preallocate(path, qemu_img.measure(size, Format.QCOW2))

@@ -78,7 +78,7 @@ class Raw(FileDisk):
                 size: int) -> None:
         """Bring a file to its full size, and what is in it with it."""
         full = whole_sectors(max(size, now))
-        self._preallocate(path, full)
+        self._preallocate(path, full, format)
         if size <= now:
             return    # byte by byte the image: a kernel may be signed
         if format is Format.RAW:

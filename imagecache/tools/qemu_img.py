@@ -34,10 +34,13 @@ def info(path: pathlib.Path, format: Format, *,
     return found
 
 
-def measure(size: int, out_format: Format) -> int:
+def measure(size: int, out_format: Format,
+            cluster_size: int | None = None) -> int:
     """Return the bytes a full image of ``size`` takes, with its metadata."""
+    options = [] if cluster_size is None else [
+        "-o", f"cluster_size={cluster_size}"]
     found = json.loads(execute.run(
-        "qemu-img", "measure", "--output=json", "-O", out_format,
+        "qemu-img", "measure", "--output=json", "-O", out_format, *options,
         "--size", str(size)))
     return int(found["fully-allocated"])
 

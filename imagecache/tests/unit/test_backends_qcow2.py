@@ -8,7 +8,7 @@ import sys
 
 from imagecache import exception, sources, templates
 from imagecache.backends import Qcow2
-from imagecache.model import Format
+from imagecache.model import Format, KiB
 from imagecache.provision import provision
 from imagecache.testing import file_conformance, images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
@@ -49,7 +49,8 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         disk = self.make(64 * SIZE)
         before = disk.allocated()
         images.write(disk.path, "qcow2", b"full" * (16 * SIZE))
-        self.assertLessEqual(disk.allocated(), before)
+        # The file system's own tables for the file may grow.
+        self.assertLess(disk.allocated(), before + 32 * KiB)
 
     def test_a_disk_holds_only_what_its_guest_wrote(self) -> None:
         disk = self.make(64 * SIZE)

@@ -10,7 +10,7 @@ import subprocess
 
 from imagecache import exception, fixture, sources, templates
 from imagecache.backends import Disk
-from imagecache.model import Format, MiB
+from imagecache.model import Format, KiB, MiB
 from imagecache.provision import provision
 from imagecache.testing import file_conformance, images
 from imagecache.testing.conformance import INSTANCE, SIZE
@@ -192,6 +192,7 @@ class Qcow2CopyTest(base.TestCase):
         disk = self.make(8 * SIZE)
         before = disk.allocated()
         images.write(disk.path, "qcow2", images.content(8 * SIZE, seed=2))
-        self.assertLessEqual(disk.allocated(), before)
+        # The file system's own tables for the file may grow.
+        self.assertLess(disk.allocated(), before + 32 * KiB)
         disk.grow(16 * SIZE)
         self.assertGreater(disk.allocated(), before + 8 * SIZE)
