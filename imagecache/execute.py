@@ -180,5 +180,5 @@ def _failure(command: tuple[str, ...], limits: Limits,
     limit = sandbox.explain(limits, int(error.exit_code or 0), stderr)
     reasons = [reason for reason in (stderr, limit) if reason]
     return exception.CommandFailed(
-        command=" ".join(command), exit_code=error.exit_code,
+        command=" ".join(command), exit_code=error.exit_code, limit=limit,
         stderr="; ".join(reasons) or "it said nothing")

@@ -215,9 +215,11 @@ def _data(work: Work, proven: Proven) -> int:
     if proven.format is Format.RAW:
         return proven.path.stat().st_blocks * 512
     # As qcow2 it takes about what it takes as raw, with holes.
-    return qemu_img.required(
-        proven.path, proven.format, Format.QCOW2,
-        limits=work.policy.for_image(proven.format, work.policy.inspection))
+    with proof.blaming(proven, work.source.name, work.policy):
+        return qemu_img.required(
+            proven.path, proven.format, Format.QCOW2,
+            limits=work.policy.for_image(proven.format,
+                                         work.policy.inspection))
 
 
 def convert_to_raw(
@@ -227,6 +229,7 @@ def convert_to_raw(
     """Write the raw form of an image to where ``writing`` says.
 
     :param writing: yields an output that reads as zeros, and flushes it
+    :raises ImageUnacceptable: its tables or its data are damaged
     """
     total = proven.path.stat().st_size
     limits = policy.for_image(proven.format, policy.conversion).writing(
@@ -236,7 +239,7 @@ def convert_to_raw(
         observe(Event("convert", name, {
             "done": min(read, total), "total": total}))
 
-    with writing as output:
+    with writing as output, proof.blaming(proven, name, policy):
         qemu_img.convert(proven.path, proven.format, output, Format.RAW,
                          limits=limits, into_zeros=True, progress=progress)
     progress(total)

@@ -9,13 +9,15 @@ is refused, and the reason names the rule.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
-from imagecache import exception
+from imagecache import durable, exception
 from imagecache.examiner import Examiner, Found, examine
 from imagecache.formats import raw
-from imagecache.model import Format, Proven, whole_sectors
+from imagecache.model import Format, MiB, Proven, whole_sectors
 from imagecache.policy import Policy
 from imagecache.tools import qemu_img
 
@@ -84,6 +86,39 @@ def refuse_nested(head: bytes, image_id: str) -> None:
         raise exception.ImageUnacceptable(
             image_id=image_id, reason="it holds another image: its content"
             f" begins as {found} (rule nested)", rule="nested")
+
+
+@contextlib.contextmanager
+def blaming(image: Proven, image_id: str, policy: Policy) -> Iterator[None]:
+    """Find out whose fault it is if qemu-img fails on an image.
+
+    No proof looks at each table and all data; most images are good.  If
+    qemu-img gives up, it is asked to read the image again, where there is
+    nothing to write: what it cannot read then, and we can as a mere file, is
+    a broken image.
+
+    :raises ImageUnacceptable: it is the image's
+    """
+    try:
+        yield
+    except exception.CommandFailed as e:
+        if image.format is Format.RAW or not qemu_img.gave_up(e) \
+                or qemu_img.is_sound(
+                    image.path, image.format, image.virtual_size,
+                    limits=policy.for_image(image.format,
+                                            policy.conversion)):
+            raise
+        _read(image.path)
+        raise exception.ImageUnacceptable(
+            image_id=image_id, reason="its tables or its data are damaged:"
+            f" {e} (rule corrupt)", rule="corrupt") from e
+
+
+def _read(path: pathlib.Path) -> None:
+    """:raises StorageFailed: a file of ours cannot be read"""
+    with durable.translated("reading", path), path.open("rb") as f:
+        while f.read(MiB):
+            pass
 
 
 def trust(path: pathlib.Path) -> Proven:

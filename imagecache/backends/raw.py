@@ -24,15 +24,17 @@ class Raw(FileDisk):
 
     def create(self, base: Base, size: int | None) -> None:
         format = Format.RAW if self.host.policy.force_raw else base.format
+        proven = Proven(base.path, base.format, base.virtual_size)
         with self._new(format) as new:
             if format is base.format:
                 self._copy(base, new)
             else:
                 pipeline.convert_to_raw(
-                    Proven(base.path, base.format, base.virtual_size),
-                    durable.filling(new, base.virtual_size),
+                    proven, durable.filling(new, base.virtual_size),
                     self.host.policy, base.key, self.host.observe)
-            self._extend(new, format, base.virtual_size, size or 0)
+            # What was copied as qcow2 is read for the first time.
+            with proof.blaming(proven, base.key, self.host.policy):
+                self._extend(new, format, base.virtual_size, size or 0)
             durable.fsync_file(new)
 
     def generate(self, template: sources.Template,

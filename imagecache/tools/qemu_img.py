@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
-from imagecache import execute
+from imagecache import exception, execute
 from imagecache.formats import qcow2
 from imagecache.model import Format, Limits, MiB, whole_sectors
 
@@ -89,6 +89,39 @@ def convert(source: pathlib.Path, source_format: Format,
                     _name(source), _name(output), limits=limits,
                     reads=_there(source, backing), writes=[output],
                     started=started)
+
+
+def is_sound(path: pathlib.Path, format: Format, size: int, *,
+             limits: Limits) -> bool:
+    """Say whether an image's tables make sense, and all of it can be read.
+
+    :param size: bytes a guest would see
+    :raises CommandFailed: it did not come to an end
+    """
+    nothing = f"driver=null-co,size={whole_sectors(size)}"
+    limits = limits.writing(0)
+    try:
+        # 3: clusters are lost; 63: it cannot check this format.
+        execute.run("qemu-img", "check", "-q", "--force-share", "-f", format,
+                    _name(path), limits=limits, reads=[path],
+                    exit_codes=(0, 3, 63))
+        execute.run("qemu-img", "convert", "-q", "--force-share", "-n",
+                    "--target-image-opts", "-f", format, _name(path), nothing,
+                    limits=limits, reads=[path])
+    except exception.CommandFailed as e:
+        if not gave_up(e):
+            raise
+        return False
+    return True
+
+
+def gave_up(error: exception.CommandFailed) -> bool:
+    """Say whether qemu-img itself found that it cannot do a thing.
+
+    It was then neither killed, nor slow, nor did it reach a limit.
+    """
+    return error.facts.get("exit_code") in (1, 2) \
+        and not error.facts.get("limit")
 
 
 def create(path: pathlib.Path, format: Format, size: int) -> None:

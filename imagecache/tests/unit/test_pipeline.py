@@ -142,7 +142,7 @@ class RunTest(PipelineTestCase):
         """The limit on what is written, and not the image, decides."""
         content = images.qcow2(CONTENT)
         self.staging.download.write_bytes(content)
-        with self.assertRaises(exception.HostError):
+        with self.assertRaises(exception.ImageUnacceptable):
             pipeline.convert_to_raw(
                 Proven(self.staging.download, Format.QCOW2, SIZE // 2),
                 durable.filling(self.staging.output, SIZE // 2),

@@ -6,6 +6,7 @@ Asked at the cache's own door, so that nobody gets past the proof.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import struct
 
@@ -13,7 +14,8 @@ import ddt
 import fixtures
 
 from imagecache import exception, fixture, proof
-from imagecache.model import Base, Format, MiB
+from imagecache.model import Base, Format, Limits, MiB, Proven
+from imagecache.policy import Policy
 from imagecache.testing import images
 from imagecache.tests import base
 
@@ -181,3 +183,63 @@ class AgainTest(ProofTestCase):
             "imagecache.proof.RULES", proof.RULES + 1))
         self.assertIs(Format.RAW, self.images.cache.fetch(ref).format)
         self.assertIs(Format.RAW, self.images.cache.base(key).record.format)
+
+
+class BlameTest(base.TestCase):
+    """Whose fault it is if qemu-img fails on an image."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.image = Proven(self.root / "image", Format.QCOW2, SIZE)
+        self.policy = Policy(self.root)
+
+    def blamed(self, content: bytes, error: exception.HostError
+               ) -> type[exception.ImageCacheError]:
+        self.image.path.write_bytes(content)
+        with self.assertRaises(exception.ImageCacheError) as caught, \
+                proof.blaming(self.image, "x", self.policy):
+            raise error
+        return type(caught.exception)
+
+    def failure(self, code: int, limit: str | None = None
+                ) -> exception.CommandFailed:
+        return exception.CommandFailed(command="qemu-img", exit_code=code,
+                                       limit=limit, stderr="it failed")
+
+    def test_the_image_s_if_it_cannot_be_read(self) -> None:
+        for tables in (with_l2(b"\xff" * 8), with_l2(
+                (1 << 62 | 0x50000).to_bytes(8))):
+            self.assertIs(exception.ImageUnacceptable,
+                          self.blamed(tables, self.failure(1)))
+
+    def test_the_host_s_if_it_can(self) -> None:
+        self.assertIs(exception.CommandFailed,
+                      self.blamed(QCOW2, self.failure(1)))
+
+    def test_the_host_s_if_qemu_img_was_not_heard_out(self) -> None:
+        broken = with_l2(b"\xff" * 8)
+        slow = exception.CommandTimedOut(command="x", timeout=1)
+        gone = exception.CommandNotFound(command="x")
+        full = exception.NoSpace(path="x", what="x", needed=1, available=0)
+        for error in (self.failure(-9), self.failure(1, "of memory"),
+                      slow, gone, full):
+            self.assertIs(type(error), self.blamed(broken, error))
+
+    def test_the_host_s_if_the_second_look_does_not_end(self) -> None:
+        self.policy = dataclasses.replace(
+            self.policy, conversion=Limits(wall_clock=0.0001))
+        self.assertIs(exception.CommandTimedOut, self.blamed(
+            with_l2(b"\xff" * 8), self.failure(1)))
+
+    def test_the_host_s_if_the_file_cannot_be_read(self) -> None:
+        self.image.path.mkdir()
+        with self.assertRaises(exception.StorageFailed), \
+                proof.blaming(self.image, "x", self.policy):
+            raise self.failure(1)
+
+
+def with_l2(entry: bytes) -> bytes:
+    """Return a qcow2 image with another first entry in its first table."""
+    l1 = int.from_bytes(QCOW2[40:48])
+    l2 = int.from_bytes(QCOW2[l1:l1 + 8]) & (1 << 56) - 1
+    return QCOW2[:l2] + entry + QCOW2[l2 + 8:]
