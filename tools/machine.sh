@@ -64,11 +64,29 @@ start_services_again() {
 
 missing_packages() {    # missing_packages PROFILE
     local package
-    sed -n "/^#/d; s/ \[platform:dpkg\(\| .*\b$1\b.*\)\]$//p" "$top/bindep.txt" |
-        while read -r package; do
-            dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null |
-                grep -qx installed || echo "$package"
-        done
+    wanted_packages "$1" | while read -r package; do
+        dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null |
+            grep -qx installed || echo "$package"
+    done
+}
+
+wanted_packages() {    # wanted_packages PROFILE: of this system, as bindep(1)
+    awk -v true="$1 platform:dpkg $(
+        # shellcheck source=/etc/os-release
+        . "${OS_RELEASE:-/etc/os-release}"
+        echo "platform:$ID platform:$ID-${VERSION_CODENAME-}"
+    )" '
+        BEGIN { split(true, words); for (i in words) is[words[i]] }
+        /^#/ || !NF { next }
+        {   gsub(/[][]/, "")
+            places = here = profiles = asked = denied = 0
+            for (i = 2; i <= NF; i++)
+                if ($i ~ /^!/) denied += substr($i, 2) in is
+                else if ($i ~ /^platform:/) { places++; here += $i in is }
+                else { profiles++; asked += $i in is }
+            if (!denied && (here || !places) && (asked || !profiles))
+                print $1
+        }' "$top/bindep.txt"
 }
 
 need_account() {    # need_account USER GROUP WHY: a system's, not a person's

@@ -5,7 +5,8 @@
 
 The last line is ``N passed, N failed``.  What did not pass failed: a test
 that was skipped, or that is listed and never reported, is a failure too,
-because nobody checked its promise.
+because nobody checked its promise.  The suite named guest runs under another
+kernel, by tools/in-guest: one start of that for all of it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -29,11 +31,12 @@ PASSED = ("success", "xfail")
 SHOWN_BY_STESTR = ("fail", "uxsuccess")
 
 # Guests, servers and mounts would compete for the machine.
-SERIAL = ("functional",)
+SERIAL = ("functional", "guest")
+IN_GUEST = pathlib.Path(__file__).with_name("in-guest")
 
 # Seconds for a whole suite: far more than it takes, so that a test that hangs
 # fails the run and does not become it.
-LIMIT = {"unit": 10 * 60, "functional": 30 * 60}
+LIMIT = {"unit": 10 * 60, "functional": 30 * 60, "guest": 30 * 60}
 
 
 def main(arguments: list[str]) -> int:
@@ -62,16 +65,38 @@ def _run(suite: str, patterns: list[str]) -> dict[str, str]:
     if not outcome:
         return outcome
     runs = _repository().count()
-    _finish(subprocess.Popen(
-        [*STESTR, "run", "--slowest", "--suppress-attachments", *where,
-         *(["--serial"] if suite in SERIAL else []),
-         *(["--color"] if os.isatty(1) else []), *patterns]), LIMIT[suite])
+    command = [*STESTR, "run", *where,
+               *(["--serial"] if suite in SERIAL else []), *patterns]
+    if suite == "guest":
+        _run_in_guest([*command, "--subunit"], LIMIT[suite])
+    else:
+        _finish(subprocess.Popen(
+            [*command, "--slowest", *_shown()]), LIMIT[suite])
     if _repository().count() > runs:
         outcome |= _last_run()
     for test, status in sorted(outcome.items()):
         if status not in PASSED + SHOWN_BY_STESTR:
             print(f"{test}: {status}, which counts as a failure")
     return outcome
+
+
+def _shown() -> list[str]:
+    return ["--suppress-attachments", *(["--color"] if os.isatty(1) else [])]
+
+
+def _run_in_guest(command: list[str], limit: int) -> None:
+    """Run it under another kernel, and record here what it reports.
+
+    What is written there is lost, but for the stream of results that it
+    prints.  A guest that does not come up, or dies, leaves tests that never
+    reported.
+    """
+    with subprocess.Popen([IN_GUEST, "-t", str(limit), *command],
+                          stdout=subprocess.PIPE) as guest:
+        subprocess.run([*STESTR, "load", "--subunit-trace", *_shown()],
+                       stdin=guest.stdout, check=False)
+    if guest.returncode:
+        print(f"\nThe guest ended with {guest.returncode}", flush=True)
 
 
 def _finish(stestr: subprocess.Popen[bytes], limit: int) -> None:

@@ -75,6 +75,7 @@ def _cache() -> pathlib.Path:
 def _recipe() -> str:
     """A name that is new whenever the image would be made otherwise."""
     digest = hashlib.sha256()
-    for path in (TOOLS / "make-boot-image", *sorted(TOOLS.glob("guest/*"))):
+    for path in (TOOLS / "make-boot-image", TOOLS / "kernel/fetch.sh",
+                 *sorted(TOOLS.glob("guest/*"))):
         digest.update(path.read_bytes())
     return f"guest-{digest.hexdigest()[:16]}"
