@@ -34,6 +34,11 @@ too take the arguments nova's take.
     │   │   └── CommandNotFound               it is not installed
     │   ├── NoSpace                         the file system has not enough
     │   ├── StorageFailed                   reading or writing failed
+    │   │   ├── StorageUnreachable            a cluster does not answer
+    │   │   ├── StorageForbidden              it refuses this host's key
+    │   │   ├── StorageMissing                the pool, or what was in it
+    │   │   ├── StorageExists                 something has that name
+    │   │   └── StorageBusy                   somebody else has it in use
     │   ├── BaseNotVerified                 made before signatures mattered
     │   ├── UnsafeDisk                      its header was tampered with
     │   ├── InvalidDiskInfo                 the record of formats is damaged
@@ -209,6 +214,26 @@ class NoSpace(HostError):
 
 class StorageFailed(HostError):
     msg_fmt = "{what} failed on {path}: {reason}"
+
+
+class StorageUnreachable(StorageFailed):
+    """A cluster does not answer in time; trying again later may succeed."""
+
+
+class StorageForbidden(StorageFailed):
+    """A cluster refuses the user, or what the user asks for."""
+
+
+class StorageMissing(StorageFailed):
+    """There is no such pool, or nothing of that name in it."""
+
+
+class StorageExists(StorageFailed):
+    """There is something of that name in the pool."""
+
+
+class StorageBusy(StorageFailed):
+    """It cannot be removed or locked while others use it."""
 
 
 class BaseNotVerified(HostError):

@@ -19,7 +19,7 @@ from oslo_concurrency import processutils
 
 from imagecache import exception, sandbox
 from imagecache.model import Limits
-from imagecache.sandbox import bubblewrap
+from imagecache.sandbox import bubblewrap, kernel
 
 LOG = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         reads: Iterable[pathlib.Path] = (),
         writes: Iterable[pathlib.Path] = (),
         exit_codes: Collection[int] = (0,),
+        stdin: int | None = None,
         started: Started | None = None,
         root_helper: str = "") -> str:
     """Run a program without a shell, and return what it printed.
@@ -62,6 +63,7 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     :param reads: the files it finds in its sandbox, if its limits have one
     :param writes: those it may change as well
     :param exit_codes: those that mean success
+    :param stdin: the descriptor that is its standard input; None: nothing
     :param started: called with the running process, to watch it
     :param root_helper: what runs a command as root, if we are not; only
         for what needs it, and not with a sandbox, which lets nobody be root
@@ -83,16 +85,17 @@ def run(*command: str, limits: Limits = _UNLIMITED,
 
         if launch.restrict is None and processutils.execute is _GENUINE:
             return _without_fork(launch.command, exit_codes, environment,
-                                 on_execute)
+                                 stdin, on_execute)
         stdout, _ = processutils.execute(
             *launch.command, check_exit_code=list(exit_codes),
             env_variables=environment, on_execute=on_execute,
-            preexec_fn=launch.restrict, timeout=limits.wall_clock)
+            preexec_fn=_fed(stdin, launch.restrict),
+            timeout=limits.wall_clock)
     return stdout
 
 
 def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
-                  environment: dict[str, str],
+                  environment: dict[str, str], stdin: int | None,
                   on_execute: Callable[[subprocess.Popen[bytes]], None]
                   ) -> str:
     """Do what processutils.execute() does, for what needs nothing set up.
@@ -103,7 +106,8 @@ def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
     """
     LOG.debug("Running cmd: %s", " ".join(command))
     process = subprocess.Popen(    # noqa: S603  (there is no shell)
-        command, env=environment, stdin=subprocess.DEVNULL,
+        command, env=environment,
+        stdin=subprocess.DEVNULL if stdin is None else stdin,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     on_execute(process)
     stdout, stderr = process.communicate()
@@ -112,6 +116,24 @@ def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
             os.fsdecode(stdout), os.fsdecode(stderr), process.returncode,
             " ".join(command))
     return os.fsdecode(stdout)
+
+
+def _fed(stdin: int | None, restrict: Callable[[], None] | None
+         ) -> Callable[[], None] | None:
+    """Return what gives a new process its standard input, then restricts it.
+
+    processutils would give it a pipe.
+    """
+    if stdin is None:
+        return restrict
+    feed = kernel.prepare("dup2", stdin, 0)
+
+    def prepare() -> None:
+        feed()
+        if restrict:
+            restrict()
+
+    return prepare
 
 
 @contextlib.contextmanager

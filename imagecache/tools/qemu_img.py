@@ -10,19 +10,36 @@ names in its arguments, and no others that an image may name.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import pathlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any
+from typing import Any, ClassVar
 
 from imagecache import exception, execute
 from imagecache.formats import qcow2
 from imagecache.model import Format, Limits, MiB, whole_sectors
 
 Progress = Callable[[int], None]   # bytes read so far
-Output = pathlib.Path              # what an image is converted to
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A block device at the other end of a socket; see tools.nbd."""
+
+    client: socket.socket
+
+    # The program finds its end of the connection as its standard input, so
+    # it needs no right to make one.
+    name: ClassVar[str] = (
+        'json:{"driver": "raw", "file": {"driver": "nbd",'
+        ' "server": {"type": "fd", "str": "0"}}}')
+
+
+Output = pathlib.Path | Served     # what an image is converted to
 
 
 def info(path: pathlib.Path, format: Format, *,
@@ -77,6 +94,9 @@ def convert(source: pathlib.Path, source_format: Format,
     :param backing: what the source is read through, if anything
     :param into_zeros: the output exists, has its size, and reads as zeros
     """
+    if isinstance(output, Served):
+        _convert_over(output, source, source_format, limits, progress)
+        return
     output.touch()    # in a sandbox nothing can be created
     flags = ["-n", "--target-is-zero"] if into_zeros else []
     if compress:
@@ -89,6 +109,18 @@ def convert(source: pathlib.Path, source_format: Format,
                     _name(source), _name(output), limits=limits,
                     reads=_there(source, backing), writes=[output],
                     started=started)
+
+
+def _convert_over(output: Served, source: pathlib.Path,
+                  source_format: Format, limits: Limits,
+                  progress: Progress | None) -> None:
+    """Write an image, raw, to a device that reads as zeros."""
+    with _watching(progress) as started:
+        execute.run("qemu-img", "convert", "-q", "-n", "--target-is-zero",
+                    "-W", "-t", "writeback", "-f", source_format,
+                    "-O", Format.RAW, _name(source), output.name,
+                    limits=limits, reads=[source],
+                    stdin=output.client.fileno(), started=started)
 
 
 def is_sound(path: pathlib.Path, format: Format, size: int, *,

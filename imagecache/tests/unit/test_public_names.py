@@ -31,7 +31,9 @@ OURS = ("BaseInUse", "BaseNotFound", "BaseNotVerified", "CallerError",
         "ImageTooLarge", "InvalidConfiguration", "InvalidImageRef",
         "InvalidName", "KeyManagerFailed", "NoSpace",
         "SizeRequired", "SourceError", "SourceMisbehaved",
-        "SourceUnreachable", "StorageFailed", "UnsafeDisk")
+        "SourceUnreachable", "StorageBusy", "StorageExists",
+        "StorageFailed", "StorageForbidden", "StorageMissing",
+        "StorageUnreachable", "UnsafeDisk")
 
 
 class PublicNamesTest(base.TestCase):

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Ceph calls an image: a block device in a pool."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from imagecache import exception
+from imagecache.tools import ceph
+
+Done = Callable[[exception.HostError | None], None]
+
+
+class Volume:
+
+    def __init__(self, path: str, image: Any) -> None:
+        self.path = path
+        self._image = image
+        _, self._rbd = ceph.bindings()
+
+    def size(self) -> int:
+        with self._doing("reading the size"):
+            return int(self._image.size())
+
+    def resize(self, size: int) -> None:
+        with self._doing("resizing"):
+            self._image.resize(size)
+
+    def lock(self) -> bool:
+        """Become the only one that may write; False: somebody else is.
+
+        Of a holder that died this waits until the cluster knows, for as long
+        as it trusts a silent client (30 seconds); then none of its writes
+        can arrive any more.
+        """
+        try:
+            with self._doing("locking"):
+                self._image.lock_acquire(self._rbd.RBD_LOCK_MODE_EXCLUSIVE)
+        except exception.StorageBusy:
+            return False
+        return True
+
+    def read(self, offset: int, size: int) -> bytes:
+        with self._doing("reading"):
+            return bytes(self._image.read(offset, size))
+
+    def write(self, data: bytes, offset: int, done: Done) -> None:
+        """Begin to write; ``done`` is called in another thread."""
+        with self._doing("writing"):
+            self._image.aio_write(data, offset, self._reporting(done))
+
+    def zero(self, size: int, offset: int, done: Done) -> None:
+        """Begin to write zeros, which take no space."""
+        with self._doing("writing"):
+            self._image.aio_write_zeroes(offset, size, self._reporting(done))
+
+    def flush(self) -> None:
+        """Have all that was written survive."""
+        with self._doing("writing"):
+            self._image.flush()
+
+    def allocated(self) -> int:
+        """Return about how many bytes it occupies, without its parent's."""
+        found = 0
+
+        def count(offset: int, size: int, exists: bool) -> None:
+            nonlocal found
+            found += size if exists else 0
+
+        with self._doing("measuring"):
+            self._image.diff_iterate(0, self._image.size(), None, count,
+                                     include_parent=False, whole_object=True)
+        return found
+
+    def parent(self) -> tuple[str, str, str] | None:
+        """Return the pool, the volume and the snapshot it is a clone of."""
+        try:
+            with self._doing("reading the parent"):
+                pool, name, snapshot = self._image.parent_info()
+                return pool, name, snapshot
+        except exception.StorageMissing:
+            return None
+
+    def flatten(self) -> None:
+        with self._doing("flattening"):
+            self._image.flatten()
+
+    def children(self, snapshot: str) -> list[str]:
+        """Return the clones of a snapshot, also those in the trash."""
+        with self._doing("listing the clones"):
+            self._image.set_snap(snapshot)
+            try:
+                found = list(self._image.list_children2())
+            finally:
+                self._image.set_snap(None)
+        return sorted(
+            "/".join(filter(None, (each["pool"], each["pool_namespace"],
+                                   each["image"])))
+            + (" (in the trash)" if each["trash"] else "") for each in found)
+
+    def snapshots(self) -> list[str]:
+        with self._doing("listing the snapshots"):
+            return [each["name"] for each in self._image.list_snaps()
+                    if each["namespace"]
+                    == self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER]
+
+    def is_protected(self, snapshot: str) -> bool:
+        """Whether there is such a snapshot, and it cannot be removed."""
+        try:
+            with self._doing("asking"):
+                return bool(self._image.is_protected_snap(snapshot))
+        except exception.StorageMissing:
+            return False
+
+    def create_snapshot(self, name: str) -> None:
+        with self._doing("making a snapshot"):
+            self._image.create_snap(name)
+
+    def protect(self, snapshot: str) -> None:
+        with self._doing("protecting a snapshot"):
+            self._image.protect_snap(snapshot)
+
+    def unprotect(self, snapshot: str) -> None:
+        """:raises StorageBusy: it has clones that need the protection"""
+        with self._doing("unprotecting a snapshot"):
+            self._image.unprotect_snap(snapshot)
+
+    def remove_snapshot(self, name: str) -> None:
+        with self._doing("removing a snapshot"):
+            self._image.remove_snap(name)
+
+    def roll_back(self, snapshot: str) -> None:
+        with self._doing("rolling back"):
+            self._image.rollback_to_snap(snapshot)
+
+    def noted(self, key: str) -> str | None:
+        try:
+            with self._doing("reading"):
+                return str(self._image.metadata_get(key))
+        except KeyError:
+            return None
+
+    def note(self, key: str, value: str) -> None:
+        """Remember something that goes wherever the volume goes."""
+        with self._doing("noting"):
+            self._image.metadata_set(key, value)
+
+    def _reporting(self, done: Done) -> Callable[[Any], None]:
+        def completed(completion: Any) -> None:
+            code = completion.get_return_value()
+            done(ceph.failure(-code, "", "writing", self.path) if code < 0
+                 else None)
+        return completed
+
+    def _doing(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return ceph.translated(what, self.path)
