@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg, types
 
+from imagecache import rbd_opts
 from imagecache.model import Format, GiB, KiB, Sandbox
 from imagecache.policy import CONVERSION, INSPECTION, Policy
 from imagecache.sources import glance_opts
@@ -169,6 +170,7 @@ _GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (
     ("DEFAULT", DEFAULT_OPTS),
     ("libvirt", LIBVIRT_OPTS),
     ("image_cache", IMAGE_CACHE_OPTS),
+    *rbd_opts.GROUPS,
 )
 
 
@@ -212,6 +214,7 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         discard=libvirt.hw_disk_discard,
         virt_type=libvirt.virt_type,
         root_helper=cache.root_helper,
+        rbd=rbd_opts.rbd_policy_from(conf),
         accepted=frozenset(_FORMATS[name] for name in
                            cache.accepted_formats),
         max_image_size=cache.max_image_size * GiB or None,

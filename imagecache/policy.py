@@ -26,6 +26,26 @@ CONVERSION = Limits(
 
 
 @dataclasses.dataclass(frozen=True)
+class RbdPolicy:
+    """Where disks are that are in Ceph, and how they get there."""
+
+    pool: str = "rbd"
+    conf: str = ""                  # path of ceph.conf; "": Ceph looks for it
+    user: str | None = None         # without "client."
+    secret: str | None = None       # the uuid of the user's key in libvirt
+    connect_timeout: int = 5        # seconds
+    timeout: int = 60               # seconds, of one operation
+    base_pool: str = "rbd"          # bases are here
+    flatten: bool = False           # disks do not stay clones
+    retries: int = 12               # of removing a disk that is in use
+    retry_interval: int = 5         # seconds
+    glance_store: str = ""          # Glance's in this cluster; "": none
+    glance_copy_poll_interval: int = 15   # seconds
+    glance_copy_timeout: int = 600        # seconds
+    never_download: bool = False    # an image that Glance has not there
+
+
+@dataclasses.dataclass(frozen=True)
 class Policy:
     """The defaults are those of the options; see imagecache.opts."""
 
@@ -56,6 +76,7 @@ class Policy:
     trusted_certificates: tuple[str, ...] = ()    # ids, where none are given
     inspection: Limits = INSPECTION       # of whatever only reads headers
     conversion: Limits = CONVERSION       # of whatever copies a whole disk
+    rbd: RbdPolicy = RbdPolicy()
 
     def for_image(self, format: Format, limits: Limits) -> Limits:
         """The limits of a program that reads an image of this format.
