@@ -56,6 +56,7 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         writes: Iterable[pathlib.Path] = (),
         exit_codes: Collection[int] = (0,),
         stdin: int | None = None,
+        secret: bytes | None = None,
         started: Started | None = None,
         root_helper: str = "") -> str:
     """Run a program without a shell, and return what it printed.
@@ -64,6 +65,8 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     :param writes: those it may change as well
     :param exit_codes: those that mean success
     :param stdin: the descriptor that is its standard input; None: nothing
+    :param secret: what it reads as its standard input, or from /dev/stdin, in
+        place of ``stdin``; nobody else sees it.  At most 4096 bytes.
     :param started: called with the running process, to watch it
     :param root_helper: what runs a command as root, if we are not; only
         for what needs it, and not with a sandbox, which lets nobody be root
@@ -76,8 +79,10 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         command = (*shlex.split(root_helper), *command)
     with sandbox.around(command, limits, reads=reads, writes=writes,
                         search=environment["PATH"],
+                        secret=secret is not None,
                         bubblewrap_works=_bubblewrap_works) as launch, \
-            _translated(command, limits), _ended() as children:
+            _translated(command, limits), _told(secret, stdin) as stdin, \
+            _ended() as children:
         def on_execute(process: subprocess.Popen[bytes]) -> None:
             children.append(Running(process, launch.ending))
             if started:
@@ -116,6 +121,21 @@ def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
             os.fsdecode(stdout), os.fsdecode(stderr), process.returncode,
             " ".join(command))
     return os.fsdecode(stdout)
+
+
+@contextlib.contextmanager
+def _told(secret: bytes | None, stdin: int | None) -> Iterator[int | None]:
+    """Yield the standard input of a program that is told a secret."""
+    if secret is None:
+        yield stdin
+        return
+    reader, writer = os.pipe()
+    try:
+        with open(writer, "wb") as f:
+            f.write(secret)     # a pipe takes as much at once
+        yield reader
+    finally:
+        os.close(reader)
 
 
 def _fed(stdin: int | None, restrict: Callable[[], None] | None

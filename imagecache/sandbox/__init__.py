@@ -55,10 +55,12 @@ class Launch(NamedTuple):
 @contextlib.contextmanager
 def around(command: tuple[str, ...], limits: Limits, *,
            reads: Iterable[Path], writes: Iterable[Path], search: str,
-           bubblewrap_works: Callable[[], bool]) -> Iterator[Launch]:
+           secret: bool, bubblewrap_works: Callable[[], bool]
+           ) -> Iterator[Launch]:
     """Yield how to start a command that is held by limits.
 
     :param search: the directories of programs, as in PATH
+    :param secret: it is to open its standard input, as /dev/stdin
     :raises InvalidConfiguration: a sandbox is required, and there is none
     :raises CommandNotFound: there is no such program
     """
@@ -74,7 +76,7 @@ def around(command: tuple[str, ...], limits: Limits, *,
                 allow(command[0], search, reads, writes)))
         elif kind is Kind.BUBBLEWRAP:
             command = bubblewrap.wrapped(
-                command, allow(command[0], search, reads, writes))
+                command, allow(command[0], search, reads, writes), secret)
             calls, ending = [guard.guarded(os.getpid())], guard.ENDING
         yield Launch(command, _each(*calls, setter(limits)), ending)
 

@@ -28,15 +28,20 @@ def trial() -> tuple[str, ...]:
     return (*_alone(), "--ro-bind", "/", "/", "--", "true")
 
 
-def wrapped(command: Sequence[str], allowance: Allowance) -> tuple[str, ...]:
+def wrapped(command: Sequence[str], allowance: Allowance,
+            secret: bool) -> tuple[str, ...]:
     """Return the command that runs a command within its allowance.
 
     It must be started, and ended, by a guard: see sandbox.guard.
+
+    :param secret: it is to open its standard input, as /dev/stdin; there
+        will be a file of that name, in memory
     """
     binds = [*_binds("--ro-bind", allowance.runs),
              "--ro-bind", str(allowance.runs[0]), str(allowance.program),
              *_binds("--ro-bind", allowance.reads),
-             *_binds("--bind", allowance.writes)]
+             *_binds("--bind", allowance.writes),
+             *(("--ro-bind-data", "0", "/dev/stdin") if secret else ())]
     # If even its guard was killed, most of the time so is what it runs.
     return (*_alone(), "--die-with-parent", *binds, "--remount-ro", "/",
             "--chdir", "/", "--", str(allowance.program), *command[1:])

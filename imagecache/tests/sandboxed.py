@@ -58,12 +58,12 @@ class TestCase(base.TestCase):
         path.write_text(content)
         return path
 
-    def attempt(self, *lines: str, reads=(), writes=(),
+    def attempt(self, *lines: str, reads=(), writes=(), secret=None,
                 limits=None) -> list[str]:
         """Return what each line of Python came to, "no" if to nothing."""
         return json.loads(execute.run(
             *self.probe(*lines), limits=limits or self.limits,
-            reads=reads, writes=writes))
+            reads=reads, writes=writes, secret=secret))
 
     def probe(self, *lines: str) -> list[str]:
         # The file itself, beside which its libraries are.
@@ -157,6 +157,10 @@ class Promises:
         self.allows("open('/etc/ld.so.cache', 'rb').read()",
                     "open('/dev/null', 'r+b', 0).write(b'x')",
                     "open('/dev/urandom', 'rb').read(1)")
+
+    def test_what_it_is_given_to_read_can_be_opened(self):
+        self.assertEqual(["a secret"], self.attempt(
+            "open('/dev/stdin').read()", secret=b"a secret"))
 
     def test_a_file_that_is_not_there_is_not_missed(self):
         gone = self.root / "gone"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import signal
@@ -34,6 +35,18 @@ class RunTest(base.TestCase):
             with fixtures.MonkeyPatch("os.geteuid", lambda user=user: user):
                 self.assertEqual(expected, execute.run(
                     "echo", "it", root_helper="echo root"))
+
+    def test_what_a_program_is_to_read_is_seen_nowhere_else(self) -> None:
+        with fixtures.FakeLogger(level=logging.DEBUG) as log:
+            for limits in (Limits(), SOME):
+                self.assertEqual("a \xff secret", execute.run(
+                    "cat", limits=limits, secret=b"a \xff secret").encode(
+                        errors="surrogateescape").decode("latin-1"))
+                with self.assertRaises(exception.CommandFailed) as caught:
+                    execute.run("sh", "-c", "cat; exit 1", limits=limits,
+                                secret=b"a secret")
+                self.assertNotIn("secret", f"{caught.exception.facts}")
+        self.assertNotIn("secret", log.output)
 
     def test_a_failure_says_what_happened(self) -> None:
         with self.assertRaises(exception.CommandFailed) as caught:
