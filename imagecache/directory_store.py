@@ -205,7 +205,7 @@ class DirectoryStore:
                 continue
             with contextlib.suppress(FileNotFoundError):   # just removed
                 yield from (f for f in list(instance.iterdir())
-                            if f.is_file() and f.name != disk_info.FILE_NAME)
+                            if f.is_file() and f.name not in disk_info.NAMES)
 
 
 def is_key(name: str) -> bool:

@@ -5,6 +5,9 @@ A guest can write an image header into its raw disk; whoever then asked the
 disk what it is would follow that header into the host's files.  So the
 format is written down when the disk is made, and never asked for again.  The
 file is nova's: one JSON object, from the disk's absolute path to its format.
+
+For the same reason the disks that are encrypted are on a record of their own,
+``disk.luks``, which is nobody's but ours.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from imagecache.locks import Locks
 from imagecache.model import Format, native
 
 FILE_NAME = "disk.info"
+ENCRYPTED = "disk.luks"    # the same of those that are encrypted
+NAMES = (FILE_NAME, ENCRYPTED)
 
 Formats = Mapping[pathlib.Path, Format]
 
@@ -29,10 +34,11 @@ Formats = Mapping[pathlib.Path, Format]
 class DiskInfo:
     directory: pathlib.Path
     locks: Locks
+    file_name: str = FILE_NAME
 
     @property
     def path(self) -> pathlib.Path:
-        return self.directory / FILE_NAME
+        return self.directory / self.file_name
 
     def formats(self) -> dict[pathlib.Path, Format]:
         """Return every disk on record; none if there is no record.
@@ -62,19 +68,27 @@ class DiskInfo:
         return formats.get(disk, by_name.get(disk.name))
 
     @contextlib.contextmanager
-    def recording(self, disk: pathlib.Path, format: Format) -> Iterator[None]:
+    def recording(self, disk: pathlib.Path,
+                  format: Format | None) -> Iterator[None]:
         """Write down what a disk is, for the block to let it appear.
 
         If that fails, the record is again what it was: another may have made
         the disk, of another format.
+
+        :param format: None takes the disk off the record
         """
+        if format is None and not self.path.exists():
+            yield
+            return
         with self._locked():
             before = self.formats()
-            self._replace(before, before | {disk: format})
+            after = _without(before, disk) if format is None \
+                else before | {disk: format}
+            self._replace(before, after)
             try:
                 yield
             except BaseException:
-                self._replace(before | {disk: format}, before)
+                self._replace(after, before)
                 raise
 
     def record(self, disk: pathlib.Path, format: Format) -> None:
@@ -86,15 +100,13 @@ class DiskInfo:
         """Take a removed disk off the record."""
         with self._locked():
             before = self.formats()
-            self._replace(before, {
-                path: format for path, format in before.items()
-                if path.name != disk.name})
+            self._replace(before, _without(before, disk))
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         # Lock files stay for ever: 256 are shared by all instances.
         name = hashlib.sha1(str(self.directory).encode(),
                             usedforsecurity=False).hexdigest()[:2]
-        return self.locks.holding(f"{FILE_NAME}-{name}")
+        return self.locks.holding(f"{self.file_name}-{name}")
 
     def _replace(self, before: Formats, formats: Formats) -> None:
         if formats == before:
@@ -107,3 +119,8 @@ class DiskInfo:
                 self.path.unlink(missing_ok=True)
         except (exception.HostError, OSError) as e:
             raise exception.DiskInfoReadWriteFail(reason=str(e)) from e
+
+
+def _without(formats: Formats, disk: pathlib.Path) -> Formats:
+    return {path: format for path, format in formats.items()
+            if path.name != disk.name}

@@ -52,6 +52,8 @@ too take the arguments nova's take.
         ├── InvalidDiskFormat
         ├── InvalidDevicePath
         ├── InvalidName                     unfit as part of a file name
+        ├── KeyRequired                     the disk is encrypted
+        ├── WrongKey                        and not with this key
         ├── SnapshotNotFound
         ├── SizeRequired
         └── UnsupportedImageModel
@@ -295,6 +297,14 @@ class InvalidDevicePath(CallerError):
 
 class InvalidName(CallerError):
     msg_fmt = "{name!r} cannot be used as {what}: {reason}"
+
+
+class KeyRequired(CallerError):
+    msg_fmt = "The disk at {location} is encrypted: its key is needed"
+
+
+class WrongKey(CallerError):
+    msg_fmt = "The disk at {location} cannot be opened with this key"
 
 
 class SnapshotNotFound(CallerError):

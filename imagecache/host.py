@@ -10,7 +10,7 @@ from imagecache import events, exception
 from imagecache.base_cache import BaseCache
 from imagecache.base_store import BaseStore
 from imagecache.directory_store import DirectoryStore
-from imagecache.disk_info import DiskInfo
+from imagecache.disk_info import ENCRYPTED, DiskInfo
 from imagecache.locks import Locks
 from imagecache.policy import Policy
 
@@ -51,6 +51,10 @@ class Host:
     def disk_info(self, directory: pathlib.Path) -> DiskInfo:
         """The record of the formats of the disks in a directory."""
         return DiskInfo(directory, self.locks)
+
+    def encrypted(self, directory: pathlib.Path) -> DiskInfo:
+        """The record of those disks in a directory that are encrypted."""
+        return DiskInfo(directory, self.locks, ENCRYPTED)
 
 
 def require_plain(name: str, what: str) -> str:

@@ -16,17 +16,20 @@ from imagecache.formats.rules import Refusal, require
 from imagecache.model import Format
 
 
-def base_of(disk: pathlib.Path, bases: pathlib.Path) -> pathlib.Path | None:
+def base_of(disk: pathlib.Path, bases: pathlib.Path, *,
+            encrypted: bool = False) -> pathlib.Path | None:
     """Return the base that a qcow2 disk is read through; None if it is whole.
 
     :param bases: the only directory whose files it may be read through
+    :param encrypted: whether the disk is on record as such
     :raises FileNotFoundError: there is no disk
     :raises InvalidDiskFormat: it is not qcow2
     :raises UnsafeDisk: no program may open it
     """
     header = qcow2.read_header(disk)
+    sound = qcow2.SOUND_ENCRYPTED if encrypted else qcow2.SOUND
     try:
-        require(qcow2.NO_DATA_FILE + qcow2.SOUND, header)
+        require(qcow2.NO_DATA_FILE + sound, header)
         if header.backing_file is None:
             require(qcow2.NO_BACKING_FILE, header)
             return None

@@ -163,6 +163,12 @@ SOUND: tuple[Rule[Header], ...] = (
              and h.inside(h.snapshots_offset, h.snapshots * 40))),
 )
 
+# The same, of a disk of this host that is on record as encrypted.
+SOUND_ENCRYPTED = tuple(
+    rule for rule in SOUND if rule.name != "encryption") + (
+    Rule("encryption", "it is on record as LUKS, and is not",
+         lambda h: h.crypt_method == 2 and h.has(_ENCRYPTION)),)
+
 # It needs nothing but itself.
 NO_DATA_FILE: tuple[Rule[Header], ...] = (
     Rule("data-file", "it keeps its data in another file",

@@ -103,7 +103,7 @@ def convert(source: pathlib.Path, source_format: Format,
         flags.append("-c")
     else:
         flags.append("-W")      # clusters may be written in any order
-    with _watching(progress) as started:
+    with watching(progress) as started:
         execute.run("qemu-img", "convert", "-q", *flags, "-t", "writeback",
                     "-f", source_format, "-O", output_format,
                     _name(source), _name(output), limits=limits,
@@ -115,7 +115,7 @@ def _convert_over(output: Served, source: pathlib.Path,
                   source_format: Format, limits: Limits,
                   progress: Progress | None) -> None:
     """Write an image, raw, to a device that reads as zeros."""
-    with _watching(progress) as started:
+    with watching(progress) as started:
         execute.run("qemu-img", "convert", "-q", "-n", "--target-is-zero",
                     "-W", "-t", "writeback", "-f", source_format,
                     "-O", Format.RAW, _name(source), output.name,
@@ -210,7 +210,7 @@ def _there(*paths: pathlib.Path | None) -> list[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _watching(progress: Progress | None
+def watching(progress: Progress | None
               ) -> Iterator[execute.Started | None]:
     """Report, four times a second, how many bytes a process has read.
 

@@ -95,7 +95,7 @@ CHANGES: tuple[Change, ...] = (
            "unrecorded: ClassVar[Format] = Format.RAW",
            "unrecorded: ClassVar[Format] = Format.QCOW2", _REWRITTEN),
     Change("a data file", "overlay.py",
-           "qcow2.NO_DATA_FILE + qcow2.SOUND", "qcow2.SOUND",
+           "qcow2.NO_DATA_FILE + sound", "sound",
            ("unit.test_overlay",)),
     # The sandbox.
     *(Change(name, "sandbox/__init__.py", old, "", _SANDBOX)

@@ -11,7 +11,7 @@ import threading
 import ddt
 
 from imagecache import exception
-from imagecache.disk_info import DiskInfo
+from imagecache.disk_info import ENCRYPTED, DiskInfo
 from imagecache.locks import Locks
 from imagecache.model import Format
 from imagecache.tests import base
@@ -59,6 +59,25 @@ class DiskInfoTest(base.TestCase):
         self.assertIs(Format.QCOW2, info.format_of(moved / "disk"))
         info.record(moved / "disk", Format.RAW)
         self.assertIs(Format.RAW, info.format_of(moved / "disk"))
+
+    def test_a_disk_can_be_taken_off_for_a_while(self) -> None:
+        with self.info.recording(self.disk, None):
+            self.assertEqual([], os.listdir(self.directory))
+        self.info.record(self.disk, Format.RAW)
+        try:
+            with self.info.recording(self.disk, None):
+                self.assertEqual({}, self.info.formats())
+                raise ZeroDivisionError
+        except ZeroDivisionError:
+            self.assertIs(Format.RAW, self.info.format_of(self.disk))
+
+    def test_other_records_have_other_names(self) -> None:
+        encrypted = DiskInfo(self.directory, self.info.locks, ENCRYPTED)
+        with encrypted.recording(self.disk, Format.RAW):
+            self.info.record(self.disk, Format.QCOW2)
+        self.assertIs(Format.RAW, encrypted.format_of(self.disk))
+        self.assertEqual({"disk.info", "disk.luks"},
+                         set(os.listdir(self.directory)))
 
     def test_forgetting_the_last_disk_removes_the_file(self) -> None:
         self.info.record(self.disk, Format.RAW)

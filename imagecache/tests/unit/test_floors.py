@@ -26,7 +26,7 @@ from imagecache.tests import base
 # From the ground up.  A module may import those of the floors below, and
 # those to its left on its own; a package is one module here.
 FLOORS = (
-    ("exception", "model", "events", "policy"),
+    ("exception", "model", "events", "policy", "encryption"),
     ("sandbox", "execute", "durable", "locks", "formats", "tools"),
     ("overlay", "examiner", "signatures", "sources", "templates", "download",
      "proof", "base_store", "disk_info", "directory_store", "pipeline",

@@ -29,11 +29,11 @@ OURS = ("BaseInUse", "BaseNotFound", "BaseNotVerified", "CallerError",
         "ImageCacheError", "ImageChanged", "ImageDigestMismatch",
         "ImageError", "ImageSignatureInvalid", "ImageSizeMismatch",
         "ImageTooLarge", "InvalidConfiguration", "InvalidImageRef",
-        "InvalidName", "KeyManagerFailed", "NoSpace",
+        "InvalidName", "KeyManagerFailed", "KeyRequired", "NoSpace",
         "SizeRequired", "SourceError", "SourceMisbehaved",
         "SourceUnreachable", "StorageBusy", "StorageExists",
         "StorageFailed", "StorageForbidden", "StorageMissing",
-        "StorageUnreachable", "UnsafeDisk")
+        "StorageUnreachable", "UnsafeDisk", "WrongKey")
 
 
 class PublicNamesTest(base.TestCase):

@@ -127,14 +127,14 @@ class ProgressTest(base.TestCase):
             told.append(read)
             heard.set()
 
-        with qemu_img._watching(progress) as started:
+        with qemu_img.watching(progress) as started:
             started(self.running)
             self.assertTrue(heard.wait(10))
         self.assertGreater(told[0], 0)
 
     def test_nothing_is_told_after_the_program(self) -> None:
         before = threading.active_count()    # other tests left some
-        with qemu_img._watching(lambda read: None) as started:
+        with qemu_img.watching(lambda read: None) as started:
             started(self.running)
         self.assertEqual(before, threading.active_count())
 
@@ -143,17 +143,17 @@ class ProgressTest(base.TestCase):
             raise ZeroDivisionError
 
         with self.assertRaises(ZeroDivisionError), \
-                qemu_img._watching(progress) as started:
+                qemu_img.watching(progress) as started:
             started(self.running)
             self.process.wait(10)
         self.assertEqual(-9, self.process.returncode)
 
     def test_an_error_of_the_program_is_told(self) -> None:
         with self.assertRaises(exception.CommandFailed), \
-                qemu_img._watching(lambda read: None) as started:
+                qemu_img.watching(lambda read: None) as started:
             started(self.running)
             raise exception.CommandFailed(command="x", exit_code=1, stderr="")
 
     def test_whoever_does_not_listen_costs_no_thread(self) -> None:
-        with qemu_img._watching(None) as started:
+        with qemu_img.watching(None) as started:
             self.assertIsNone(started)

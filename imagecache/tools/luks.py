@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images encrypted with LUKS, by qemu-img(1).
+
+A passphrase goes through a pipe that is qemu-img's standard input; it is on
+no command line, in no log, in no file.  As in tools.qemu_img, no format is
+guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import struct
+
+from imagecache import exception, execute
+from imagecache.encryption import Encryption
+from imagecache.formats import qcow2
+from imagecache.model import Format, Limits, whole_sectors
+from imagecache.tools.qemu_img import Progress, most, watching
+
+MAGIC = b"LUKS\xba\xbe"
+_HEADER = struct.Struct(">6sH32s32s32sII")
+_SECTOR = 512
+
+_SECRET = ("--object", "secret,id=key,file=/dev/stdin")
+# What qemu says of a passphrase that opens none of the key slots.
+_WRONG_KEY = "Invalid password"
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a raw disk that is encrypted begins with."""
+
+    offset: int          # bytes, to where the encrypted content begins
+    virtual_size: int    # bytes
+
+
+def read_header(path: pathlib.Path) -> Header:
+    """Return what a file says of itself; no key is needed.
+
+    :raises FileNotFoundError: there is no file
+    :raises UnsafeDisk: it does not begin as LUKS of version 1
+    """
+    with path.open("rb") as f:
+        start = f.read(_HEADER.size)
+    size = path.stat().st_size
+    if len(start) == _HEADER.size:
+        magic, version, _, _, _, sectors, _ = _HEADER.unpack(start)
+        offset = sectors * _SECTOR
+        if magic == MAGIC and version == 1 and 0 < offset <= size:
+            return Header(offset, size - offset)
+    raise exception.UnsafeDisk(
+        path=path, reason="it is on record as LUKS, and does not begin as"
+        " such (rule encryption)", rule="encryption")
+
+
+def create(path: pathlib.Path, size: int, encryption: Encryption) -> None:
+    """Make a file whose content nobody has written: it reads as noise."""
+    _qemu_img(path, encryption, "create", "-q", "-f", "luks", *_SECRET,
+              "-o", _options("", encryption), _name(path),
+              str(whole_sectors(size)))
+
+
+def create_overlay(path: pathlib.Path, backing: pathlib.Path,
+                   backing_format: Format, size: int,
+                   cluster_size: int | None, encryption: Encryption) -> None:
+    """Create a qcow2 overlay, without opening what it is based on."""
+    options = "encrypt.format=luks," + _options("encrypt.", encryption)
+    if cluster_size is not None:
+        options += f",cluster_size={cluster_size}"
+    _qemu_img(path, encryption, "create", "-q", "-f", Format.QCOW2, "-u", *_SECRET,
+              "-b", _name(backing), "-F", backing_format, "-o", options,
+              _name(path), str(whole_sectors(size)))
+
+
+def fill(path: pathlib.Path, source: pathlib.Path, source_format: Format,
+         encryption: Encryption, *, limits: Limits,
+         progress: Progress | None = None) -> None:
+    """Write what an image holds into a file made by create().
+
+    The caller must fsync a descriptor of its own; see qemu_img.convert().
+    """
+    _qemu_img(path, encryption, "convert", "-q", "-n", "-W", "-t", "writeback",
+              *_SECRET, "-f", source_format, "--target-image-opts",
+              _name(source), _opened(path, Format.RAW),
+              limits=limits.writing(path.stat().st_size), reads=[source],
+              writes=[path], progress=progress)
+
+
+def extract(path: pathlib.Path, format: Format, output: pathlib.Path,
+            output_format: str, encryption: Encryption, *, limits: Limits,
+            backing: pathlib.Path | None = None, compress: bool = False,
+            progress: Progress | None = None) -> None:
+    """Copy the content into another file, where it is not encrypted."""
+    output.touch()    # in a sandbox nothing can be created
+    _qemu_img(path, encryption, "convert", "-q", "-c" if compress else "-W",
+              "-t", "writeback", *_SECRET, "--image-opts", "-O", output_format,
+              _opened(path, format), _name(output), limits=limits,
+              reads=_there(path, backing), writes=[output],
+              progress=progress)
+
+
+def resize(path: pathlib.Path, size: int, encryption: Encryption, *,
+           limits: Limits, backing: pathlib.Path | None) -> None:
+    """Resize an encrypted qcow2 image."""
+    _qemu_img(path, encryption, "resize", "-q", *_SECRET, "--image-opts",
+              _opened(path, Format.QCOW2), str(whole_sectors(size)),
+              limits=limits.writing(path.stat().st_size + most(size)),
+              reads=_there(backing), writes=[path])
+
+
+def rebase(path: pathlib.Path, old: pathlib.Path | None,
+           new: pathlib.Path | None, new_format: Format,
+           encryption: Encryption, *, limits: Limits) -> None:
+    """Give an encrypted qcow2 image another backing file, or none.
+
+    What would read differently is copied into the image first.
+
+    :param old: what the image is read through now, if anything
+    """
+    to = ["-b", ""] if new is None else ["-b", _name(new), "-F", new_format]
+    size = qcow2.read_header(path).virtual_size
+    _qemu_img(path, encryption, "rebase", "-q", *_SECRET, "--image-opts", *to,
+              _opened(path, Format.QCOW2), reads=_there(old, new),
+              writes=[path],
+              limits=limits.writing(path.stat().st_size + most(size)))
+
+
+def _qemu_img(path: pathlib.Path, encryption: Encryption, *words: str,
+              limits: Limits | None = None,
+              reads: list[pathlib.Path] | None = None,
+              writes: list[pathlib.Path] | None = None,
+              progress: Progress | None = None) -> None:
+    """:raises WrongKey: it opens none of the key slots"""
+    try:
+        with watching(progress) as started:
+            execute.run("qemu-img", *words, limits=limits or Limits(),
+                        reads=reads or (), writes=writes or (),
+                        secret=encryption.passphrase, started=started)
+    except exception.CommandFailed as e:
+        if _WRONG_KEY in e.message:
+            raise exception.WrongKey(location=path) from e
+        raise
+
+
+def _options(prefix: str, encryption: Encryption) -> str:
+    return ",".join(prefix + option for option in (
+        "key-secret=key", f"cipher-alg=aes-{encryption.key_size // 2}",
+        "cipher-mode=xts", "ivgen-alg=plain64", "hash-alg=sha256",
+        f"iter-time={encryption.iter_time}"))
+
+
+def _opened(path: pathlib.Path, format: Format) -> str:
+    """Return how qemu is to open an encrypted file: as what, and by what."""
+    how = "driver=luks,key-secret=key" if format is Format.RAW \
+        else f"driver={format},encrypt.format=luks,encrypt.key-secret=key"
+    name = _name(path).replace(",", ",,")
+    return f"{how},file.driver=file,file.filename={name}"
+
+
+def _name(path: pathlib.Path) -> str:
+    return str(path.absolute())
+
+
+def _there(*paths: pathlib.Path | None) -> list[pathlib.Path]:
+    return [path for path in paths if path is not None]
