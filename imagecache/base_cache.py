@@ -14,9 +14,10 @@ from imagecache import (
     exception,
     pipeline,
     proof,
+    resizing,
     sources,
 )
-from imagecache.base_store import BaseStore
+from imagecache.base_store import BaseStore, Staging
 from imagecache.events import Event
 from imagecache.locks import Locks
 from imagecache.model import (
@@ -25,9 +26,12 @@ from imagecache.model import (
     Entry,
     Format,
     Proven,
+    Record,
     whole_sectors,
 )
 from imagecache.policy import Policy
+
+Origin = sources.Source | sources.Resized    # what a base is made from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +42,7 @@ class BaseCache:
     observe: events.Observer = events.silent
 
     @contextlib.contextmanager
-    def lease(self, source: sources.Source,
+    def lease(self, source: Origin,
               size: int | None = None) -> Iterator[Base]:
         """Yield the base of a source, fetched first if it is not there.
 
@@ -49,13 +53,13 @@ class BaseCache:
         :param size: bytes of the disk that is wanted; None: any
         :raises ImageError, SourceError, HostError: and nothing is left behind
         """
-        require_min_disk(source, size)
+        require_min_disk(_image(source), size)
         waiting = functools.partial(self.observe, Event(
             "waiting", source.key, {"source": source.name}))
         with self.locks.holding(source.key, waiting):
             yield self._committed(source, size) or self._fetch(source, size)
 
-    def has(self, source: sources.Source) -> bool:
+    def has(self, source: Origin) -> bool:
         return self.store.lookup(source.key) is not None
 
     def entries(self) -> Iterator[Entry]:
@@ -75,23 +79,25 @@ class BaseCache:
             self.store.remove(key)
         self.observe(Event("removed", key))
 
-    def _committed(self, source: sources.Source,
-                   size: int | None) -> Base | None:
+    def _committed(self, source: Origin, size: int | None) -> Base | None:
         entry = self.store.lookup(source.key)
         if entry is None:
             return None
-        _require_same_image(source, entry)
-        _require_same_signer(source, entry)
+        _require_same_image(_image(source), entry)
+        _require_same_signer(_image(source), entry)
         if entry.record is None or entry.record.rules < proof.RULES:
             base = self._adopt(source, entry)
         else:
             base = entry.as_base()
-        pipeline.require_fit(source, base.virtual_size, size, self.policy)
+        if isinstance(source, sources.Resized):
+            _require_resized(source, base)
+        else:
+            pipeline.require_fit(source, base.virtual_size, size, self.policy)
         self.store.touch(entry.key)
         self.observe(Event("hit", entry.key))
         return base
 
-    def _adopt(self, source: sources.Source, entry: Entry) -> Base:
+    def _adopt(self, source: Origin, entry: Entry) -> Base:
         """Prove a base that nobody has proven by today's rules."""
         record = entry.record
         base = self.store.record(entry.key, pipeline.describe(
@@ -102,7 +108,7 @@ class BaseCache:
         self.observe(Event("adopted", entry.key))
         return base
 
-    def _prove(self, source: sources.Source, entry: Entry) -> Proven:
+    def _prove(self, source: Origin, entry: Entry) -> Proven:
         # What it was made from may have been converted since, so the image's
         # claim of a format says nothing about it; its record does.  What is
         # on record as raw may begin as it likes: nobody asks it.
@@ -115,7 +121,7 @@ class BaseCache:
             self.policy, accepted=self.policy.accepted & set(NATIVE))
         return proof.prove(entry.path, source.name, recorded, policy)
 
-    def _fetch(self, source: sources.Source, size: int | None) -> Base:
+    def _fetch(self, source: Origin, size: int | None) -> Base:
         self.observe(Event("miss", source.key, {"source": source.name}))
         in_place = isinstance(source, sources.DelegatedImage) \
             and source.in_place
@@ -123,11 +129,50 @@ class BaseCache:
             base = self._committed(source, size)
             if base:      # where hosts share a store, another was quicker
                 return base
-            proven, record = pipeline.run(pipeline.Work(
-                source, staging, self.policy, size, self.observe))
+            if isinstance(source, sources.Resized):
+                proven, record = self._resize(source, staging, size)
+            else:
+                proven, record = pipeline.run(pipeline.Work(
+                    source, staging, self.policy, size, self.observe))
             base = self.store.commit(source.key, proven, record)
         self.observe(Event("committed", source.key))
         return base
+
+    def _resize(self, source: sources.Resized, staging: Staging,
+                size: int | None) -> tuple[Proven, Record]:
+        def complain(reason: str) -> None:
+            self.observe(Event("filesystem kept", source.key,
+                               {"reason": reason}))
+
+        # Who makes a base of another has the lock of both, and takes that of
+        # the copy first; so nobody can wait for himself.
+        with self.lease(source.image, size) as base:
+            entry = self.store.lookup(base.key)
+            record = entry.record if entry else None
+            if record is None:
+                raise exception.BaseNotFound(key=base.key,
+                                             store=str(self.store))
+            return resizing.copy(base, record, staging.output, source.size,
+                                 self.policy, complain)
+
+
+def _image(source: Origin) -> sources.Source:
+    """Return what a base is of in the end."""
+    return source.image if isinstance(source, sources.Resized) else source
+
+
+def _require_resized(source: sources.Resized, base: Base) -> None:
+    """Refuse what somebody, years ago, began to resize, and did not finish.
+
+    Disks may have been made of it all the same, so it stays as it is.
+
+    :raises StorageFailed: it has not the size that its name says
+    """
+    if base.virtual_size != source.size:
+        raise exception.StorageFailed(
+            what="using a resized base", path=base.path,
+            reason=f"it has {base.virtual_size} bytes, and not"
+            f" {source.size}: whoever made it did not finish")
 
 
 def require_min_disk(source: sources.Source, size: int | None) -> None:

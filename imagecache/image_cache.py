@@ -235,7 +235,8 @@ class ImageCache:
         refs = (key_or_ref, os.path.realpath(key_or_ref))
         return [e for e in entries
                 if key_or_ref in (e.key, str(e.path))] \
-            or [e for e in entries if e.record and e.record.source in refs]
+            or [e for e in entries if e.record and e.record.source in refs
+                and not sources.is_resized(e.key)]
 
     def _disk(self, instance: Instance, name: str,
               image_type: str | None) -> Disk:

@@ -102,6 +102,15 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
         help="Formats of images that are welcome. What an image holds must"
              " be what it claims. Each of vmdk, vhd, vhdx and vdi adds a"
              " large parser to what a hostile image can attack."),
+    cfg.BoolOpt(
+        "resized_bases", default=False,
+        help="Make qcow2 disks of whole GiB of a base that has their size,"
+             " <key>_<GiB>, copied from the image's own once for each size."
+             " An unpartitioned ext file system on a raw base has grown in"
+             " it, so the guests of a flavor share that work, and no block"
+             " device is needed for it. Each size takes the space of the"
+             " image again, unless the file system shares blocks (XFS,"
+             " btrfs)."),
     cfg.IntOpt(
         "max_image_size", default=0, min=0,
         help="GiB that an image may have when it is downloaded; 0 for no"
@@ -209,6 +218,7 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         force_raw=conf.force_raw_images,
         preallocate=conf.preallocate_images == "space",
         resize_fs_using_block_device=conf.resize_fs_using_block_device,
+        resized_bases=cache.resized_bases,
         compress_snapshots=libvirt.snapshot_compression,
         ephemeral_format=conf.default_ephemeral_format or "ext4",
         discard=libvirt.hw_disk_discard,

@@ -59,6 +59,7 @@ class Policy:
     force_raw: bool = True
     preallocate: bool = False
     resize_fs_using_block_device: bool = False
+    resized_bases: bool = False      # one for each size of disks
     compress_snapshots: bool = False
     ephemeral_format: str = "ext4"
     discard: str | None = None         # libvirt's word for the guest's trims

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import ClassVar, Protocol
 
 from imagecache import sources
@@ -19,6 +20,8 @@ class Disk(Protocol):
     def cache(self) -> BaseCache: ...
     def exists(self) -> bool: ...
     def base_key(self) -> str | None: ...
+    def lease(self, source: sources.Source, size: int | None
+              ) -> contextlib.AbstractContextManager[Base]: ...
     def clone(self, source: sources.Source, size: int | None) -> bool: ...
     def create(self, base: Base, size: int | None) -> None: ...
     def generate(self, template: sources.Template,
@@ -44,13 +47,15 @@ def provision(disk: Disk, source: sources.Source,
             and disk.capabilities.generates_in_place:
         disk.generate(source, size)
     elif not disk.clone(source, size):
-        with disk.cache.lease(source, size) as base:
+        with disk.lease(source, size) as base:
             if not disk.exists():   # while we waited, another made it
                 disk.create(base, size)
 
 
 def _restore_base(disk: Disk, source: sources.Source) -> None:
     """Fetch the base again that a disk cannot be read without."""
-    if disk.base_key() == source.key and not disk.cache.has(source):
-        with disk.cache.lease(source):
+    key = disk.base_key()
+    base = sources.behind(key, source) if key else None
+    if base and not disk.cache.has(base):
+        with disk.cache.lease(base):
             pass

@@ -131,6 +131,14 @@ class Disk(abc.ABC):
         """
         return None
 
+    def lease(self, source: sources.Source, size: int | None
+              ) -> contextlib.AbstractContextManager[Base]:
+        """Lease the base that the disk is to be made from.
+
+        :raises ImageError, SourceError, HostError: there is none
+        """
+        return self.cache.lease(source, size)
+
     def clone(self, source: sources.Source, size: int | None) -> bool:
         """Make the disk straight from where its image is, without a base.
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 
+from imagecache import sources
 from imagecache.backends.base import FileDisk
 from imagecache.formats import qcow2
-from imagecache.model import Base, Capabilities, Format
+from imagecache.model import Base, Capabilities, Format, GiB
 from imagecache.tools import qemu_img
 
 
@@ -22,6 +25,17 @@ class Qcow2(FileDisk):
             qemu_img.create_overlay(new, base.path, base.format, size,
                                     base.cluster_size)
             self._preallocate(new, size, Format.QCOW2)
+
+    def lease(self, source: sources.Source, size: int | None
+              ) -> contextlib.AbstractContextManager[Base]:
+        if not self.host.policy.resized_bases or not size \
+                or isinstance(source, sources.Template):
+            return self.cache.lease(source, size)
+        if size % GiB:
+            self._observe("not resized", reason="bases are resized to whole"
+                          f" GiB, and {size} bytes are not")
+            return self.cache.lease(source, size)
+        return self._lease_resized(sources.Resized(source, size))
 
     def size(self) -> int:
         return self._header().virtual_size
@@ -56,6 +70,16 @@ class Qcow2(FileDisk):
         """
         self._require()
         self._rebase(base.path, base.format)
+
+    @contextlib.contextmanager
+    def _lease_resized(self, source: sources.Resized) -> Iterator[Base]:
+        if not self.cache.has(source):
+            with self.cache.lease(source.image, source.size) as base:
+                if base.virtual_size == source.size:
+                    yield base    # it has the size already
+                    return
+        with self.cache.lease(source, source.size) as base:
+            yield base
 
     def _rebase(self, new: pathlib.Path | None, format: Format) -> None:
         old = self._backing(self.path, Format.QCOW2)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from imagecache.model import Description
+from imagecache.model import Description, GiB
 from imagecache.signatures import Signer
 
 Write = Callable[[pathlib.Path], None]
@@ -142,6 +142,37 @@ class Template:
 
 
 Source = Image | DelegatedImage | Template
+
+
+@dataclasses.dataclass(frozen=True)
+class Resized:
+    """An image's base once more, as large as the disks made of it."""
+
+    image: Image | DelegatedImage
+    size: int    # bytes, whole GiB
+
+    @property
+    def key(self) -> str:
+        return f"{self.image.key}_{self.size // GiB}"
+
+    @property
+    def name(self) -> str:
+        return self.image.name
+
+
+def is_resized(key: str) -> bool:
+    """Say whether a base of this key is another one's, resized."""
+    return bool(re.fullmatch(r"[0-9a-f]{40}_[0-9]+", key))
+
+
+def behind(key: str, source: Source) -> Source | Resized | None:
+    """Return what makes the base of a key again, if it is of this source."""
+    if key == source.key:
+        return source
+    size = re.fullmatch(rf"{re.escape(source.key)}_([1-9][0-9]{{0,8}})", key)
+    if size and isinstance(source, (Image, DelegatedImage)):
+        return Resized(source, int(size[1]) * GiB)
+    return None
 
 
 def from_call(fetch_func: Callable[..., object], filename: str,

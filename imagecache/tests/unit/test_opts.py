@@ -98,6 +98,7 @@ class OptsTest(base.TestCase):
         ("image_cache", "lock_path = /x", "lock_directory",
          pathlib.Path("/x")),
         ("image_cache", "lock_prefix = nova-", "lock_prefix", "nova-"),
+        ("image_cache", "resized_bases = true", "resized_bases", True),
         ("image_cache", "max_image_size = 3", "max_image_size", 3 * GiB),
         ("image_cache", "max_image_size = 0", "max_image_size", None),
         ("image_cache", "max_virtual_size = 3", "max_virtual_size", 3 * GiB),

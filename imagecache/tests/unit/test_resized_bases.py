@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folsom's layout: a base for each size of its disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import threading
+from unittest import mock
+
+from imagecache import exception, fixture, resizing, templates
+from imagecache.backends import Disk
+from imagecache.model import SECTOR, Format, GiB, MiB
+from imagecache.testing import images
+from imagecache.testing.conformance import INSTANCE, OTHER
+from imagecache.tests import base
+
+
+class ResizedTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+        self.images.config("image_cache", resized_bases=True)
+        self.bases = self.images.instances_path / "_base"
+        path = self.root / "image"
+        templates.ephemeral(4 * MiB, "ext4", "label").write(path)
+        self.content = path.read_bytes()
+        self.image = self.images.add(self.content)
+
+    def make(self, size: int | None = GiB, instance: str = INSTANCE) -> Disk:
+        return self.images.cache.create_disk(instance, self.image, size=size)
+
+    def keys(self) -> list[str]:
+        return [entry.key for entry in self.images.cache.bases()]
+
+    @property
+    def key(self) -> str:
+        return self.images.store.describe(self.image).key
+
+    def assert_clean(self) -> None:
+        """Hold that there are bases and records, and nothing else."""
+        self.assertEqual([], list((self.bases / ".staged").iterdir()))
+        self.assertEqual({".staged", *self.keys(),
+                          *(f"{key}.json" for key in self.keys())},
+                         set(os.listdir(self.bases)))
+
+
+class ResizedTest(ResizedTestCase):
+
+    def test_a_base_is_made_for_each_size_and_once(self) -> None:
+        made = [self.make(size, name).base_key() for size, name in
+                ((GiB, "a"), (2 * GiB, "b"), (GiB, "c"))]
+        self.assertEqual([f"{self.key}_{n}" for n in (1, 2, 1)], made)
+        self.assertEqual([self.key, f"{self.key}_1", f"{self.key}_2"],
+                         self.keys())
+        self.assertEqual(1, self.images.store.reads)
+        self.assertEqual(3, self.images.heard.count("committed"))
+        self.assert_clean()
+
+    def test_its_file_system_has_grown_and_the_images_own_has_not(
+            self) -> None:
+        self.make()
+        for key, size in ((self.key, 4 * MiB), (f"{self.key}_1", GiB)):
+            path = self.bases / key
+            self.assertEqual((size, size), (
+                images.ext_size(path), path.stat().st_size))
+            self.assertEqual(0o444, path.stat().st_mode & 0o777)
+        subprocess.run(["e2fsck", "-f", "-n", self.bases / f"{self.key}_1"],
+                       check=True, capture_output=True)
+
+    def test_it_takes_no_more_space_than_what_it_holds(self) -> None:
+        self.make()
+        self.assertLess((self.bases / f"{self.key}_1").stat().st_blocks * 512,
+                        32 * MiB)
+
+    def test_its_record_says_what_it_was_made_from(self) -> None:
+        self.make()
+        own, resized = (json.loads((self.bases / f"{key}.json").read_bytes())
+                        for key in (self.key, f"{self.key}_1"))
+        self.assertEqual(own | {
+            "virtual_size": GiB, "size": GiB,
+            "committed": resized["committed"]}, resized)
+
+    def test_a_qcow2_base_is_resized_as_qcow2(self) -> None:
+        self.images.config(force_raw_images=False)
+        self.image = self.images.add(images.qcow2(
+            self.content, "-c", "-o", "cluster_size=16k"), "qcow2")
+        disk = self.make()
+        [_, entry] = self.images.cache.bases()
+        self.assertEqual((f"{self.key}_1", Format.QCOW2, GiB, 16 * 1024), (
+            disk.base_key(), entry.record.format, entry.record.virtual_size,
+            entry.record.cluster_size))
+        self.assertEqual((GiB, 16 * 1024), (
+            disk.size(), images.info(disk.path)["cluster-size"]))
+
+    def test_a_broken_file_system_keeps_its_size_and_the_disk_is_made(
+            self) -> None:
+        image = self.root / "image"
+        subprocess.run(["debugfs", "-w", "-R", "clri <2>", image], check=True,
+                       capture_output=True)    # no root directory
+        self.image = self.images.add(image.read_bytes())
+        self.assertEqual(GiB, self.make().size())
+        [kept] = [e for e in self.images.events
+                  if e.name == "filesystem kept"]
+        self.assertEqual(f"{self.key}_1", kept.subject)
+        self.assertIn("e2fsck", kept.facts["reason"])
+
+    def test_the_reference_of_an_image_means_its_own_base(self) -> None:
+        self.make()
+        self.assertEqual(self.key,
+                         self.images.cache.base(self.image).key)
+
+    def test_the_limit_of_images_is_none_of_flavors(self) -> None:
+        self.images.config("image_cache", max_virtual_size=1)
+        for name in "ab":
+            self.assertEqual(2 * GiB, self.make(2 * GiB, name).size())
+
+
+class NotResizedTest(ResizedTestCase):
+    """Then a disk is made of the image's own base."""
+
+    def assert_own(self, disk: Disk, *reasons: str) -> None:
+        self.assertEqual([self.key], self.keys())
+        self.assertEqual(self.key, disk.base_key())
+        self.assertEqual(list(reasons), [
+            e.facts["reason"] for e in self.images.events
+            if e.name == "not resized"])
+
+    def test_without_the_option(self) -> None:
+        self.images.config("image_cache", resized_bases=False)
+        self.assert_own(self.make())
+
+    def test_for_a_size_of_no_whole_gib(self) -> None:
+        with self.assertLogs("imagecache", "DEBUG") as log:
+            self.assert_own(
+                self.make(GiB + MiB), "bases are resized to whole GiB, and"
+                f" {GiB + MiB} bytes are not")
+        self.assertIn("not resized", "".join(log.output))
+
+    def test_for_no_size(self) -> None:
+        self.assert_own(self.make(None))
+
+    def test_for_the_size_that_the_image_has(self) -> None:
+        self.image = self.images.add(images.create("qcow2", size=GiB),
+                                     "qcow2")
+        self.assert_own(self.make())
+
+    def test_for_a_template(self) -> None:
+        self.images.cache.create_swap(INSTANCE, GiB)
+        self.assertEqual(["swap_1024"], self.keys())
+
+    def test_for_a_copy(self) -> None:
+        self.images.config(use_cow_images=False)
+        disk = self.make()
+        self.assertEqual([self.key], self.keys())
+        self.assertEqual(GiB, images.ext_size(disk.path))
+
+
+class LifeTest(ResizedTestCase):
+
+    def test_it_is_removed_like_any_base(self) -> None:
+        disk = self.make()
+        cache, key = self.images.cache, f"{self.key}_1"
+        self.assertRaises(exception.BaseInUse, cache.remove_base, key)
+        disk.remove()
+        cache.remove_base(key)
+        self.assertEqual([self.key], self.keys())
+        self.assert_clean()
+
+    def test_it_needs_the_images_own_base_no_more(self) -> None:
+        self.make()
+        self.images.cache.remove_base(self.image)
+        self.make(instance=OTHER)
+        self.assertEqual(([f"{self.key}_1"], 1),
+                         (self.keys(), self.images.store.reads))
+
+    def test_lost_it_is_made_again_for_the_disk_that_needs_it(self) -> None:
+        disk = self.make()
+        before = images.read(disk.path, "qcow2")[:64 * MiB]
+        for resized in (True, False):
+            self.images.config("image_cache", resized_bases=resized)
+            disk.cache.store.remove(disk.base_key())
+            self.make()
+            now = images.read(disk.path, "qcow2")[:64 * MiB]
+            # But for a few sectors with the times of resizing in them.
+            self.assertLess(sum(
+                before[i:i + SECTOR] != now[i:i + SECTOR]
+                for i in range(0, len(now), SECTOR)), 100)
+        self.assertEqual(1, self.images.store.reads)
+
+    def test_a_failure_leaves_nothing_of_it(self) -> None:
+        full = exception.NoSpace(path="/", what="cp", needed=2, available=1)
+        with mock.patch.object(resizing.allocation, "copy",
+                               side_effect=full):
+            self.assertRaises(exception.NoSpace, self.make)
+        self.assertEqual([self.key], self.keys())
+        self.assertEqual([], list(self.images.cache.disks()))
+        self.assert_clean()
+        self.assertEqual(f"{self.key}_1", self.make().base_key())
+
+    def test_nobody_removes_the_images_own_base_meanwhile(self) -> None:
+        cache = self.images.cache
+        remover = threading.Thread(
+            target=lambda: cache.remove_base(self.key))
+        copy = resizing.allocation.copy
+
+        def copying(source: pathlib.Path, output: pathlib.Path) -> None:
+            remover.start()
+            remover.join(0.2)
+            self.assertTrue(remover.is_alive())
+            copy(source, output)
+
+        with mock.patch.object(resizing.allocation, "copy", copying):
+            self.make()
+        remover.join()
+        self.assertEqual([f"{self.key}_1"], self.keys())
+
+    def test_who_comes_at_once_gets_one(self) -> None:
+        with mock.patch.object(resizing.allocation, "copy",
+                               wraps=resizing.allocation.copy) as copy:
+            threads = [threading.Thread(target=self.make, args=(GiB, name))
+                       for name in "abc"]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        self.assertEqual(1, copy.call_count)
+        self.assertEqual(3, len(list(self.images.cache.disks())))
+
+    def test_another_image_of_the_same_id_does_not_get_it(self) -> None:
+        self.make()
+        self.images.store.add(images.content(MiB), "raw",
+                              image_id=self.image)
+        self.images.cache.remove_base(self.key)
+        self.assertRaises(exception.ImageChanged, self.make, GiB, OTHER)
+
+    def test_min_disk_holds_for_it_too(self) -> None:
+        self.make()
+        self.images.store.add(self.content, "raw", image_id=self.image,
+                              min_disk=2 * GiB)
+        self.assertRaises(exception.FlavorDiskSmallerThanMinDisk,
+                          self.make, GiB, OTHER)
+
+
+class AdoptedTest(ResizedTestCase):
+    """What nova left, in Folsom or to mend an overlay of those days."""
+
+    def leave(self, size: int) -> None:
+        self.bases.mkdir()
+        path = self.bases / f"{self.key}_1"
+        path.write_bytes(self.content)
+        os.truncate(path, size)
+
+    def test_it_is_proven_and_used(self) -> None:
+        self.leave(GiB)
+        disk = self.make()
+        self.assertEqual((f"{self.key}_1", GiB),
+                         (disk.base_key(), disk.size()))
+        self.assertEqual(["adopted", "hit", "created"], self.images.heard)
+        self.assertEqual(0, self.images.store.reads)
+
+    def test_one_that_was_never_finished_is_refused(self) -> None:
+        self.leave(4 * MiB)
+        with self.assertRaises(exception.StorageFailed) as caught:
+            self.make()
+        self.assertIn(f"{self.key}_1", str(caught.exception))
+        self.assertEqual([], list(self.images.cache.disks()))
+        self.assertEqual(4 * MiB,
+                         (self.bases / f"{self.key}_1").stat().st_size)
+
+    def test_one_that_reads_another_file_is_refused(self) -> None:
+        self.bases.mkdir()
+        (self.bases / f"{self.key}_1").write_bytes(
+            images.backed_by(pathlib.Path("/etc/passwd"), size=GiB))
+        self.assertRaises(exception.ImageUnacceptable, self.make)
