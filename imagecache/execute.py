@@ -94,8 +94,7 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         stdout, _ = processutils.execute(
             *launch.command, check_exit_code=list(exit_codes),
             env_variables=environment, on_execute=on_execute,
-            preexec_fn=_fed(stdin, launch.restrict),
-            timeout=limits.wall_clock)
+            preexec_fn=_fed(stdin, launch.restrict), timeout=limits.wall_clock)
     return stdout
 
 

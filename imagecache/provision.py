@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from typing import ClassVar, Protocol
 
-from imagecache import sources
+from imagecache import exception, sources
 from imagecache.base_cache import BaseCache
 from imagecache.model import Base, Capabilities
 
@@ -47,9 +47,20 @@ def provision(disk: Disk, source: sources.Source,
             and disk.capabilities.generates_in_place:
         disk.generate(source, size)
     elif not disk.clone(source, size):
-        with disk.lease(source, size) as base:
-            if not disk.exists():   # while we waited, another made it
-                disk.create(base, size)
+        _make(disk, source, size)
+
+
+def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
+    for attempts_left in (2, 1, 0):
+        try:
+            with disk.lease(source, size) as base:
+                if not disk.exists():   # while we waited, another made it
+                    disk.create(base, size)
+            return
+        except exception.BaseNotFound:
+            # In a store that hosts share, another has just removed it.
+            if not attempts_left:
+                raise
 
 
 def _restore_base(disk: Disk, source: sources.Source) -> None:

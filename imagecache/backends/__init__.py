@@ -16,6 +16,7 @@ from imagecache import exception
 from imagecache.backends.base import Disk, FileDisk
 from imagecache.backends.qcow2 import Qcow2
 from imagecache.backends.raw import Raw
+from imagecache.backends.rbd import Rbd
 from imagecache.policy import Policy
 
 __all__ = ["BACKENDS", "Disk", "FileDisk", "Qcow2", "Raw", "backend_for"]
@@ -24,6 +25,7 @@ BACKENDS: dict[str, type[Disk]] = {
     "flat": Raw,
     "qcow2": Qcow2,
     "raw": Raw,
+    "rbd": Rbd,
 }
 
 NAMESPACE = "imagecache.backends"
@@ -34,9 +36,15 @@ def backend_for(policy: Policy, image_type: str | None = None) -> type[Disk]:
 
     :param image_type: a name of the table or of an entry point; None for
         what is configured.  ``default`` asks ``use_cow_images``.
-    :raises InvalidConfiguration: no backend has this name
+    :raises InvalidConfiguration: no backend has this name, or the one that
+        has it cannot work as things are configured
     """
-    name = image_type or policy.images_type
+    found = _named(image_type or policy.images_type, policy)
+    found.require(policy)
+    return found
+
+
+def _named(name: str, policy: Policy) -> type[Disk]:
     if name == "default":
         name = "qcow2" if policy.use_cow else "raw"
     if name in BACKENDS:

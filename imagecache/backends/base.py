@@ -27,13 +27,14 @@ from imagecache.disk_info import FILE_NAME, DiskInfo
 from imagecache.formats import qcow2
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format
+from imagecache.policy import Policy
 from imagecache.tools import allocation, qemu_img
 
 _DISK_MODE = 0o644   # the hypervisor runs as another user
 
 # The formats a disk can be extracted to, and qemu's words for them.
-_EXTRACTS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi",
-             "vhd": "vpc", "vhdx": "vhdx"}
+EXTRACTS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi",
+            "vhd": "vpc", "vhdx": "vhdx"}
 
 
 class Disk(abc.ABC):
@@ -53,6 +54,13 @@ class Disk(abc.ABC):
         self.instance = instance
         self.name = name
         self._path = path
+
+    @classmethod
+    def require(cls, policy: Policy) -> None:
+        """Refuse what such disks can never be made with.
+
+        :raises InvalidConfiguration: an option is missing, or a library
+        """
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
@@ -164,10 +172,16 @@ class Extractor(Protocol):
 
 
 @runtime_checkable
-class Rebaser(Protocol):
-    """A disk that can change, or do without, the base it was made from."""
+class Flattener(Protocol):
+    """A disk that can do without the base it was made from."""
 
     def flatten(self) -> None: ...
+
+
+@runtime_checkable
+class Rebaser(Flattener, Protocol):
+    """A disk that can change the base it was made from, as well."""
+
     def rebase(self, base: Base) -> None: ...
 
 
@@ -228,14 +242,14 @@ class FileDisk(Disk):
         :raises InvalidDiskFormat: the output format is none of these
         """
         self._require()
-        if output_format not in _EXTRACTS:
+        if output_format not in EXTRACTS:
             raise exception.InvalidDiskFormat(disk_format=output_format)
         compress = output_format == Format.QCOW2 \
             and self.host.policy.compress_snapshots
         with durable.staged(output.parent, output.name) as new, \
                 durable.translated("extracting a disk", output):
             qemu_img.convert(self.path, self.format, new,
-                             _EXTRACTS[output_format],
+                             EXTRACTS[output_format],
                              limits=self.host.policy.conversion.writing(
                                  qemu_img.most(self.size())),
                              backing=self._backing(self.path, self.format),

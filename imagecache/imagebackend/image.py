@@ -19,7 +19,7 @@ from imagecache import (
     opts,
     sources,
 )
-from imagecache.backends.base import Disk, Extractor, Rebaser
+from imagecache.backends.base import Disk, Extractor, Flattener
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
 from imagecache.provision import provision
@@ -109,7 +109,7 @@ class Image:
 
     def flatten(self) -> None:
         """Make the disk independent of its base."""
-        if not isinstance(self.disk, Rebaser):
+        if not isinstance(self.disk, Flattener):
             raise NotImplementedError("this disk has no base to leave")
         self.disk.flatten()
 

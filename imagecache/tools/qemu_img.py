@@ -15,7 +15,7 @@ import json
 import pathlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, ClassVar
 
@@ -109,6 +109,23 @@ def convert(source: pathlib.Path, source_format: Format,
                     _name(source), _name(output), limits=limits,
                     reads=_there(source, backing), writes=[output],
                     started=started)
+
+
+def convert_remote(source: Mapping[str, str], output: pathlib.Path,
+                   output_format: str, *, limits: Limits,
+                   compress: bool = False) -> None:
+    """Copy a raw device that one of qemu's network drivers reads.
+
+    What is raw is not parsed, and the driver needs the network: there is no
+    sandbox.
+
+    :param source: the driver and its options, which hold no secret
+    """
+    name = {"driver": "raw", "file": source}
+    execute.run("qemu-img", "convert", "-q", "-c" if compress else "-W",
+                "-t", "writeback", "-f", Format.RAW, "-O", output_format,
+                f"json:{json.dumps(name)}", _name(output),
+                limits=dataclasses.replace(limits, sandbox=None))
 
 
 def _convert_over(output: Served, source: pathlib.Path,

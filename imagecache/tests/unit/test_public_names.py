@@ -110,7 +110,8 @@ class PublicNamesTest(base.TestCase):
         self.assertEqual(sorted(told), sorted(table))
 
     def test_the_table_of_backends(self) -> None:
-        self.assertEqual(["flat", "qcow2", "raw"], sorted(backends.BACKENDS))
+        self.assertEqual(["flat", "qcow2", "raw", "rbd"],
+                         sorted(backends.BACKENDS))
 
 
 def names(function: Callable[..., object]) -> list[str]:

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rbd: a clone of a base in a pool of Ceph."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import re
+import time
+from collections.abc import Iterator
+from typing import Self
+
+from imagecache import durable, exception, rbd_store
+from imagecache.backends.base import EXTRACTS, Disk
+from imagecache.base_cache import BaseCache
+from imagecache.directory_store import DirectoryStore
+from imagecache.host import Host, require_plain
+from imagecache.model import Base, Capabilities, Format, whole_sectors
+from imagecache.policy import Policy
+from imagecache.rbd_store import RbdStore
+from imagecache.tools import ceph, nbd, qemu_img, rbd
+from imagecache.tools.rbd_volume import Volume
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SEPARATORS = "@:"      # of snapshots, and of options in a name for qemu
+
+
+class Rbd(Disk):
+    """A disk that is a volume in a pool, which all hosts share.
+
+    It is named as nova names it, ``<instance>_<name>``, and so are its
+    children: what nova made is used as it is.  File systems keep their size
+    when a disk grows.
+    """
+
+    capabilities = Capabilities(depends_on_base=True, shared_storage=True)
+    formats = (Format.RAW,)
+
+    @classmethod
+    def require(cls, policy: Policy) -> None:
+        ceph.bindings()
+        if not policy.rbd.pool:
+            raise exception.InvalidConfiguration(
+                option="[libvirt] images_rbd_pool", value=policy.rbd.pool,
+                reason="there is no pool for the disks")
+        if not policy.force_raw:
+            raise exception.InvalidConfiguration(
+                option="force_raw_images", value=False,
+                reason="what is in Ceph is raw")
+
+    @classmethod
+    def cache_of(cls, host: Host) -> BaseCache:
+        return host.cache_over(RbdStore(
+            rbd_store.access(host.policy.rbd), host.policy.rbd.base_pool,
+            DirectoryStore(host.policy.bases, host.policy.instances),
+            host.observe))
+
+    @classmethod
+    def listed(cls, host: Host, instance: str | None = None
+               ) -> Iterator[Disk]:
+        with rbd.connected(rbd_store.access(host.policy.rbd)) as cluster, \
+                cluster.pool(host.policy.rbd.pool) as pool:
+            names = pool.names()
+        for name in names:
+            owner, found, rest = name.partition("_")
+            if found and rest and (_UUID.fullmatch(owner) if instance is None
+                                   else owner == instance):
+                yield cls(host, owner, rest)
+
+    @classmethod
+    def by_path(cls, host: Host, path: str) -> Self:
+        """Describe the disk that libvirt or qemu know by a name.
+
+        :param path: ``pool/name``, or ``rbd:pool/name:id=...``
+        :raises InvalidDevicePath: it is neither
+        """
+        pool, found, name = path.removeprefix("rbd:").partition(":")[0] \
+            .partition("/")
+        if not found or not name:
+            raise exception.InvalidDevicePath(path=path)
+        instance, _, rest = name.partition("_")
+        return cls(host, instance, rest or name, pathlib.Path(pool, name))
+
+    @property
+    def path(self) -> pathlib.Path:
+        if self._path is not None:
+            return self._path
+        for name, what in ((self.instance, "an instance"),
+                           (self.name, "a disk")):
+            if set(_SEPARATORS) & set(require_plain(name, what)):
+                raise exception.InvalidName(
+                    name=name, what=f"the name of {what}",
+                    reason=f"in Ceph it must have none of {_SEPARATORS}")
+        return pathlib.Path(self.host.policy.rbd.pool,
+                            f"{self.instance}_{self.name}")
+
+    @property
+    def format(self) -> Format:
+        return Format.RAW
+
+    def exists(self) -> bool:
+        with self._pool() as (_, pool):
+            return pool.has(self.path.name)
+
+    def create(self, base: Base, size: int | None) -> None:
+        """Clone the base.
+
+        :raises BaseNotFound: another host has just removed it
+        """
+        with self._pool() as (cluster, pool), \
+                cluster.pool(base.path.parent.name) as bases:
+            try:
+                pool.clone(bases, base.path.name, rbd_store.SNAPSHOT,
+                           self.path.name)
+            except exception.StorageExists as e:
+                raise exception.DiskExists(location=self.path) from e
+            except exception.StorageFailed as e:
+                if self.cache.store.lookup(base.key):
+                    raise
+                raise exception.BaseNotFound(
+                    key=base.key, store=str(self.cache.store)) from e
+            self._finish(pool, size)
+        self._observe("created")
+
+    def clone_snapshot(self, pool: str, image: str, snapshot: str,
+                       size: int | None) -> None:
+        """Make the disk a clone of any snapshot, such as one of Glance's.
+
+        :raises DiskExists, StorageFailed: and nothing has changed
+        """
+        with self._pool() as (cluster, disks), cluster.pool(pool) as images:
+            try:
+                disks.clone(images, image, snapshot, self.path.name)
+            except exception.StorageExists as e:
+                raise exception.DiskExists(location=self.path) from e
+            self._finish(disks, size)
+        self._observe("created")
+
+    def size(self) -> int:
+        with self._volume(read_only=True) as volume:
+            return volume.size()
+
+    def grow(self, size: int) -> None:
+        size = whole_sectors(size)
+        with self._volume() as volume:
+            if size <= volume.size():
+                return
+            volume.resize(size)
+        self._observe("grown", size=size)
+
+    def allocated(self) -> int:
+        with self._volume(read_only=True) as volume:
+            return volume.allocated()
+
+    def base_key(self) -> str | None:
+        with self._volume(read_only=True) as volume:
+            parent = volume.parent()
+        if parent is None:
+            return None
+        pool, name, snapshot = parent
+        if pool != self.host.policy.rbd.base_pool \
+                or snapshot != rbd_store.SNAPSHOT \
+                or not name.startswith(rbd_store.PREFIX):
+            return None       # it is one of Glance's
+        return name.removeprefix(rbd_store.PREFIX)
+
+    def flatten(self) -> None:
+        """Copy in what the disk still reads from its base, and let it go."""
+        with self._volume() as volume:
+            if volume.parent():
+                volume.flatten()
+
+    def remove(self) -> None:
+        """Delete the disk, and its snapshots.
+
+        A guest that died keeps it in use until Ceph notices: it is tried
+        again as often as is configured.
+
+        :raises StorageBusy: it is still in use, or has clones
+        """
+        policy = self.host.policy.rbd
+        for left in reversed(range(policy.retries + 1)):
+            with self._pool() as (_, pool):
+                try:
+                    _remove_snapshots(pool, self.path.name)
+                    pool.remove(self.path.name)
+                    break
+                except exception.StorageBusy:
+                    if not left:
+                        raise
+            time.sleep(policy.retry_interval)
+        self._observe("removed")
+
+    def extract(self, output: pathlib.Path, output_format: str) -> None:
+        """Copy the disk's content into a new file.
+
+        :param output_format: raw, qcow2, vmdk, vdi, vhd or vhdx
+        :raises DiskNotFound: there is no disk
+        :raises InvalidDiskFormat: the output format is none of these
+        """
+        most = qemu_img.most(self.size())
+        if output_format not in EXTRACTS:
+            raise exception.InvalidDiskFormat(disk_format=output_format)
+        policy = self.host.policy
+        with durable.staged(output.parent, output.name) as new, \
+                durable.translated("extracting a disk", output):
+            qemu_img.convert_remote(
+                self._for_qemu(), new, EXTRACTS[output_format],
+                limits=policy.conversion.writing(most),
+                compress=output_format == "qcow2"
+                and policy.compress_snapshots)
+            durable.fsync_file(new)
+            os.rename(new, output)
+            durable.fsync_directory(output.parent)
+        self._observe("extracted", output=str(output))
+
+    def import_file(self, source: pathlib.Path) -> None:
+        """Make the disk of a raw file of this host's; one before it goes.
+
+        :raises HostError: there is no disk then
+        """
+        self.remove()
+        size = whole_sectors(source.stat().st_size)
+        with self._pool() as (_, pool):
+            pool.create(self.path.name, size)
+            try:
+                with pool.open(self.path.name) as volume, \
+                        nbd.serving(volume, size) as client:
+                    qemu_img.convert(
+                        source, Format.RAW, qemu_img.Served(client), "raw",
+                        limits=self.host.policy.conversion, into_zeros=True)
+            except BaseException:
+                with contextlib.suppress(exception.HostError):
+                    pool.remove(self.path.name)
+                raise
+        self._observe("created")
+
+    def create_snapshot(self, name: str) -> None:
+        """:raises StorageExists: there is one of that name"""
+        with self._volume() as volume:
+            volume.create_snapshot(name)
+
+    def remove_snapshot(self, name: str) -> None:
+        """:raises SnapshotNotFound: there is none of that name"""
+        with self._snapshot(name) as volume:
+            volume.remove_snapshot(name)
+
+    def roll_back(self, name: str) -> None:
+        """Bring back the content at a snapshot, with the size it had then.
+
+        No guest may be running on the disk.
+
+        :raises SnapshotNotFound: there is none of that name
+        """
+        with self._snapshot(name) as volume:
+            volume.roll_back(name)
+
+    def _for_qemu(self) -> dict[str, str]:
+        """Return what qemu's own driver needs to know; no key is in it."""
+        policy, path = self.host.policy.rbd, self.path
+        named = {"driver": "rbd", "pool": path.parent.name,
+                 "image": path.name, "user": policy.user or "",
+                 "conf": policy.conf}
+        return {name: value for name, value in named.items() if value}
+
+    def _finish(self, pool: rbd.Pool, size: int | None) -> None:
+        """Bring a new clone to its size, or take it away again."""
+        try:
+            with pool.open(self.path.name) as volume:
+                if size and whole_sectors(size) > volume.size():
+                    volume.resize(whole_sectors(size))
+                if self.host.policy.rbd.flatten:
+                    volume.flatten()
+        except BaseException:
+            with contextlib.suppress(exception.HostError):
+                pool.remove(self.path.name)
+            raise
+
+    @contextlib.contextmanager
+    def _pool(self) -> Iterator[tuple[rbd.Cluster, rbd.Pool]]:
+        name = self.path.parent.name
+        access = rbd_store.access(self.host.policy.rbd)
+        with rbd.connected(access) as cluster, cluster.pool(name) as pool:
+            yield cluster, pool
+
+    @contextlib.contextmanager
+    def _volume(self, *, read_only: bool = False) -> Iterator[Volume]:
+        with self._pool() as (_, pool), contextlib.ExitStack() as stack:
+            try:
+                volume = stack.enter_context(
+                    pool.open(self.path.name, read_only=read_only))
+            except exception.StorageMissing as e:
+                raise exception.DiskNotFound(location=self.path) from e
+            yield volume
+
+    @contextlib.contextmanager
+    def _snapshot(self, name: str) -> Iterator[Volume]:
+        with self._volume() as volume:
+            if name not in volume.snapshots():
+                raise exception.SnapshotNotFound(snapshot_id=name)
+            yield volume
+
+
+def _remove_snapshots(pool: rbd.Pool, name: str) -> None:
+    """Remove the snapshots of a disk, but not those that have clones."""
+    try:
+        with pool.open(name) as volume:
+            for snapshot in volume.snapshots():
+                if volume.is_protected(snapshot):
+                    volume.unprotect(snapshot)
+                volume.remove_snapshot(snapshot)
+    except exception.StorageMissing:
+        return

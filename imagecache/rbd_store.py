@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bases in a pool of Ceph: made by one host, cloned by all.
+
+    <pool>/imagecache_base_<key>          a raw volume, with its record as
+                                          metadata ``imagecache.record``
+    <pool>/imagecache_base_<key>@base     protected: it is committed
+
+Nothing is visible before its snapshot is protected, which is the last step.
+Whoever makes a base holds the volume's exclusive lock, which is Ceph's: the
+lock of a host that died is broken, and the host fenced off, when the cluster
+misses it; what it left is then made anew in the same volume.
+
+Whoever only clones takes no lock in the cluster.  A base that another host
+removes at that moment is a miss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from imagecache import events, exception, records
+from imagecache.directory_store import DirectoryStore
+from imagecache.events import Event
+from imagecache.model import Base, Entry, Format, Proven, Record, whole_sectors
+from imagecache.policy import RbdPolicy
+from imagecache.tools import nbd, qemu_img, rbd
+from imagecache.tools.rbd_volume import Volume
+
+PREFIX = "imagecache_base_"
+SNAPSHOT = "base"
+
+_RECORD = "imagecache.record"
+_ALLOCATED = "imagecache.allocated"
+_USED = "imagecache.used."       # of the pool: a base itself never changes
+_PATIENCE = 0.5                  # seconds between looks at another's work
+
+
+@dataclasses.dataclass(frozen=True)
+class Staging:
+    """A volume that this host alone may write, and nobody else can see."""
+
+    download: pathlib.Path
+    output: pathlib.Path
+    volume: Volume
+    space: Callable[[], int | None]
+    keeps_files: bool = False
+
+    @contextlib.contextmanager
+    def writing(self, size: int, needed: int) -> Iterator[qemu_img.Served]:
+        space = self.space()
+        if space is not None and needed > space:
+            raise exception.NoSpace(
+                path=self.output, what="converting an image", needed=needed,
+                available=space)
+        size = whole_sectors(size)
+        self.volume.resize(size)
+        with nbd.serving(self.volume, size) as client:
+            yield qemu_img.Served(client)
+
+    def head(self, size: int) -> bytes:
+        return self.volume.read(0, min(size, self.volume.size()))
+
+
+@dataclasses.dataclass(frozen=True)
+class RbdStore:
+    access: rbd.Access
+    pool: str
+    files: DirectoryStore     # where downloads are staged
+    observe: events.Observer = events.silent
+    _making: dict[str, Volume] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"rbd:{self.pool}"
+
+    def lookup(self, key: str) -> Entry | None:
+        with self._opened() as (_, pool):
+            return self._entry(pool, key)
+
+    @contextlib.contextmanager
+    def stage(self, key: str, *, in_place: bool = False
+              ) -> Iterator[Staging]:
+        # A base in the directory is not this store's to write over.
+        in_place = in_place and self.files.lookup(key) is None
+        with self.files.stage(key, in_place=in_place) as files, \
+                self._opened() as (cluster, pool), \
+                self._alone(pool, key) as volume:
+            self._making[key] = volume
+            try:
+                yield Staging(files.download, self._path(key), volume,
+                              lambda: cluster.space(self.pool))
+            finally:
+                del self._making[key]
+
+    def commit(self, key: str, proven: Proven, record: Record) -> Base:
+        volume = self._making[key]
+        volume.note(_ALLOCATED, str(volume.allocated()))
+        volume.note(_RECORD, records.written(record))
+        volume.create_snapshot(SNAPSHOT)
+        volume.protect(SNAPSHOT)           # the commit
+        return Base(key, self._path(key), Format.RAW, record.virtual_size)
+
+    def record(self, key: str, record: Record) -> Base:
+        with self._opened() as (_, pool), \
+                pool.open(self._name(key)) as volume:
+            volume.note(_RECORD, records.written(record))
+        return Base(key, self._path(key), Format.RAW, record.virtual_size)
+
+    def touch(self, key: str) -> None:
+        with self._opened() as (_, pool):
+            pool.note(_USED + key, str(int(time.time())))
+
+    def entries(self) -> Iterator[Entry]:
+        with self._opened() as (_, pool):
+            for name in pool.names():
+                if name.startswith(PREFIX):
+                    entry = self._entry(pool, name.removeprefix(PREFIX))
+                    if entry:
+                        yield entry
+
+    def in_use(self, key: str) -> Sequence[str]:
+        with contextlib.suppress(exception.StorageMissing), \
+                self._opened() as (_, pool), \
+                pool.open(self._name(key), read_only=True) as volume:
+            return volume.children(SNAPSHOT)
+        return []
+
+    def remove(self, key: str) -> None:
+        """Delete a base, unless it has clones; other hosts may be at work.
+
+        :raises BaseInUse: it has, even if only since a moment ago
+        """
+        with self._opened() as (_, pool):
+            with contextlib.suppress(exception.StorageMissing), \
+                    pool.open(self._name(key)) as volume:
+                _uncommit(key, volume)
+            # Another host may be making it again, in this very volume.
+            with contextlib.suppress(exception.StorageBusy):
+                pool.remove(self._name(key))
+            pool.note(_USED + key, None)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[rbd.Cluster, rbd.Pool]]:
+        with rbd.connected(self.access) as cluster, \
+                cluster.pool(self.pool) as pool:
+            yield cluster, pool
+
+    @contextlib.contextmanager
+    def _alone(self, pool: rbd.Pool, key: str) -> Iterator[Volume]:
+        """Yield the volume of a base that only this host may write.
+
+        It is empty, or a base that another host committed meanwhile.  If the
+        block fails, it is removed.
+        """
+        name = self._name(key)
+        try:
+            with self._locked(pool, key, name) as volume:
+                _empty(volume)
+                try:
+                    yield volume
+                except BaseException:
+                    with contextlib.suppress(exception.HostError):
+                        _empty(volume)
+                    raise
+        except exception.StorageUnreachable:
+            raise      # and so would be what is left; the next attempt has it
+        except BaseException:
+            # What has a snapshot is a base, and what is open is another's.
+            with contextlib.suppress(exception.HostError):
+                pool.remove(name)
+            raise
+
+    @contextlib.contextmanager
+    def _locked(self, pool: rbd.Pool, key: str,
+                name: str) -> Iterator[Volume]:
+        waited = False
+        while True:
+            with contextlib.suppress(exception.StorageExists):
+                pool.create(name, 0)
+            with contextlib.ExitStack() as stack:
+                try:
+                    volume = stack.enter_context(pool.open(name))
+                except exception.StorageMissing:
+                    continue      # its maker failed, and took it away
+                if volume.lock():
+                    yield volume
+                    return
+            if not waited:
+                self.observe(Event("waiting", key, {"source": name}))
+            waited = True
+            time.sleep(_PATIENCE)
+
+    def _entry(self, pool: rbd.Pool, key: str) -> Entry | None:
+        try:
+            with pool.open(self._name(key), read_only=True) as volume:
+                if not volume.is_protected(SNAPSHOT):
+                    return None
+                size = volume.size()
+                record = _read(volume.noted(_RECORD), size)
+                allocated = volume.noted(_ALLOCATED)
+        except exception.StorageMissing:
+            return None
+        used = pool.noted(_USED + key)
+        return Entry(key, self._path(key), size,
+                     int(allocated) if allocated else size,
+                     float(used) if used else _committed(record), record,
+                     str(self))
+
+    def _path(self, key: str) -> pathlib.Path:
+        return pathlib.Path(self.pool, self._name(key))
+
+    def _name(self, key: str) -> str:
+        return PREFIX + key
+
+
+def access(policy: RbdPolicy) -> rbd.Access:
+    """Return how to reach a host's cluster."""
+    return rbd.Access(policy.conf, policy.user, policy.connect_timeout,
+                      policy.timeout)
+
+
+def _empty(volume: Volume) -> None:
+    """Throw away what is not committed.
+
+    What was left may have been on its way out.  Then it may turn out to have
+    clones, which keep it: it is committed again.
+    """
+    if volume.is_protected(SNAPSHOT):
+        return
+    for snapshot in volume.snapshots():
+        try:
+            volume.unprotect(snapshot)
+        except exception.StorageBusy:
+            return
+        except exception.StorageFailed:
+            pass      # it never was
+        volume.remove_snapshot(snapshot)
+    volume.resize(0)
+
+
+def _uncommit(key: str, volume: Volume) -> None:
+    """Make a base invisible, unless it has clones.
+
+    A clone of the older kind needs the protection, which stays as long as
+    there is one.  One of the newer kind that comes at this very moment keeps
+    the snapshot, unseen.
+    """
+    users = volume.children(SNAPSHOT)
+    if not users:
+        try:
+            volume.unprotect(SNAPSHOT)
+        except exception.StorageBusy:
+            users = volume.children(SNAPSHOT) or ["a clone"]
+        else:
+            volume.remove_snapshot(SNAPSHOT)
+    if users:
+        raise exception.BaseInUse(key=key, users=", ".join(users))
+
+
+def _read(text: str | None, size: int) -> Record:
+    """Return the record of a base, or the least that is true of each.
+
+    It is raw, and nobody knows by which rules it was proven.
+    """
+    record = records.read(text) if text else None
+    return record or Record(Format.RAW, size, size, 0, "unknown")
+
+
+def _committed(record: Record) -> float:
+    try:
+        return datetime.datetime.fromisoformat(record.committed).timestamp()
+    except ValueError:
+        return 0.0
