@@ -21,6 +21,9 @@ convert          bytes read and converted: ``done`` of ``total`` (or None)
 committed        the base is in the cache
 adopted          a base somebody else made was proven and given a record
 not resized      the disk is made of the image's own base; ``reason``
+not here         a location of the image cannot be cloned; ``reason``
+copying          Glance copies the image into its ``store`` in Ceph
+not copied       it did not; ``reason``
 created          the disk exists; ``subject`` is its path
 unpreallocated   its blocks are not allocated: the file system cannot
 filesystem kept  the file system in it did not grow; ``reason``

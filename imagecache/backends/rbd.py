@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-from imagecache import durable, exception, rbd_store
+from imagecache import durable, exception, rbd_store, sources
 from imagecache.backends.base import EXTRACTS, Disk
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.policy import Policy
+from imagecache.rbd_images import RbdImages
 from imagecache.rbd_store import RbdStore
 from imagecache.tools import ceph, nbd, qemu_img, rbd
 from imagecache.tools.rbd_volume import Volume
@@ -136,6 +137,20 @@ class Rbd(Disk):
                 raise exception.DiskExists(location=self.path) from e
             self._finish(disks, size)
         self._observe("created")
+
+    def clone(self, source: sources.Source, size: int | None) -> bool:
+        """Make the disk a clone of the image itself, if Glance has it here.
+
+        :raises ImageUnacceptable: it has not, and may not be downloaded
+        """
+        images = RbdImages(self.host.policy, self.host.observe)
+        found = images.find(source, size)
+        if found is None:
+            if not self.cache.has(source):
+                images.require_download(source)
+            return False
+        self.clone_snapshot(found.pool, found.image, found.snapshot, size)
+        return True
 
     def size(self) -> int:
         with self._volume(read_only=True) as volume:

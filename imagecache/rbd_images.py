@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that Glance keeps in a host's own Ceph cluster, or copies there.
+
+A disk made of one is a clone of what Glance keeps: nothing is downloaded, so
+nothing is proven either, and nothing needs to be.  It is read as raw, always,
+whatever its bytes look like; and by nobody but its guest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable
+from typing import Protocol, Self
+
+from imagecache import events, exception, pipeline, rbd_store, sources
+from imagecache.base_cache import require_min_disk
+from imagecache.events import Event
+from imagecache.model import Format
+from imagecache.policy import Policy, RbdPolicy
+from imagecache.sources import Copy
+from imagecache.tools import rbd
+
+# Glance's names of what a guest can read as it is.
+_RAW = ("raw", "iso")
+
+# What Glance's store calls the snapshot that it hands out.
+SNAPSHOT = "snap"
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """A snapshot, as Glance writes it: rbd://fsid/pool/image/snapshot."""
+
+    fsid: str
+    pool: str
+    image: str
+    snapshot: str
+
+    @classmethod
+    def parse(cls, url: str) -> Self | None:
+        """Return None for any other URL."""
+        scheme, found, rest = url.partition("://")
+        parts = [urllib.parse.unquote(part) for part in rest.split("/")]
+        if scheme != "rbd" or not found or len(parts) != 4 or "" in parts:
+            return None
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return "rbd://" + "/".join(
+            urllib.parse.quote(part, safe="")
+            for part in (self.fsid, self.pool, self.image, self.snapshot))
+
+
+class Cluster(Protocol):
+    """As much of a cluster as this module asks about."""
+
+    @property
+    def fsid(self) -> str: ...
+
+    def clonable(self, pool: str, image: str, snapshot: str) -> int | None:
+        """Return how many bytes a clone of a snapshot would have.
+
+        None: it is not there, cannot be read, or cannot be cloned.
+        """
+
+
+Connect = Callable[[RbdPolicy], contextlib.AbstractContextManager[Cluster]]
+
+
+def connected(policy: RbdPolicy
+              ) -> contextlib.AbstractContextManager[Cluster]:
+    return rbd.connected(rbd_store.access(policy))
+
+
+@dataclasses.dataclass(frozen=True)
+class RbdImages:
+    """Finds what a disk can be a clone of.
+
+    :param pause: waits for so many seconds
+    """
+
+    policy: Policy
+    observe: events.Observer = events.silent
+    connect: Connect = connected
+    pause: Callable[[float], None] = time.sleep
+
+    def find(self, source: sources.Source,
+             size: int | None) -> Location | None:
+        """Return where Glance keeps the image, or None for a base instead.
+
+        If need be, and configured, Glance is asked to copy it there.
+
+        :param size: bytes of the disk that is wanted; None or 0: any
+        :raises FlavorDiskTooSmall, ImageTooLarge: it is there, but too large
+        :raises SourceError: Glance cannot be asked now
+        """
+        if not isinstance(source, sources.Image) \
+                or not isinstance(source.store, sources.Locator) \
+                or not self._needs_no_look(source):
+            return None
+        require_min_disk(source, size)
+        ref, store = source.description.ref, source.store
+        found = self._here(ref, source.description.locations
+                           or store.locations(ref))
+        if found is None and self._copied(ref, store):
+            found = self._here(ref, store.locations(ref))
+        if found is None:
+            return None    # it may still have a base
+        location, virtual_size = found
+        pipeline.require_fit(source, virtual_size, size, self.policy)
+        return location
+
+    def require_download(self, source: sources.Source) -> None:
+        """Refuse an image that would have to be downloaded, if so told.
+
+        :raises ImageUnacceptable: of Glance's; others have nowhere else to be
+        """
+        if self.policy.rbd.never_download \
+                and isinstance(source, sources.Image) \
+                and isinstance(source.store, sources.Locator):
+            raise exception.ImageUnacceptable(
+                image_id=source.name, reason="it cannot be cloned from"
+                " Glance's own pool, and [workarounds]"
+                " never_download_image_if_on_rbd forbids to download it")
+
+    def _needs_no_look(self, image: sources.Image) -> bool:
+        """Whether nobody asks for anything that only a reader can tell."""
+        described = image.description
+        return described.disk_format in _RAW \
+            and Format.RAW in self.policy.accepted \
+            and image.signer is None \
+            and described.identity == described.ref   # no digest of our own
+
+    def _here(self, ref: str,
+              urls: Iterable[str]) -> tuple[Location, int] | None:
+        with self.connect(self.policy.rbd) as cluster:
+            for url in urls:
+                location = Location.parse(url)
+                reason = _misplaced(location, ref, cluster.fsid)
+                if location and not reason:
+                    size = cluster.clonable(
+                        location.pool, location.image, location.snapshot)
+                    if size is not None:
+                        return location, size
+                    reason = "it cannot be cloned from here"
+                self.observe(Event("not here", ref, {
+                    "location": url, "reason": reason}))
+        return None
+
+    def _copied(self, ref: str, store: sources.Locator) -> bool:
+        """Have Glance copy an image into its store in this cluster."""
+        if not self.policy.rbd.glance_store:
+            return False
+        try:
+            self._copy(ref, store, self.policy.rbd.glance_store)
+        except (exception.ImageUnacceptable, exception.Forbidden) as e:
+            self.observe(Event("not copied", ref, {
+                "store": self.policy.rbd.glance_store,
+                "reason": e.facts["reason"]}))
+            return False
+        return True
+
+    def _copy(self, ref: str, store: sources.Locator, name: str) -> None:
+        """Return when the copy is there.
+
+        :raises ImageUnacceptable, Forbidden: there will be none
+        """
+        deadline = time.monotonic() + self.policy.rbd.glance_copy_timeout
+        asked = False
+        while True:
+            state = store.copy_of(ref, name)
+            if state is Copy.THERE:
+                return
+            if asked and state is Copy.FAILED:
+                raise exception.ImageUnacceptable(
+                    image_id=ref, reason="Glance could not copy it")
+            if not asked and state is not Copy.COMING:
+                self.observe(Event("copying", ref, {"store": name}))
+                asked = self._requested(ref, store, name)
+            if time.monotonic() > deadline:
+                raise exception.ImageUnacceptable(
+                    image_id=ref, reason="it was not copied in the time of"
+                    " [libvirt] images_rbd_glance_copy_timeout")
+            self.pause(self.policy.rbd.glance_copy_poll_interval)
+
+    def _requested(self, ref: str, store: sources.Locator,
+                   name: str) -> bool:
+        """Ask for a copy; False: Glance is busy with the image."""
+        try:
+            return store.request_copy(ref, name)
+        except exception.ImageUnacceptable:
+            # Refused, if not because another host was quicker.
+            if store.copy_of(ref, name) in (Copy.THERE, Copy.COMING):
+                return False
+            raise
+
+
+def _misplaced(location: Location | None, ref: str, fsid: str) -> str | None:
+    """Say why a location is not one of Glance's in this cluster."""
+    if location is None:
+        return "it is not a snapshot in Ceph"
+    if location.fsid != fsid:
+        return "it is in another cluster"
+    if location.image != ref:
+        # Where tenants may write locations, this one could name somebody
+        # else's disk.
+        return "it is not named as Glance names an image"
+    return None
