@@ -40,6 +40,32 @@ class Locks:
                 self._take(name, stack, waiting or (lambda: None))
             yield
 
+    @contextlib.contextmanager
+    def trying(self, name: str) -> Iterator[bool]:
+        """Hold the lock until the block ends, if it is free; yield if it was.
+
+        It never waits, so whoever holds a lock may try another.
+
+        :raises StorageFailed: this process may not lock here
+        """
+        with contextlib.ExitStack() as stack:
+            durable.make_directory(self.directory)
+            with durable.translated("locking", self.directory):
+                free = self._try(name, stack)
+            yield free
+
+    def _try(self, name: str, stack: contextlib.ExitStack) -> bool:
+        try:
+            stack.enter_context(lockutils.internal_lock(name, blocking=False))
+        except lockutils.AcquireLockFailedException:
+            return False
+        between = lockutils.external_lock(name, self.prefix,
+                                          str(self.directory))
+        if not between.acquire(blocking=False):
+            return False
+        stack.callback(between.release)
+        return True
+
     def _take(self, name: str, stack: contextlib.ExitStack,
               waiting: Callable[[], object]) -> None:
         """Take the lock of this process's threads, then that of processes.

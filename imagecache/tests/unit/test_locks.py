@@ -93,6 +93,36 @@ class LocksTest(base.TestCase):
         os.waitpid(child, 0)
         self.assertTrue(self.another_process_gets_it())
 
+    def test_trying_a_free_lock_holds_it(self) -> None:
+        with self.locks.trying("key") as held:
+            self.assertTrue(held)
+            self.assertFalse(self.another_process_gets_it())
+        self.assertTrue(self.another_process_gets_it())
+
+    def test_trying_a_lock_of_this_process_says_no(self) -> None:
+        with self.locks.holding("key"):
+            with self.locks.trying("key") as held:
+                self.assertFalse(held)
+            gc.collect()
+            self.assertFalse(self.another_process_gets_it())
+
+    def test_trying_a_lock_of_another_process_says_no(self) -> None:
+        took, taken = os.pipe()
+        let_go, told = os.pipe()
+        child = os.fork()
+        if not child:
+            with self.locks.holding("key"):
+                os.write(taken, b"x")
+                os.read(let_go, 1)
+            os._exit(0)
+        os.read(took, 1)
+        with self.locks.trying("key") as held:
+            self.assertFalse(held)
+        os.write(told, b"x")
+        os.waitpid(child, 0)
+        with self.locks.trying("key") as held:
+            self.assertTrue(held)
+
     def test_other_names_are_other_locks(self) -> None:
         with self.locks.holding("one"), self.locks.holding("other"):
             pass
