@@ -25,6 +25,7 @@ not here         a location of the image cannot be cloned; ``reason``
 copying          Glance copies the image into its ``store`` in Ceph
 not copied       it did not; ``reason``
 created          the disk exists; ``subject`` is its path
+filling          a thin pool has little room left: ``data``, ``metadata``
 unpreallocated   its blocks are not allocated: the file system cannot
 filesystem kept  the file system in it did not grow; ``reason``
 grown            it has its size: ``size``

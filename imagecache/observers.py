@@ -10,7 +10,7 @@ from imagecache.events import Event
 LOG = logging.getLogger(__name__)
 
 PROGRESS = {"download", "convert"}   # told again and again, as they go on
-TROUBLE = {"retry", "filesystem kept", "unpreallocated",
+TROUBLE = {"retry", "filling", "filesystem kept", "unpreallocated",
            "not copied"}
 
 

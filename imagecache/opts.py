@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg, types
 
-from imagecache import rbd_opts
+from imagecache import lvm_opts, rbd_opts
 from imagecache.model import Format, GiB, KiB, Sandbox
 from imagecache.policy import CONVERSION, INSPECTION, Policy
 from imagecache.sources import glance_opts
@@ -58,8 +58,8 @@ DEFAULT_OPTS: Sequence[cfg.Opt] = (
 LIBVIRT_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "images_type", default="default",
-        help="Backend of the disks: qcow2, raw (or flat), the name of an"
-             " imagecache.backends entry point, or default, which follows"
+        help="Backend of the disks: qcow2, raw (or flat), lvm, the name of"
+             " an imagecache.backends entry point, or default, which follows"
              " use_cow_images."),
     cfg.BoolOpt(
         "snapshot_compression", default=False,
@@ -179,6 +179,7 @@ _GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (
     ("DEFAULT", DEFAULT_OPTS),
     ("libvirt", LIBVIRT_OPTS),
     ("image_cache", IMAGE_CACHE_OPTS),
+    *lvm_opts.GROUPS,
     *rbd_opts.GROUPS,
 )
 
@@ -210,8 +211,7 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
     return Policy(
         instances=pathlib.Path(conf.instances_path).absolute(),
         base_subdirectory=cache.subdirectory_name,
-        lock_directory=pathlib.Path(cache.lock_path).absolute()
-        if cache.lock_path else None,
+        lock_directory=_absolute(cache.lock_path),
         lock_prefix=cache.lock_prefix,
         images_type=libvirt.images_type,
         use_cow=conf.use_cow_images,
@@ -224,9 +224,9 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
         discard=libvirt.hw_disk_discard,
         virt_type=libvirt.virt_type,
         root_helper=cache.root_helper,
+        lvm=lvm_opts.lvm_policy_from(conf),
         rbd=rbd_opts.rbd_policy_from(conf),
-        accepted=frozenset(_FORMATS[name] for name in
-                           cache.accepted_formats),
+        accepted=frozenset(map(_FORMATS.__getitem__, cache.accepted_formats)),
         max_image_size=cache.max_image_size * GiB or None,
         max_virtual_size=cache.max_virtual_size * GiB or None,
         retries=cache.download_retries,
@@ -245,3 +245,7 @@ def policy_from(conf: cfg.ConfigOpts) -> Policy:
             cpu_time=cache.conversion_cpu_time_limit,
             address_space=cache.conversion_address_space_limit * GiB,
             wall_clock=cache.conversion_timeout))
+
+
+def _absolute(path: str | None) -> pathlib.Path | None:
+    return pathlib.Path(path).absolute() if path else None

@@ -225,10 +225,12 @@ def _data(work: Work, proven: Proven) -> int:
 def convert_to_raw(
         proven: Proven,
         writing: contextlib.AbstractContextManager[qemu_img.Output],
-        policy: Policy, name: str, observe: events.Observer) -> None:
+        policy: Policy, name: str, observe: events.Observer,
+        into_zeros: bool = True) -> None:
     """Write the raw form of an image to where ``writing`` says.
 
-    :param writing: yields an output that reads as zeros, and flushes it
+    :param writing: yields an output, and flushes it
+    :param into_zeros: which reads as zeros
     :raises ImageUnacceptable: its tables or its data are damaged
     """
     total = proven.path.stat().st_size
@@ -241,7 +243,8 @@ def convert_to_raw(
 
     with writing as output, proof.blaming(proven, name, policy):
         qemu_img.convert(proven.path, proven.format, output, Format.RAW,
-                         limits=limits, into_zeros=True, progress=progress)
+                         limits=limits, into_zeros=into_zeros,
+                         progress=progress)
     progress(total)
 
 

@@ -26,6 +26,19 @@ CONVERSION = Limits(
 
 
 @dataclasses.dataclass(frozen=True)
+class LvmPolicy:
+    """Where disks are that are logical volumes, and what becomes of them."""
+
+    volume_group: str | None = None
+    thin_pool: str | None = None    # disks are snapshots in this thin pool
+    sparse: bool = False            # or else they have a pool each
+    clear: str = "zero"             # a removed volume: zero, shred or none
+    clear_size: int = 0             # bytes of it, from its start; 0: all
+    pool_warning: int = 80          # per cent of a pool: tell somebody
+    pool_limit: int = 95            # make no more
+
+
+@dataclasses.dataclass(frozen=True)
 class RbdPolicy:
     """Where disks are that are in Ceph, and how they get there."""
 
@@ -78,6 +91,7 @@ class Policy:
     inspection: Limits = INSPECTION       # of whatever only reads headers
     conversion: Limits = CONVERSION       # of whatever copies a whole disk
     rbd: RbdPolicy = RbdPolicy()
+    lvm: LvmPolicy = LvmPolicy()
 
     def for_image(self, format: Format, limits: Limits) -> Limits:
         """The limits of a program that reads an image of this format.

@@ -22,7 +22,7 @@ def blank(size: int) -> Template:
     def write(path: pathlib.Path) -> None:
         _make_room(path, size)
 
-    return Template(f"blank_{size}", write)
+    return Template(f"blank_{size}", write, on_device=True, zeros=True)
 
 
 def swap(size: int) -> Template:
@@ -33,7 +33,7 @@ def swap(size: int) -> Template:
         _make_room(path, mib * MiB)
         filesystem.mkfs("swap", "swap", path)
 
-    return Template(f"swap_{mib}", write)
+    return Template(f"swap_{mib}", write, on_device=True)
 
 
 def ephemeral(size: int, fs_type: str, label: str) -> Template:
@@ -49,9 +49,12 @@ def ephemeral(size: int, fs_type: str, label: str) -> Template:
         _make_room(path, size)
         filesystem.mkfs(fs_type, label, path)
 
-    return Template(f"ephemeral_{-(-size // GiB)}_{digest}", write)
+    return Template(f"ephemeral_{-(-size // GiB)}_{digest}", write,
+                    on_device=True)
 
 
 def _make_room(path: pathlib.Path, size: int) -> None:
+    if path.is_block_device():    # it has its size
+        return
     path.touch()
     os.truncate(path, size)

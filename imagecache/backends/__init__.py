@@ -14,15 +14,18 @@ from stevedore import driver
 
 from imagecache import exception
 from imagecache.backends.base import Disk, FileDisk
+from imagecache.backends.lvm import Lvm
 from imagecache.backends.qcow2 import Qcow2
 from imagecache.backends.raw import Raw
 from imagecache.backends.rbd import Rbd
 from imagecache.policy import Policy
 
-__all__ = ["BACKENDS", "Disk", "FileDisk", "Qcow2", "Raw", "backend_for"]
+__all__ = ["BACKENDS", "Disk", "FileDisk", "Lvm", "Qcow2", "Raw",
+           "backend_for"]
 
 BACKENDS: dict[str, type[Disk]] = {
     "flat": Raw,
+    "lvm": Lvm,
     "qcow2": Qcow2,
     "raw": Raw,
     "rbd": Rbd,

@@ -28,7 +28,7 @@ from imagecache.formats import qcow2
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format
 from imagecache.policy import Policy
-from imagecache.tools import allocation, qemu_img
+from imagecache.tools import allocation, filesystem, qemu_img
 
 _DISK_MODE = 0o644   # the hypervisor runs as another user
 
@@ -160,6 +160,46 @@ class Disk(abc.ABC):
         """Let a template fill the disk; only if ``generates_in_place``."""
         raise NotImplementedError
 
+    def _extract(self, output: pathlib.Path, output_format: str,
+                 backing: pathlib.Path | None = None) -> None:
+        """Copy the content into a new file, which appears whole."""
+        if output_format not in EXTRACTS:
+            raise exception.InvalidDiskFormat(disk_format=output_format)
+        compress = output_format == Format.QCOW2 \
+            and self.host.policy.compress_snapshots
+        with durable.staged(output.parent, output.name) as new, \
+                durable.translated("extracting a disk", output):
+            qemu_img.convert(self.path, self.format, new,
+                             EXTRACTS[output_format],
+                             limits=self.host.policy.conversion.writing(
+                                 qemu_img.most(self.size())),
+                             backing=backing,
+                             compress=compress,
+                             progress=self._extracting)
+            durable.fsync_file(new)
+            os.rename(new, output)
+            durable.fsync_directory(output.parent)
+        self._observe("extracted", output=str(output))
+
+    def _extracting(self, done: int) -> None:
+        # Of how much, nobody knows: the base is read as well.
+        self._observe("convert", done=done, total=None)
+
+    def _grow_filesystem(self, path: pathlib.Path) -> None:
+        """Let an unpartitioned ext file system fill a raw disk.
+
+        One that is broken keeps its size, as a guest's own mistake would
+        have it: that is no reason to refuse the disk.
+        """
+        if not filesystem.is_ext(path, self.host.policy.inspection):
+            return
+        try:
+            filesystem.grow_ext(path, self.host.policy.conversion)
+        except exception.CommandNotFound:
+            raise
+        except exception.CommandFailed as e:
+            self._observe("filesystem kept", reason=str(e))
+
     def _observe(self, name: str, **facts: object) -> None:
         self.host.observe(events.Event(name, str(self.path), facts))
 
@@ -242,27 +282,8 @@ class FileDisk(Disk):
         :raises InvalidDiskFormat: the output format is none of these
         """
         self._require()
-        if output_format not in EXTRACTS:
-            raise exception.InvalidDiskFormat(disk_format=output_format)
-        compress = output_format == Format.QCOW2 \
-            and self.host.policy.compress_snapshots
-        with durable.staged(output.parent, output.name) as new, \
-                durable.translated("extracting a disk", output):
-            qemu_img.convert(self.path, self.format, new,
-                             EXTRACTS[output_format],
-                             limits=self.host.policy.conversion.writing(
-                                 qemu_img.most(self.size())),
-                             backing=self._backing(self.path, self.format),
-                             compress=compress,
-                             progress=self._extracting)
-            durable.fsync_file(new)
-            os.rename(new, output)
-            durable.fsync_directory(output.parent)
-        self._observe("extracted", output=str(output))
-
-    def _extracting(self, done: int) -> None:
-        # Of how much, nobody knows: the base is read as well.
-        self._observe("convert", done=done, total=None)
+        self._extract(output, output_format,
+                      self._backing(self.path, self.format))
 
     def _backing(self, path: pathlib.Path,
                  format: Format) -> pathlib.Path | None:

@@ -10,7 +10,7 @@ from imagecache import durable, exception, pipeline, proof, sources
 from imagecache.backends.base import FileDisk
 from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
-from imagecache.tools import allocation, filesystem, qemu_img
+from imagecache.tools import allocation, qemu_img
 
 
 class Raw(FileDisk):
@@ -85,22 +85,8 @@ class Raw(FileDisk):
             return    # byte by byte the image: a kernel may be signed
         if format is Format.RAW:
             os.truncate(path, full)
-            if filesystem.is_ext(path, self.host.policy.inspection):
-                self._grow_filesystem(path)
+            self._grow_filesystem(path)
         else:
             qemu_img.resize(path, format, size,
                             limits=self.host.policy.inspection,
                             backing=self._backing(path, format))
-
-    def _grow_filesystem(self, path: pathlib.Path) -> None:
-        """Let an unpartitioned ext file system fill the disk.
-
-        One that is broken keeps its size, as a guest's own mistake would
-        have it: that is no reason to refuse the disk.
-        """
-        try:
-            filesystem.grow_ext(path, self.host.policy.conversion)
-        except exception.CommandNotFound:
-            raise
-        except exception.CommandFailed as e:
-            self._observe("filesystem kept", reason=str(e))

@@ -27,12 +27,14 @@ from imagecache.imagebackend.image import (
     host_of,
     registered,
 )
+from imagecache.imagebackend.lvm import Lvm
 
-__all__ = ["Backend", "Flat", "Image", "Qcow2", "Raw"]
+__all__ = ["Backend", "Flat", "Image", "Lvm", "Qcow2", "Raw"]
 
 Flat = Raw   # what nova calls it
 
 _CLASSES: dict[type[Disk], type[Image]] = {
+    backends.Lvm: Lvm,
     backends.Qcow2: Qcow2,
     backends.Raw: Raw,
 }

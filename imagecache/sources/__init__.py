@@ -135,6 +135,9 @@ class Template:
     write: Write
     # False: it is looked at first, in case it is not as harmless as that.
     trusted: bool = True
+    # Whether ``write`` can fill a device, too, and then needs to find zeros.
+    on_device: bool = False
+    zeros: bool = False
 
     @property
     def name(self) -> str:
@@ -175,6 +178,10 @@ def behind(key: str, source: Source) -> Source | Resized | None:
     return None
 
 
+# What nova's drivers pass to the functions that make these on any disk.
+_ON_DEVICE = {"ephemeral_size", "swap_mb"}
+
+
 def from_call(fetch_func: Callable[..., object], filename: str,
               safe: bool, *args: Any,
               **kwargs: Any) -> DelegatedImage | Template:
@@ -193,4 +200,5 @@ def from_call(fetch_func: Callable[..., object], filename: str,
         return DelegatedImage(filename, write)
     if re.fullmatch(r"[0-9a-f]{40}", filename):
         return DelegatedImage(filename, write, in_place=True)
-    return Template(filename, write, trusted=safe)
+    return Template(filename, write, trusted=safe,
+                    on_device=not _ON_DEVICE.isdisjoint(kwargs))

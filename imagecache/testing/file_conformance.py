@@ -7,7 +7,7 @@ import json
 import stat
 
 from imagecache import exception
-from imagecache.backends import BACKENDS
+from imagecache.backends import BACKENDS, FileDisk
 from imagecache.model import Format
 from imagecache.testing import conformance, images
 from imagecache.testing.conformance import INSTANCE, SIZE
@@ -82,6 +82,8 @@ class FileDiskConformance(conformance.DiskConformance):
         record = disk.path.parent / "disk.info"
         before = record.read_bytes()
         for other in BACKENDS.values():
+            if not issubclass(other, FileDisk):
+                continue    # it would make another disk
             loser = other(self.cache.host, INSTANCE, "disk")
             with loser.cache.lease(self.source()) as base, \
                     self.assertRaises(exception.DiskExists):

@@ -99,12 +99,15 @@ def convert(source: pathlib.Path, source_format: Format,
         return
     output.touch()    # in a sandbox nothing can be created
     flags = ["-n", "--target-is-zero"] if into_zeros else []
+    if output.is_block_device() and not into_zeros:
+        flags.append("-n")
     if compress:
         flags.append("-c")
     else:
         flags.append("-W")      # clusters may be written in any order
     with watching(progress) as started:
-        execute.run("qemu-img", "convert", "-q", *flags, "-t", "writeback",
+        execute.run("qemu-img", "convert", "-q", *flags,
+                    "-T", _caching(source), "-t", _caching(output),
                     "-f", source_format, "-O", output_format,
                     _name(source), _name(output), limits=limits,
                     reads=_there(source, backing), writes=[output],
@@ -215,6 +218,12 @@ def rebase(path: pathlib.Path, old: pathlib.Path | None,
     execute.run("qemu-img", "rebase", "-q", "-f", Format.QCOW2, *to,
                 _name(path), reads=_there(old, new), writes=[path],
                 limits=limits.writing(path.stat().st_size + most(size)))
+
+
+def _caching(path: pathlib.Path) -> str:
+    # A device takes direct I/O in any case; what goes over it once would only
+    # drive other things out of the page cache.
+    return "none" if path.is_block_device() else "writeback"
 
 
 def _name(path: pathlib.Path) -> str:

@@ -13,7 +13,7 @@ from oslo_config import cfg
 
 import imagecache
 from imagecache import fixture
-from imagecache.backends import BACKENDS
+from imagecache.backends import BACKENDS, Disk, FileDisk
 from imagecache.host import Host
 from imagecache.image_cache import ImageCache
 from imagecache.image_stores import ImageStores
@@ -31,10 +31,10 @@ FLOORS = (
     ("overlay", "examiner", "signatures", "sources", "templates", "download",
      "proof", "resizing", "base_store", "disk_info", "directory_store",
      "records", "rbd_store",
-     "pipeline", "base_cache", "host", "provision",
+     "volumes", "thin_store", "pipeline", "base_cache", "host", "provision",
      "rbd_images", "rbd_publish"),
     ("backends", "imagemodel", "guest"),
-    ("rbd_opts",
+    ("lvm_opts", "rbd_opts",
      "opts", "observers", "image_stores", "key_manager", "image_cache",
      "imagebackend"),
     ("testing.memory", "fixture"),
@@ -49,7 +49,7 @@ DOORS = {
     "oslo_concurrency.lockutils": {"locks"},
     "rados": {"tools"},
     "rbd": {"tools"},
-    "oslo_config": {"opts", "rbd_opts",
+    "oslo_config": {"opts", "lvm_opts", "rbd_opts",
                     "image_stores", "key_manager", "image_cache",
                     "imagebackend", "fixture", "cmd", "sources.glance_opts",
                     "sources.glance"},
@@ -150,7 +150,7 @@ class ConstructorsTest(base.TestCase):
 
     def test_constructors_believe_in_places_that_are_not_there(self) -> None:
         host = Host(Policy(self.root / "no" / "such" / "place"))
-        for kind in BACKENDS.values():
+        for kind in files():
             self.assertFalse(kind(host, "instance", "disk").exists())
         self.assertEqual([], list(host.directory_cache.entries()))
         self.assertEqual([], list(self.root.iterdir()))
@@ -165,6 +165,12 @@ class ConstructorsTest(base.TestCase):
         ImageStores(conf)
         ImageCache(conf)
         Backend(conf=conf).by_name({"uuid": "instance"}, "disk")
+
+
+def files() -> Iterator[type[Disk]]:
+    """Yield the backends whose disks need no service to be looked for."""
+    yield from (kind for kind in BACKENDS.values()
+                if issubclass(kind, FileDisk))
 
 
 def touched(action: Callable[[], None]) -> list[tuple[str, object]]:

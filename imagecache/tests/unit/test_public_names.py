@@ -110,7 +110,7 @@ class PublicNamesTest(base.TestCase):
         self.assertEqual(sorted(told), sorted(table))
 
     def test_the_table_of_backends(self) -> None:
-        self.assertEqual(["flat", "qcow2", "raw", "rbd"],
+        self.assertEqual(["flat", "lvm", "qcow2", "raw", "rbd"],
                          sorted(backends.BACKENDS))
 
 

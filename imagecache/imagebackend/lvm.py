@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks that are logical volumes, as nova's drivers see them."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from imagecache import backends, imagemodel
+from imagecache.host import Host
+from imagecache.image_cache import Instance
+from imagecache.imagebackend.image import Image
+
+
+class Lvm(Image):
+    disk_class = backends.Lvm
+    disk_info_path = None    # there is but one format
+
+    def __init__(self, instance: Instance | None = None,
+                 disk_name: str | None = None,
+                 path: str | None = None,
+                 disk_info_mapping: Mapping[str, Any] | None = None, *,
+                 host: Host | None = None) -> None:
+        super().__init__(instance, disk_name, path, disk_info_mapping,
+                         host=host)
+        policy = self.disk.host.policy.lvm
+        self.sparse = policy.sparse or policy.thin_pool is not None
+        # A volume has all its space, or none that the guest has not used.
+        self.preallocate = not self.sparse
+        self.driver_io = "native" if self.preallocate else None
+
+    @property
+    def lv(self) -> str:
+        """The name of the volume."""
+        return self.disk.path.name
+
+    @property
+    def vg(self) -> str:
+        """The name of its group."""
+        return self.disk.path.parent.name
+
+    def get_model(self, connection: object) -> imagemodel.Image:
+        return imagemodel.LocalBlockImage(self.path)
+
+    @staticmethod
+    def escape(filename: str) -> str:
+        """Return a disk's name as it is part of its volume's."""
+        return filename.replace("_", "__")
+
+    @contextlib.contextmanager
+    def remove_volume_on_error(self, path: str) -> Iterator[None]:
+        """Remove the volume if the block fails, and has made it."""
+        mine = pathlib.Path(path) == self.disk.path and not self.exists()
+        try:
+            yield
+        except BaseException:
+            if mine:
+                self.disk.remove()
+            raise

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of disks that are logical volumes; nova's, where it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+from imagecache.model import MiB
+from imagecache.policy import LvmPolicy
+
+_LIBVIRT_OPTS: Sequence[cfg.Opt] = (
+    cfg.StrOpt(
+        "images_volume_group", default=None,
+        help="Volume group of the disks, if images_type is lvm."),
+    cfg.BoolOpt(
+        "sparse_logical_volumes", default=False,
+        help="Make logical volumes that take space as the guest writes, in a"
+             " thin pool for each. Such a pool starts with little more than"
+             " the image takes: let LVM extend it"
+             " (thin_pool_autoextend_threshold in lvm.conf), or share one"
+             " pool by [image_cache] lvm_thin_pool."),
+    cfg.StrOpt(
+        "volume_clear", default=LvmPolicy.clear,
+        choices=[("zero", "write zeros over it"),
+                 ("shred", "write noise over it, three times, then zeros"),
+                 ("none", "leave what is in it to the next volume")],
+        help="What becomes of a logical volume's content when it is removed."
+             " Thin volumes need none of it: what is read of a new one,"
+             " nobody wrote."),
+    cfg.IntOpt(
+        "volume_clear_size", default=0, min=0,
+        help="MiB of it, from its start; 0 for all."),
+)
+
+_IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
+    cfg.StrOpt(
+        "lvm_thin_pool", default=None,
+        help="Thin pool, in images_volume_group, of the logical volumes. An"
+             " image is then converted once, into a base in the pool, and"
+             " disks are snapshots of it."),
+    cfg.IntOpt(
+        "lvm_pool_warning", default=LvmPolicy.pool_warning, min=1, max=100,
+        help="Per cent of a thin pool's data or metadata that are taken when"
+             " it is first reported, each time a volume is made or grows."),
+    cfg.IntOpt(
+        "lvm_pool_limit", default=LvmPolicy.pool_limit, min=1, max=100,
+        help="Per cent of a thin pool's data or metadata beyond which no"
+             " volume is made or grows."),
+)
+
+GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (
+    ("libvirt", _LIBVIRT_OPTS),
+    ("image_cache", _IMAGE_CACHE_OPTS),
+)
+
+
+def lvm_policy_from(conf: cfg.ConfigOpts) -> LvmPolicy:
+    libvirt, cache = conf.libvirt, conf.image_cache
+    return LvmPolicy(
+        volume_group=libvirt.images_volume_group,
+        thin_pool=cache.lvm_thin_pool,
+        sparse=libvirt.sparse_logical_volumes,
+        clear=libvirt.volume_clear,
+        clear_size=libvirt.volume_clear_size * MiB,
+        pool_warning=cache.lvm_pool_warning,
+        pool_limit=cache.lvm_pool_limit)

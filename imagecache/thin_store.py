@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A thin pool of bases: read-only volumes, of which disks are snapshots.
+
+    <group>/base-<key>                   committed, with its record as tags
+    <group>/.base-<key>.<pid>.<unique>   one attempt
+    <bases>/.staged/<key>.<unique>/      its download, a file on this host
+    <bases>/.used/<group>.base-<key>     when the base was last used
+
+The commit is the rename, one transaction of LVM's: what was killed before it
+has left an attempt, which the next one at the key clears away.  A committed
+base has no device, so nothing can write to it, or keep it from being removed;
+a snapshot needs none.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import ClassVar
+
+from imagecache import durable, exception, records
+from imagecache.directory_store import DirectoryStore, is_key
+from imagecache.model import Base, Entry, Proven, Record
+from imagecache.tools import lvm
+from imagecache.tools.lvm import Volume, VolumeGroup
+from imagecache.volumes import ThinPool, attempt_at, attempts_at
+
+_BASE = "base-"
+# A tag has at most 1024 bytes.
+_TAG = "imagecache.record."
+_PIECE = 900
+
+
+@dataclasses.dataclass(frozen=True)
+class Staging:
+    download: pathlib.Path
+    pool: ThinPool
+    volume: str           # of this attempt; there is none before writing()
+    keeps_files: ClassVar[bool] = False
+
+    @property
+    def output(self) -> pathlib.Path:
+        return self.pool.group.device(self.volume)
+
+    @contextlib.contextmanager
+    def writing(self, size: int, needed: int) -> Iterator[pathlib.Path]:
+        group = self.pool.group
+        self.pool.require(needed, "a base")
+        group.create_thin(self.volume, size, self.pool.name)
+        with group.lent(self.volume) as device, \
+                durable.translated("writing a base", device), \
+                device.open("r+b") as f:
+            yield device
+            os.fsync(f.fileno())
+
+    def head(self, size: int) -> bytes:
+        with self.pool.group.lent(self.volume) as device, \
+                durable.translated("reading a base", device), \
+                device.open("rb") as f:
+            return f.read(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThinStore:
+    pool: ThinPool
+    files: DirectoryStore    # where downloads are staged
+
+    def __str__(self) -> str:
+        return str(self.pool)
+
+    def lookup(self, key: str) -> Entry | None:
+        found = self._group.volume(self._name(key))
+        return None if found is None else self._entry(found)
+
+    @contextlib.contextmanager
+    def stage(self, key: str, *, in_place: bool = False
+              ) -> Iterator[Staging]:
+        name = self._name(key)
+        with self.files.stage(key, in_place=in_place) as attempt:
+            self._clear(name)
+            try:
+                yield Staging(attempt.download, self.pool, attempt_at(name))
+            finally:
+                self._clear(name)
+
+    def commit(self, key: str, proven: Proven, record: Record) -> Base:
+        staged, name = proven.path.name, self._name(key)
+        self._group.deactivate(staged)
+        self._group.seal(staged, _tags(record))
+        self._group.rename(staged, name)      # the commit
+        self.touch(key)
+        return self._base(key, record)
+
+    def record(self, key: str, record: Record) -> Base:
+        found = self._group.volume(self._name(key))
+        if found is None:
+            raise exception.BaseNotFound(key=key, store=str(self))
+        new = _tags(record)
+        self._group.retag(found.name, [
+            tag for tag in found.tags
+            if tag.startswith(_TAG) and tag not in new], new)
+        return self._base(key, record)
+
+    def touch(self, key: str) -> None:
+        # Who cannot write there uses the base anyway.
+        with contextlib.suppress(OSError):
+            self._used(key).parent.mkdir(exist_ok=True)
+            self._used(key).touch()
+
+    def entries(self) -> Iterator[Entry]:
+        found = self._group.volumes(
+            f'lv_name=~"^{_BASE}" && pool_lv="{self.pool.name}"')
+        for volume in sorted(found, key=lambda each: each.name):
+            yield self._entry(volume)
+
+    def in_use(self, key: str) -> Sequence[str]:
+        made = self._group.volumes(f'origin="{self._name(key)}"')
+        return [str(self._group.device(volume.name)) for volume in made]
+
+    def remove(self, key: str) -> None:
+        if self._group.volume(self._name(key)):
+            self._group.remove(self._name(key))
+        with durable.translated("removing a base", self._used(key)):
+            self._used(key).unlink(missing_ok=True)
+
+    @property
+    def _group(self) -> VolumeGroup:
+        return self.pool.group
+
+    def _name(self, key: str) -> str:
+        if not is_key(key):
+            raise exception.InvalidName(
+                name=key, what="the name of a base",
+                reason="it must be of letters, digits and -_.")
+        return lvm.require_name(_BASE + key, self._group.name)
+
+    def _used(self, key: str) -> pathlib.Path:
+        return self.files.directory / ".used" \
+            / f"{self._group.name}.{self._name(key)}"
+
+    def _clear(self, name: str) -> None:
+        """Remove what attempts left; the caller has the lock of the key."""
+        for left in self._group.volumes(attempts_at(name)):
+            self._group.remove(left.name)
+
+    def _entry(self, volume: Volume) -> Entry:
+        key = volume.name.removeprefix(_BASE)
+        try:
+            used = self._used(key).stat().st_mtime
+        except OSError:
+            used = 0.0
+        record = _recorded(volume.tags)
+        size = record.size if record else volume.size
+        return Entry(key, self._group.device(volume.name), size,
+                     volume.size if volume.allocated is None
+                     else volume.allocated, used, record, str(self))
+
+    def _base(self, key: str, record: Record) -> Base:
+        return Base(key, self._group.device(self._name(key)), record.format,
+                    record.virtual_size, record.cluster_size)
+
+
+def _tags(record: Record) -> list[str]:
+    """Put a record into tags, in letters that tags may have."""
+    text = base64.urlsafe_b64encode(records.written(record).encode()).decode()
+    return [f"{_TAG}{start // _PIECE}={text[start:start + _PIECE]}"
+            for start in range(0, len(text), _PIECE)]
+
+
+def _recorded(tags: Iterable[str]) -> Record | None:
+    """Return the record, if it is all there."""
+    pieces = dict(tag.removeprefix(_TAG).split("=", 1)
+                  for tag in tags if tag.startswith(_TAG))
+    text = "".join(pieces[number] for number in sorted(pieces, key=int))
+    try:
+        return records.read(base64.urlsafe_b64decode(text).decode())
+    except ValueError:
+        return None
