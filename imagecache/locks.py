@@ -62,6 +62,7 @@ class Locks:
         between = lockutils.external_lock(name, self.prefix,
                                           str(self.directory))
         if not between.acquire(blocking=False):
+            between.lockfile.close()    # while no thread of ours has the lock
             return False
         stack.callback(between.release)
         return True
