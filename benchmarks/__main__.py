@@ -14,14 +14,24 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 
-from benchmarks import cold_disk, fetch_memory, report, timing, warm_disk
+from benchmarks import (
+    cold_disk,
+    fetch_memory,
+    measurements,
+    options,
+    report,
+    timing,
+    warm_disk,
+)
 from benchmarks.report import Result
 from benchmarks.scratch import Scratch
+from imagecache.model import GiB
 
 BENCHMARKS: Mapping[str, Callable[[Scratch], Iterator[Result]]] = {
     "warm-disk": warm_disk.results,
     "cold-disk": cold_disk.results,
     "fetch-memory": fetch_memory.results,
+    "options": options.results,
 }
 
 
@@ -36,9 +46,14 @@ def main() -> None:
             print(f"{name:12}{value}")
         print(f"\n{timing.READING}", flush=True)
         for name in arguments.names:
+            found = []
             for result in BENCHMARKS[name](scratch):
                 print(f"\n{report.table(result)}", flush=True)
-                results.append(result)
+                found.append(result)
+            results += found
+            if any(result.chart for result in found):
+                measurements.keep(arguments.measurements, name, machine,
+                                  found)
     print(f"\n{report.verdicts(results)}")
     if arguments.json:
         arguments.json.write_text(json.dumps({
@@ -61,6 +76,10 @@ def _arguments() -> argparse.Namespace:
                         " (default: %(default)s)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE",
                         help="also write everything to this file")
+    parser.add_argument("--measurements", type=pathlib.Path, metavar="DIR",
+                        default=measurements.DIRECTORY,
+                        help="where what the manual shows is kept: tables and"
+                        " drawings (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -73,6 +92,7 @@ def _name(word: str) -> str:
 def _machine(scratch: Scratch) -> dict[str, str]:
     qemu = subprocess.run(["qemu-img", "--version"], check=True, text=True,
                           stdout=subprocess.PIPE).stdout
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(
             timespec="seconds"),
@@ -80,10 +100,18 @@ def _machine(scratch: Scratch) -> dict[str, str]:
         "qemu-img": qemu.split()[2],
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "processors": f"{os.cpu_count()}, load"
+        "processors": f"{os.cpu_count()} of {_processor()}, load"
                       f" {os.getloadavg()[0]:.2f} before",
+        "memory": f"{memory / GiB:.0f} GiB",
         "directory": f"{scratch.root}, on {scratch.file_system}",
     }
+
+
+def _processor() -> str:
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ class Row:
     values: Mapping[str, float]
     samples: Sequence[float] = ()       # seconds, in order
     processes: Sequence[str] = ()       # command lines, of the last run
+    # Of a value that is a median, the least and the most.
+    spread: Mapping[str, tuple[float, float]] = dataclasses.field(
+        default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,17 @@ class Bar:
 
 
 @dataclasses.dataclass(frozen=True)
+class Chart:
+    """How to draw a table: a group of bars a row, a bar a column."""
+
+    name: str                   # of the file, without a suffix
+    axis: str                   # what is measured, and its unit
+    bars: Mapping[str, str]     # of a column, what the legend calls it
+    stacked: bool = False       # the columns are parts of a whole
+    logarithmic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """A table: rows of the same columns, and the promises they settle."""
 
@@ -45,6 +59,7 @@ class Result:
     rows: Sequence[Row]
     bars: Sequence[Bar] = ()
     notes: Sequence[str] = ()
+    chart: Chart | None = None
 
     def as_json(self) -> dict[str, object]:
         return dataclasses.asdict(self) | {

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks import processes
 from benchmarks.report import Row
@@ -27,6 +27,9 @@ class Run:
 
     seconds: float
     started: tuple[str, ...] = ()    # command lines of its processes
+    cpu: float = 0.0                 # seconds, with those of its processes
+    # What else was measured; a name ends in its unit.
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +48,10 @@ class Subject:
 def measure(action: Callable[[], object]) -> Run:
     """Do something once, by the clock."""
     with processes.counted() as started:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), _cpu()
         action()
-        seconds = time.perf_counter() - start
-    return Run(seconds, tuple(started))
+        seconds, cpu = time.perf_counter() - start, _cpu() - used
+    return Run(seconds, tuple(started), cpu)
 
 
 def race(subjects: Sequence[Subject], rounds: int,
@@ -70,6 +73,17 @@ def race(subjects: Sequence[Subject], rounds: int,
             if lap >= 0:
                 runs[lane].append(run)
     return runs
+
+
+def summary(subject: Subject, runs: Sequence[Run]) -> Row:
+    """Return a line with the median of whatever its runs measured."""
+    found = {name: [run.measured[name] for run in runs]
+             for name in runs[0].measured}
+    return Row(subject.name, subject.meaning,
+               {name: statistics.median(each) for name, each in found.items()},
+               [run.seconds for run in runs], runs[-1].started,
+               {name: (min(each), max(each))
+                for name, each in found.items()})
 
 
 def compare(subjects: Sequence[Subject], runs: Sequence[Sequence[Run]],
@@ -105,3 +119,7 @@ def _row(subject: Subject, runs: Sequence[Run], base: Sequence[float],
     }
     return Row(subject.name, subject.meaning, values, tuple(times),
                runs[-1].started)
+
+
+def _cpu() -> float:
+    return sum(os.times()[:4])
