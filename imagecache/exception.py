@@ -39,6 +39,7 @@ too take the arguments nova's take.
     │   │   ├── StorageMissing                the pool, or what was in it
     │   │   ├── StorageExists                 something has that name
     │   │   └── StorageBusy                   somebody else has it in use
+    │   ├── NbdUnavailable                  no block device for a disk
     │   ├── BaseNotVerified                 made before signatures mattered
     │   ├── UnsafeDisk                      its header was tampered with
     │   ├── InvalidDiskInfo                 the record of formats is damaged
@@ -236,6 +237,11 @@ class StorageExists(StorageFailed):
 
 class StorageBusy(StorageFailed):
     """It cannot be removed or locked while others use it."""
+
+
+class NbdUnavailable(HostError):
+    msg_fmt = ("The file system in {path} cannot grow through a block device,"
+               " for which resize_fs_using_block_device asks: {reason}")
 
 
 class BaseNotVerified(HostError):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -12,7 +13,9 @@ from imagecache.base_store import BaseStore
 from imagecache.directory_store import DirectoryStore
 from imagecache.disk_info import ENCRYPTED, DiskInfo
 from imagecache.locks import Locks
+from imagecache.model import Format
 from imagecache.policy import Policy
+from imagecache.tools import block_device, qemu_img
 
 # A file system takes 255 bytes, and an attempt's name has more to it.
 _LONGEST_NAME = 200
@@ -55,6 +58,16 @@ class Host:
     def encrypted(self, directory: pathlib.Path) -> DiskInfo:
         """The record of those disks in a directory that are encrypted."""
         return DiskInfo(directory, self.locks, ENCRYPTED)
+
+    def block_device(self, path: pathlib.Path, format: Format, size: int,
+                     backing: pathlib.Path | None
+                     ) -> contextlib.AbstractContextManager[pathlib.Path]:
+        """Return a device as which a disk in a file can be changed."""
+        return block_device.attached(
+            path, format, size, backing=backing, locks=self.locks,
+            limits=self.policy.conversion.writing(
+                qemu_img.most(size) + path.stat().st_size),
+            root_helper=self.policy.root_helper)
 
 
 def require_plain(name: str, what: str) -> str:

@@ -8,13 +8,13 @@ import pathlib
 from collections.abc import Iterator
 
 from imagecache import sources
-from imagecache.backends.base import FileDisk
+from imagecache.backends.qcow2_file import Qcow2File
 from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format, GiB
 from imagecache.tools import qemu_img
 
 
-class Qcow2(FileDisk):
+class Qcow2(Qcow2File):
     capabilities = Capabilities(depends_on_base=True)
     formats = (Format.QCOW2,)
     unrecorded = Format.QCOW2
@@ -25,6 +25,8 @@ class Qcow2(FileDisk):
             qemu_img.create_overlay(new, base.path, base.format, size,
                                     base.cluster_size)
             self._preallocate(new, size, Format.QCOW2)
+            if size > base.virtual_size:
+                self._grow_inside(new, size)
 
     def lease(self, source: sources.Source, size: int | None
               ) -> contextlib.AbstractContextManager[Base]:
@@ -48,10 +50,7 @@ class Qcow2(FileDisk):
         if size <= self.size():
             return
         self._preallocate(self.path, size, Format.QCOW2)
-        qemu_img.resize(self.path, Format.QCOW2, size,
-                        limits=self.host.policy.inspection,
-                        backing=self._backing(self.path,
-                                              Format.QCOW2))
+        self._resize_qcow2(self.path, size)
         self._observe("grown", size=size)
 
     def flatten(self) -> None:

@@ -7,13 +7,13 @@ import os
 import pathlib
 
 from imagecache import durable, exception, pipeline, proof, sources
-from imagecache.backends.base import FileDisk
+from imagecache.backends.qcow2_file import Qcow2File
 from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
-from imagecache.tools import allocation, qemu_img
+from imagecache.tools import allocation
 
 
-class Raw(FileDisk):
+class Raw(Qcow2File):
     """A disk that needs nothing but its own file.
 
     Where ``force_raw_images`` is off and the base is qcow2, the copy is kept
@@ -87,6 +87,4 @@ class Raw(FileDisk):
             os.truncate(path, full)
             self._grow_filesystem(path)
         else:
-            qemu_img.resize(path, format, size,
-                            limits=self.host.policy.inspection,
-                            backing=self._backing(path, format))
+            self._resize_qcow2(path, size)

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk in a file as a block device: the kernel's nbd, by qemu-nbd(8).
+
+Only root may connect a device, and what a guest may have tampered with must
+not be read by root.  So there are two programs: qemu-storage-daemon reads the
+disk, in a sandbox, and serves it on a socket; qemu-nbd connects the device to
+that, and reads nothing but what the other says.
+
+Whoever claims a device holds its lock.  The kernel lets nobody claim one that
+has an owner, so those who know nothing of our locks are safe from us, and we
+from them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import queue
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+from imagecache import durable, exception, execute
+from imagecache.locks import Locks
+from imagecache.model import SECTOR, Format, Limits, whole_sectors
+
+# Seconds: for a device to be free, and for one to come up or to let go.
+PATIENCE = 30.0
+_PAUSE = 0.01
+
+# What qemu-nbd says if the device has an owner; it does not say why.
+_TAKEN = "Failed to set NBD socket"
+
+Program = futures.Future[str]    # it is done when the program has ended
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    name: str     # nbd0
+
+    @property
+    def path(self) -> pathlib.Path:
+        return pathlib.Path("/dev", self.name)
+
+    @property
+    def _about(self) -> pathlib.Path:
+        return pathlib.Path("/sys/block", self.name)
+
+    @property
+    def size(self) -> int:
+        """Bytes it has; 0 if nothing is connected."""
+        return int((self._about / "size").read_text()) * SECTOR
+
+    @property
+    def owner(self) -> int | None:
+        """The process that connected it."""
+        try:
+            return int((self._about / "pid").read_text())
+        except (FileNotFoundError, OSError):    # between the two it let go
+            return None
+
+
+def devices() -> list[Device]:
+    """Return the devices this kernel has; it has none without its module."""
+    return [Device(path.name) for path in
+            sorted(pathlib.Path("/sys/block").glob("nbd*"))]
+
+
+def require(path: pathlib.Path) -> None:
+    """Refuse what needs a device for a disk, where there are none.
+
+    :raises NbdUnavailable: this kernel has none
+    """
+    if not devices():
+        raise exception.NbdUnavailable(
+            path=path, reason="this kernel has no network block devices"
+            " (modprobe nbd)")
+
+
+@contextlib.contextmanager
+def attached(path: pathlib.Path, format: Format, size: int, *,
+             locks: Locks, limits: Limits, root_helper: str,
+             backing: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
+    """Yield a device as which a disk can be read and written.
+
+    When the block ends all that was written is on the disk, and the device is
+    free.  If this process is killed the device is free, too, or else the next
+    that is looking for one frees it.
+
+    :param size: bytes of the disk, as a guest sees it
+    :param backing: what it is read through, if anything
+    :raises NbdUnavailable: this host has no such device, or none is free
+    :raises CommandFailed: the disk could not be opened, or connected
+    :raises StorageFailed: not all that was written is on the disk
+    """
+    require(path)
+    with contextlib.ExitStack() as stack:
+        directory = pathlib.Path(stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="imagecache-nbd.")))
+        server = stack.enter_context(_serving(
+            directory / "disk", path, format, limits, backing))
+        connector = _Connector(path, directory, server, whole_sectors(size),
+                               locks, limits, root_helper)
+        device = connector.claim(stack)
+        with durable.translated("writing through a device", path), \
+                device.path.open("rb", buffering=0) as f:
+            yield device.path
+            os.fsync(f)
+
+
+@contextlib.contextmanager
+def _serving(address: pathlib.Path, path: pathlib.Path, format: Format,
+             limits: Limits, backing: pathlib.Path | None
+             ) -> Iterator[Program]:
+    """Serve a disk on a socket; the program may open no other."""
+    disk = {"driver": format.value, "node-name": "disk",
+            "file": {"driver": "file", "filename": str(path.absolute())}}
+    with contextlib.ExitStack() as stack:
+        with durable.translated("serving a disk", path), \
+                socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(address))
+            listener.listen(1)
+            program = stack.enter_context(_running(
+                "qemu-storage-daemon", "--blockdev", json.dumps(disk),
+                "--nbd-server", "addr.type=fd,addr.str=0",
+                "--export", "type=nbd,id=disk,node-name=disk,name=disk,"
+                "writable=on", stdin=listener.fileno(), writes=[path],
+                reads=[backing] if backing else [],
+                limits=dataclasses.replace(limits, wall_clock=None)))
+        yield program
+
+
+@dataclasses.dataclass(frozen=True)
+class _Connector:
+    path: pathlib.Path
+    directory: pathlib.Path    # of sockets
+    server: Program
+    size: int                  # bytes of what it serves
+    locks: Locks
+    limits: Limits
+    root_helper: str
+
+    def claim(self, stack: contextlib.ExitStack) -> Device:
+        """Connect a free device, and have the stack let it go.
+
+        :raises NbdUnavailable: none was free for a while
+        """
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            for device in devices():
+                with contextlib.ExitStack() as attempt:
+                    if self._is_claimed(device, attempt):
+                        stack.enter_context(attempt.pop_all())
+                        return device
+            if time.monotonic() > deadline:
+                raise exception.NbdUnavailable(
+                    path=self.path, reason="every device has been in use"
+                    f" for {PATIENCE:.0f} seconds")
+            time.sleep(10 * _PAUSE)
+
+    def _is_claimed(self, device: Device,
+                    attempt: contextlib.ExitStack) -> bool:
+        # Hosts may share the directory of locks, and devices they do not.
+        name = f"{device.name}-{os.uname().nodename}"
+        if not attempt.enter_context(self.locks.trying(name)):
+            return False
+        if self._is_abandoned(device):
+            self._disconnect(device)
+        if device.owner is not None or device.size:
+            return False
+        try:
+            attempt.enter_context(self._connected(device))
+            attempt.enter_context(self._lent(device))
+        except exception.CommandFailed as e:
+            if _TAKEN in e.message:
+                return False
+            futures.wait([self.server], 1)
+            if self.server.done():     # that is why
+                self.server.result()
+            raise
+        return True
+
+    @property
+    def _mark(self) -> str:
+        """By it we know who connected a device: one with these locks."""
+        return f"--description=imagecache {self.locks.directory}"
+
+    def _is_abandoned(self, device: Device) -> bool:
+        """Say whether its owner is one of us, and dead: we have the lock."""
+        try:
+            command = pathlib.Path(
+                f"/proc/{device.owner}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return os.fsencode(self._mark) in command.split(b"\0")
+
+    @contextlib.contextmanager
+    def _connected(self, device: Device) -> Iterator[None]:
+        image = "driver=raw,file.driver=nbd,file.export=disk," \
+            "file.server.type=unix,file.server.path=" + str(
+                self.directory / "disk").replace(",", ",,")
+        # Verbose, it stays in the foreground, and ends with us.
+        with _running("qemu-nbd", "--verbose", self._mark,
+                      f"--socket={self.directory / device.name}",
+                      f"--connect={device.path}", "--image-opts", image,
+                      limits=dataclasses.replace(
+                          self.limits, wall_clock=None, sandbox=None),
+                      root_helper=self.root_helper) as client:
+            try:
+                self._await(device, client)
+                yield
+            finally:
+                if not client.done():
+                    self._disconnect(device)
+                futures.wait([client], PATIENCE)
+
+    def _await(self, device: Device, client: Program) -> None:
+        """Return when the device has its size.
+
+        :raises CommandFailed: it never will
+        """
+        deadline = time.monotonic() + PATIENCE
+        while device.size != self.size:
+            futures.wait([client, self.server], _PAUSE,
+                         futures.FIRST_COMPLETED)
+            for program in (self.server, client):
+                if program.done():
+                    program.result()
+            if client.done() or time.monotonic() > deadline:
+                raise exception.CommandFailed(
+                    command="qemu-nbd", exit_code=None,
+                    stderr=f"{device.path} did not become a device of"
+                    f" {self.size} bytes")
+
+    def _disconnect(self, device: Device) -> None:
+        execute.run("qemu-nbd", "--disconnect", str(device.path),
+                    root_helper=self.root_helper)
+
+    @contextlib.contextmanager
+    def _lent(self, device: Device) -> Iterator[None]:
+        """Let this process's user read and write it in the block."""
+        if os.access(device.path, os.R_OK | os.W_OK):
+            yield
+            return
+        owner = device.path.stat().st_uid
+        self._own(device, os.geteuid())
+        try:
+            yield
+        finally:
+            self._own(device, owner)
+
+    def _own(self, device: Device, uid: int) -> None:
+        execute.run("chown", str(uid), str(device.path),
+                    root_helper=self.root_helper)
+
+
+@contextlib.contextmanager
+def _running(*command: str, **how: Any) -> Iterator[Program]:
+    """Run a program for as long as the block lasts."""
+    program = Program()
+    started = queue.SimpleQueue[execute.Running | None]()
+
+    def run() -> None:
+        try:
+            program.set_result(execute.run(
+                *command, started=started.put, **how))
+        except exception.ImageCacheError as e:
+            program.set_exception(e)
+        finally:
+            started.put(None)
+
+    # Not a pool's: whatever becomes of the program, this process can end.
+    threading.Thread(target=run, name=command[0], daemon=True).start()
+    running = started.get()
+    if running is None:
+        program.result()    # says why it was not started
+    try:
+        yield program
+    finally:
+        if running is not None:
+            # Another user's does not take orders from us.
+            with contextlib.suppress(PermissionError):
+                running.end()
+            futures.wait([program], PATIENCE)
