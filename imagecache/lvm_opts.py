@@ -13,9 +13,13 @@ from imagecache.policy import LvmPolicy
 _LIBVIRT_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "images_volume_group", default=None,
+        deprecated_name="libvirt_images_volume_group",
+        deprecated_group="DEFAULT",
         help="Volume group of the disks, if images_type is lvm."),
     cfg.BoolOpt(
         "sparse_logical_volumes", default=False,
+        deprecated_name="libvirt_sparse_logical_volumes",
+        deprecated_group="DEFAULT",
         help="Make logical volumes that take space as the guest writes, in a"
              " thin pool for each. Such a pool starts with little more than"
              " the image takes: let LVM extend it"

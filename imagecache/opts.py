@@ -32,6 +32,9 @@ DEFAULT_OPTS: Sequence[cfg.Opt] = (
              " images, and the locks."),
     cfg.BoolOpt(
         "use_cow_images", default=True,
+        deprecated_for_removal=True,
+        deprecated_reason="[libvirt] images_type says the same: qcow2 for"
+                          " true, raw for false",
         help="Make disks that share a base and hold only what the guest"
              " writes (qcow2). If false, every disk is a full copy (raw)."
              " Asked only while images_type is 'default'."),
@@ -58,11 +61,14 @@ DEFAULT_OPTS: Sequence[cfg.Opt] = (
 LIBVIRT_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "images_type", default="default",
+        deprecated_name="libvirt_images_type", deprecated_group="DEFAULT",
         help="Backend of the disks: qcow2, raw (or flat), lvm, the name of"
              " an imagecache.backends entry point, or default, which follows"
              " use_cow_images."),
     cfg.BoolOpt(
         "snapshot_compression", default=False,
+        deprecated_name="libvirt_snapshot_compression",
+        deprecated_group="DEFAULT",
         help="Compress the qcow2 images that disks are extracted to."),
     cfg.StrOpt(
         "hw_disk_discard", default=None,
@@ -85,8 +91,9 @@ LIBVIRT_OPTS: Sequence[cfg.Opt] = (
 IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "subdirectory_name", default="_base",
-        deprecated_name="image_cache_subdirectory_name",
-        deprecated_group="DEFAULT",
+        deprecated_opts=[
+            cfg.DeprecatedOpt("image_cache_subdirectory_name", "DEFAULT"),
+            cfg.DeprecatedOpt("base_dir_name", "DEFAULT")],
         help="Directory of the bases, within instances_path."),
     cfg.StrOpt(
         "lock_path", default=None, sample_default="$instances_path/locks",

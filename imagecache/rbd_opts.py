@@ -12,18 +12,22 @@ from imagecache.policy import RbdPolicy
 _LIBVIRT_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "images_rbd_pool", default="rbd",
+        deprecated_name="libvirt_images_rbd_pool",
+        deprecated_group="DEFAULT",
         help="Pool of Ceph that holds the disks, if images_type is rbd."),
     cfg.StrOpt(
         "images_rbd_ceph_conf", default="",
+        deprecated_name="libvirt_images_rbd_ceph_conf",
+        deprecated_group="DEFAULT",
         help="Path of the cluster's ceph.conf; if empty, Ceph looks for one"
              " in its usual places."),
     cfg.StrOpt(
-        "rbd_user",
+        "rbd_user", deprecated_group="DEFAULT",
         help="Ceph's user, without 'client.', for this library and for the"
              " hypervisor; admin if not set. It must be allowed"
              " 'profile rbd' of the monitors, and of every pool it uses."),
     cfg.StrOpt(
-        "rbd_secret_uuid",
+        "rbd_secret_uuid", deprecated_group="DEFAULT",
         help="The secret in libvirt that has this user's key."),
     cfg.IntOpt(
         "rbd_connect_timeout", default=5, min=1,

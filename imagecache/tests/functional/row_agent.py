@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -27,6 +28,7 @@ BEGIN = "/the-row-begins"    # a name to look for in the trace
 
 def main(config: str, door: str, instance: str, image: str,
          size: str) -> None:
+    logging.basicConfig(level=logging.WARNING)
     conf = cfg.ConfigOpts()
     opts.register_opts(conf)
     conf([], project="x", default_config_files=[config])

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import operator
 import pathlib
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import ddt
 from oslo_config import cfg
+from oslo_log import versionutils
 
 from imagecache import image_stores, opts
 from imagecache.model import GiB, Limits, Sandbox
@@ -180,11 +185,50 @@ class OptsTest(base.TestCase):
              found.preallocate, found.images_type, found.inspection.cpu_time,
              found.base_subdirectory))
 
-    def test_option_files_of_older_novas_are_understood(self) -> None:
+    @ddt.data(
+        ("libvirt_images_type = raw", "images_type", "raw"),
+        ("libvirt_snapshot_compression = true", "compress_snapshots", True),
+        ("image_cache_subdirectory_name = x", "base_subdirectory", "x"),
+        ("base_dir_name = x", "base_subdirectory", "x"),
+        ("libvirt_images_volume_group = x", "lvm.volume_group", "x"),
+        ("libvirt_sparse_logical_volumes = true", "lvm.sparse", True),
+        ("libvirt_images_rbd_pool = x", "rbd.pool", "x"),
+        ("libvirt_images_rbd_ceph_conf = x", "rbd.conf", "x"),
+        ("rbd_user = x", "rbd.user", "x"),
+        ("rbd_secret_uuid = x", "rbd.secret", "x"))
+    @ddt.unpack
+    def test_names_of_older_novas_are_understood_and_deprecated(
+            self, line: str, name: str, expected: object) -> None:
+        conf = conf_of(f"[DEFAULT]\n{line}\n", self.root / "conf")
+        with self.deprecating() as log:
+            found = operator.attrgetter(name)(opts.policy_from(conf))
+        self.assertEqual(expected, found)
+        self.assertIn(f'"{line.split()[0]}" from group "DEFAULT" is'
+                      " deprecated", "".join(log.output))
+
+    @contextlib.contextmanager
+    def deprecating(self) -> Iterator[Any]:
+        """Listen as if this process had not been warned before."""
+        with mock.patch.dict(versionutils._deprecated_messages_sent,
+                             clear=True), \
+                self.assertLogs("oslo_config", "WARNING") as log:
+            yield log
+
+    def test_a_new_name_counts_and_not_the_old_one(self) -> None:
         found = opts.policy_from(conf_of(
-            "[DEFAULT]\nimage_cache_subdirectory_name = x\n",
-            self.root / "conf"))
-        self.assertEqual("x", found.base_subdirectory)
+            "[DEFAULT]\nlibvirt_images_type = raw\n"
+            "[libvirt]\nimages_type = qcow2\n", self.root / "conf"))
+        self.assertEqual("qcow2", found.images_type)
+
+    def test_use_cow_images_decides_and_is_deprecated(self) -> None:
+        [option] = [each for each in opts.DEFAULT_OPTS
+                    if each.dest == "use_cow_images"]
+        with mock.patch.object(option, "_logged_deprecation", False), \
+                self.deprecating() as log:
+            self.assertFalse(opts.policy_from(conf_of(
+                "[DEFAULT]\nuse_cow_images = false\n",
+                self.root / "conf")).use_cow)
+        self.assertIn("images_type", "".join(log.output))
 
     def test_every_option_says_what_it_is_for(self) -> None:
         for group, options in opts.list_opts():
