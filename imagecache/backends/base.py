@@ -21,14 +21,21 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
-from imagecache import durable, events, exception, overlay, sources
+from imagecache import (
+    durable,
+    events,
+    exception,
+    overlay,
+    resizing,
+    sources,
+)
 from imagecache.base_cache import BaseCache
 from imagecache.disk_info import FILE_NAME, DiskInfo
 from imagecache.formats import qcow2
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format
 from imagecache.policy import Policy
-from imagecache.tools import allocation, filesystem, qemu_img
+from imagecache.tools import allocation, qemu_img
 
 _DISK_MODE = 0o644   # the hypervisor runs as another user
 
@@ -186,19 +193,11 @@ class Disk(abc.ABC):
         self._observe("convert", done=done, total=None)
 
     def _grow_filesystem(self, path: pathlib.Path) -> None:
-        """Let an unpartitioned ext file system fill a raw disk.
+        """Let an unpartitioned ext file system fill a raw disk."""
+        def complain(reason: str) -> None:
+            self._observe("filesystem kept", reason=reason)
 
-        One that is broken keeps its size, as a guest's own mistake would
-        have it: that is no reason to refuse the disk.
-        """
-        if not filesystem.is_ext(path, self.host.policy.inspection):
-            return
-        try:
-            filesystem.grow_ext(path, self.host.policy.conversion)
-        except exception.CommandNotFound:
-            raise
-        except exception.CommandFailed as e:
-            self._observe("filesystem kept", reason=str(e))
+        resizing.grow_filesystem(path, self.host.policy, complain)
 
     def _observe(self, name: str, **facts: object) -> None:
         self.host.observe(events.Event(name, str(self.path), facts))

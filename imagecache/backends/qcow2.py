@@ -25,7 +25,9 @@ class Qcow2(Qcow2File):
             qemu_img.create_overlay(new, base.path, base.format, size,
                                     base.cluster_size)
             self._preallocate(new, size, Format.QCOW2)
-            if size > base.virtual_size:
+            # What was resized as qcow2 holds a file system as small as ever.
+            if size > base.virtual_size or base.format is Format.QCOW2 \
+                    and sources.is_resized(base.key):
                 self._grow_inside(new, size)
 
     def lease(self, source: sources.Source, size: int | None

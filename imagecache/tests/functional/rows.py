@@ -40,8 +40,8 @@ COMMIT = ["mv base.json.new base.json"]
 FETCH_RAW = [
     *FETCH,
     "qemu-img measure --force-share --output=json -f qcow2 -O qcow2 download",
-    "qemu-img convert -q -n --target-is-zero -W -t writeback -f qcow2 -O raw"
-    " download output",
+    "qemu-img convert -q -n --target-is-zero -W -T writeback -t writeback"
+    " -f qcow2 -O raw download output",
     "rm download",
     "mv output base",
     *COMMIT]

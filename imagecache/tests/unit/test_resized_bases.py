@@ -16,6 +16,7 @@ from imagecache.model import SECTOR, Format, GiB, MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests import base
+from imagecache.tools import block_device
 
 
 class ResizedTestCase(base.TestCase):
@@ -276,3 +277,24 @@ class AdoptedTest(ResizedTestCase):
         (self.bases / f"{self.key}_1").write_bytes(
             images.backed_by(pathlib.Path("/etc/passwd"), size=GiB))
         self.assertRaises(exception.ImageUnacceptable, self.make)
+
+
+class BlockDeviceTest(ResizedTestCase):
+    """With resize_fs_using_block_device, and none on this machine."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.object(
+            block_device, "devices", return_value=[]))
+        self.images.config(resize_fs_using_block_device=True)
+
+    def test_a_raw_base_needs_none(self) -> None:
+        self.make()
+        self.assertEqual(GiB, images.ext_size(self.bases / f"{self.key}_1"))
+
+    def test_what_is_in_a_qcow2_base_grows_in_the_disk_and_needs_one(
+            self) -> None:
+        self.images.config(force_raw_images=False)
+        self.image = self.images.add(images.qcow2(self.content), "qcow2")
+        self.assertRaises(exception.NbdUnavailable, self.make)
+        self.assertEqual([], list(self.images.cache.disks()))
