@@ -40,3 +40,21 @@ class LocalBlockImage(LocalImage):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, FORMAT_RAW)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class RBDImage(Image):
+    """A volume in a pool of Ceph, which is always raw."""
+
+    name: str
+    pool: str
+    user: str | None
+    password: bytes | None    # the user's key, in base64
+    servers: list[str]        # the monitors, as host:port
+
+    def __init__(self, name: str, pool: str, user: str | None,
+                 password: bytes | None, servers: list[str]) -> None:
+        object.__setattr__(self, "format", FORMAT_RAW)
+        for field, value in (("name", name), ("pool", pool), ("user", user),
+                             ("password", password), ("servers", servers)):
+            object.__setattr__(self, field, value)

@@ -26,7 +26,9 @@ class Disk(Protocol):
     def create(self, base: Base, size: int | None) -> None: ...
     def generate(self, template: sources.Template,
                  size: int | None) -> None: ...
+    def size(self) -> int: ...
     def grow(self, size: int) -> None: ...
+    def remove(self) -> None: ...
 
 
 def provision(disk: Disk, source: sources.Source,
@@ -61,6 +63,23 @@ def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
             # In a store that hosts share, another has just removed it.
             if not attempts_left:
                 raise
+        except exception.ImageNotFound:
+            # A driver's function may have cloned the disk, and written none.
+            if not disk.exists():
+                raise
+            _fit(disk, size)
+            return
+
+
+def _fit(disk: Disk, size: int | None) -> None:
+    """Bring a disk that somebody else has just made to its size."""
+    if size and size < disk.size():
+        found = disk.size()
+        disk.remove()
+        raise exception.FlavorDiskSmallerThanImage(
+            flavor_size=size, image_size=found)
+    if size:
+        disk.grow(size)
 
 
 def _restore_base(disk: Disk, source: sources.Source) -> None:

@@ -20,7 +20,7 @@ from imagecache.backends.raw import Raw
 from imagecache.backends.rbd import Rbd
 from imagecache.policy import Policy
 
-__all__ = ["BACKENDS", "Disk", "FileDisk", "Lvm", "Qcow2", "Raw",
+__all__ = ["BACKENDS", "Disk", "FileDisk", "Lvm", "Qcow2", "Raw", "Rbd",
            "backend_for"]
 
 BACKENDS: dict[str, type[Disk]] = {

@@ -28,8 +28,9 @@ from imagecache.imagebackend.image import (
     registered,
 )
 from imagecache.imagebackend.lvm import Lvm
+from imagecache.imagebackend.rbd import Rbd
 
-__all__ = ["Backend", "Flat", "Image", "Lvm", "Qcow2", "Raw"]
+__all__ = ["Backend", "Flat", "Image", "Lvm", "Qcow2", "Raw", "Rbd"]
 
 Flat = Raw   # what nova calls it
 
@@ -37,6 +38,7 @@ _CLASSES: dict[type[Disk], type[Image]] = {
     backends.Lvm: Lvm,
     backends.Qcow2: Qcow2,
     backends.Raw: Raw,
+    backends.Rbd: Rbd,
 }
 
 
@@ -47,6 +49,7 @@ class Backend:
         option use_cow_images says.
     :param conf: None for oslo.config's global one.  It is read anew for each
         disk, so that a changed option is heeded.
+    :raises InvalidConfiguration: disks are to be in Ceph, and cannot be
     """
 
     def __init__(self, use_cow: bool | None = None,
@@ -54,6 +57,9 @@ class Backend:
         self._use_cow = use_cow
         self._conf = conf
         registered(conf)
+        policy = self._policy_host().policy
+        if policy.images_type == "rbd":    # not when the first disk is made
+            backends.Rbd.require(policy)
 
     def backend(self, image_type: str | None = None) -> type[Image]:
         """Return the class of a type's disks.
@@ -82,8 +88,8 @@ class Backend:
         host = self._policy_host()
         image = self._class(host, image_type)(**arguments, host=host)
         disk = image.disk
-        if image_type is None and disk.exists() \
-                and disk.format not in disk.formats:
+        if image_type is None and isinstance(disk, FileDisk) \
+                and disk.exists() and disk.format not in disk.formats:
             # The configuration has changed since the disk was made.
             return self._class(host, disk.format.value)(**arguments,
                                                         host=host)

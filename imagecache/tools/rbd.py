@@ -50,19 +50,28 @@ def connected(access: Access) -> Iterator[Cluster]:
 
     :raises StorageUnreachable: no monitor answers
     :raises StorageForbidden: there is no such user, or its key is another
-    :raises StorageFailed: there is no ceph.conf, or it is no good
+    :raises InvalidConfiguration: there is no ceph.conf
     """
-    rados, _ = ceph.bindings()
-    where = access.conf or "Ceph"
-    with ceph.translated("connecting", where):
-        client = rados.Rados(conffile=access.conf, rados_id=access.user,
-                             conf=access.settings())
+    client = _client(access)
     try:
-        with ceph.translated("connecting", where):
+        with ceph.translated("connecting", access.conf or "Ceph"):
             client.connect()
         yield Cluster(client)
     finally:
         client.shutdown()
+
+
+def _client(access: Access) -> Any:
+    rados, _ = ceph.bindings()
+    try:
+        with ceph.translated("reading", access.conf or "ceph.conf"):
+            return rados.Rados(conffile=access.conf, rados_id=access.user,
+                               conf=access.settings())
+    except exception.StorageMissing as e:
+        raise exception.InvalidConfiguration(
+            option="[libvirt] images_rbd_ceph_conf", value=access.conf,
+            reason="there is no such file, nor one where Ceph looks for it"
+            if not access.conf else "there is no such file") from e
 
 
 class Cluster:
