@@ -87,14 +87,13 @@ class Rbd(Disk):
     def path(self) -> pathlib.Path:
         if self._path is not None:
             return self._path
-        for name, what in ((self.instance, "an instance"),
-                           (self.name, "a disk")):
-            if set(_SEPARATORS) & set(require_plain(name, what)):
-                raise exception.InvalidName(
-                    name=name, what=f"the name of {what}",
-                    reason=f"in Ceph it must have none of {_SEPARATORS}")
-        return pathlib.Path(self.host.policy.rbd.pool,
-                            f"{self.instance}_{self.name}")
+        instance = self.host.instance_directory(self.instance).name
+        name = f"{instance}_{require_plain(self.name, 'a disk')}"
+        if set(_SEPARATORS) & set(name):
+            raise exception.InvalidName(
+                name=name, what="the name of a disk",
+                reason=f"in Ceph it must have none of {_SEPARATORS}")
+        return pathlib.Path(self.host.policy.rbd.pool, name)
 
     @property
     def format(self) -> Format:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import fixtures
 
 from imagecache import exception, fixture, sources, templates
-from imagecache.backends.base import Disk, Extractor, Rebaser
+from imagecache.backends.base import Disk, Extractor, Flattener
 from imagecache.image_cache import ImageCache
 from imagecache.model import MiB
 from imagecache.provision import provision
@@ -330,7 +330,7 @@ class DiskConformance(fixtures.TestWithFixtures, unittest.TestCase):
 
     def test_a_flattened_disk_needs_no_base(self) -> None:
         disk = self.make(2 * SIZE)
-        if not isinstance(disk, Rebaser):
+        if not isinstance(disk, Flattener):
             self.assertFalse(disk.capabilities.depends_on_base)
             return
         source = self.source()
