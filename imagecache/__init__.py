@@ -7,7 +7,8 @@
 ``imagecache.imagebackend`` is the same for code written against nova.
 """
 
+from imagecache.encryption import Encryption
 from imagecache.image_cache import ImageCache
 from imagecache.model import Digest, Format
 
-__all__ = ["Digest", "Format", "ImageCache"]
+__all__ = ["Digest", "Encryption", "Format", "ImageCache"]

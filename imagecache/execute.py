@@ -54,33 +54,31 @@ _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 def run(*command: str, limits: Limits = _UNLIMITED,
         reads: Iterable[pathlib.Path] = (),
         writes: Iterable[pathlib.Path] = (),
-        exit_codes: Collection[int] = (0,),
-        stdin: int | None = None,
-        secret: bytes | None = None,
-        started: Started | None = None,
+        exit_codes: Collection[int] = (0,), stdin: int | None = None,
+        secret: bytes | None = None, started: Started | None = None,
         root_helper: str = "") -> str:
     """Run a program without a shell, and return what it printed.
 
     :param reads: the files it finds in its sandbox, if its limits have one
     :param writes: those it may change as well
     :param exit_codes: those that mean success
-    :param stdin: the descriptor that is its standard input; None: nothing
-    :param secret: what it reads as its standard input, or from /dev/stdin, in
-        place of ``stdin``; nobody else sees it.  At most 4096 bytes.
+    :param stdin: the descriptor that is its standard input
+    :param secret: what it reads there instead, or from /dev/stdin; nobody
+        else sees it.  At most 4096 bytes.
     :param started: called with the running process, to watch it
-    :param root_helper: what runs a command as root, if we are not; only
-        for what needs it, and not with a sandbox, which lets nobody be root
-    :raises CommandFailed: its subclass says if it was too slow or not there
+    :param root_helper: what runs a command as root, if we are not; not with
+        a sandbox, which lets nobody be root
+    :raises CommandFailed: its subclass says if it was slow, or not there
     :raises NoSpace: it failed because a file system is full
     :raises InvalidConfiguration: it needs a sandbox, and there is none
     """
     environment = _environment()
     if os.geteuid() != 0:
         command = (*shlex.split(root_helper), *command)
-    with sandbox.around(command, limits, reads=reads, writes=writes,
-                        search=environment["PATH"],
-                        secret=secret is not None,
-                        bubblewrap_works=_bubblewrap_works) as launch, \
+    with sandbox.around(
+            command, limits, reads=reads, writes=writes, secret=bool(secret),
+            search=environment["PATH"],
+            bubblewrap_works=_bubblewrap_works) as launch, \
             _translated(command, limits), _told(secret, stdin) as stdin, \
             _ended() as children:
         def on_execute(process: subprocess.Popen[bytes]) -> None:
@@ -91,10 +89,18 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         if launch.restrict is None and processutils.execute is _GENUINE:
             return _without_fork(launch.command, exit_codes, environment,
                                  stdin, on_execute)
-        stdout, _ = processutils.execute(
-            *launch.command, check_exit_code=list(exit_codes),
-            env_variables=environment, on_execute=on_execute,
-            preexec_fn=_fed(stdin, launch.restrict), timeout=limits.wall_clock)
+        return _forked(launch, exit_codes, environment, stdin, on_execute,
+                       limits.wall_clock)
+
+
+def _forked(launch: sandbox.Launch, exit_codes: Collection[int],
+            environment: dict[str, str], stdin: int | None,
+            on_execute: Callable[[subprocess.Popen[bytes]], None],
+            timeout: int | None) -> str:
+    stdout, _ = processutils.execute(
+        *launch.command, check_exit_code=list(exit_codes),
+        env_variables=environment, on_execute=on_execute,
+        preexec_fn=_fed(stdin, launch.restrict), timeout=timeout)
     return stdout
 
 

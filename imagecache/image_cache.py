@@ -20,8 +20,9 @@ from imagecache import (
     sources,
     templates,
 )
-from imagecache.backends import Disk, FileDisk, backend_for
+from imagecache.backends import Disk, FileDisk, backend_for, with_key
 from imagecache.base_cache import BaseCache
+from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.image_stores import ImageStores
 from imagecache.key_manager import KeyManager
@@ -73,7 +74,8 @@ class ImageCache:
                     image_type: str | None = None, *,
                     disk_format: str | None = None,
                     digest: Digest | None = None,
-                    trusted_certs: Sequence[str] | None = None) -> Disk:
+                    trusted_certs: Sequence[str] | None = None,
+                    encryption: Encryption | None = None) -> Disk:
         """Make a disk from an image, fetched now if it never was.
 
         A disk that exists keeps its content, and grows if it is smaller.
@@ -84,49 +86,64 @@ class ImageCache:
         :param digest: what its bytes must be; None: what its store says
         :param trusted_certs: ids of the certificates of which one must vouch
             for the image's signer; None or empty for what is configured
+        :param encryption: the disk's key; None: it is not encrypted.  Its
+            base never is
         :raises ImageError: this image will not do, or is not there
         :raises SourceError: the image store could not be read
         :raises HostError: this host could not do it
         """
-        disk = self.disk(instance, name, image_type)
+        disk = self.disk(instance, name, image_type, encryption=encryption)
         image = self._image(image_ref, disk_format, digest, trusted_certs)
         provision(disk, image, size)
         return disk
 
     def create_blank(self, instance: Instance, name: str, size: int,
-                     image_type: str | None = None) -> Disk:
+                     image_type: str | None = None, *,
+                     encryption: Encryption | None = None) -> Disk:
         """Make a disk of zeros."""
         return self._generate(instance, name, templates.blank(size), size,
-                              image_type)
+                              image_type, encryption)
 
     def create_swap(self, instance: Instance, size: int,
                     name: str = "disk.swap",
-                    image_type: str | None = None) -> Disk:
+                    image_type: str | None = None, *,
+                    encryption: Encryption | None = None) -> Disk:
         """Make a disk that is swap space."""
         return self._generate(instance, name, templates.swap(size), size,
-                              image_type)
+                              image_type, encryption)
 
     def create_ephemeral(self, instance: Instance, size: int,
                          name: str = "disk.eph0",
                          fs_type: str | None = None,
                          label: str = "ephemeral0",
-                         image_type: str | None = None) -> Disk:
+                         image_type: str | None = None, *,
+                         encryption: Encryption | None = None) -> Disk:
         """Make a disk that holds an empty file system.
 
         :param fs_type: ext4, xfs, vfat, ...; None for what is configured
         """
         template = templates.ephemeral(
             size, fs_type or self.host.policy.ephemeral_format, label)
-        return self._generate(instance, name, template, size, image_type)
+        return self._generate(instance, name, template, size, image_type,
+                              encryption)
 
     def disk(self, instance: Instance, name: str = "disk",
-             image_type: str | None = None) -> Disk:
+             image_type: str | None = None, *,
+             encryption: Encryption | None = None) -> Disk:
         """Describe a disk, whether it exists or not; nothing is changed.
 
         :param image_type: None for what the disk is on record as, or else
             for what is configured
-        :raises InvalidDiskFormat: it exists, and not as this type
+        :param encryption: the key of an encrypted disk; None will do to ask
+            for its size, or to remove it
+        :raises InvalidDiskFormat: it exists, and not as this type, or is not
+            encrypted
         """
+        return with_key(self._described(instance, name, image_type),
+                        encryption)
+
+    def _described(self, instance: Instance, name: str,
+                   image_type: str | None) -> Disk:
         disk = self._disk(instance, name, image_type)
         if not disk.exists():
             if image_type is not None or isinstance(disk, FileDisk):
@@ -157,7 +174,8 @@ class ImageCache:
             for directory in sorted(self.host.policy.instances.iterdir()):
                 if directory.is_dir():   # nova keeps a file there, too
                     yield from self._recorded(directory)
-        yield from self._backend().listed(self.host, uuid)
+        for disk in self._backend().listed(self.host, uuid):
+            yield with_key(disk, None)
 
     def fetch(self, image_ref: str, *, image_type: str | None = None,
               disk_format: str | None = None,
@@ -245,8 +263,9 @@ class ImageCache:
 
     def _generate(self, instance: Instance, name: str,
                   template: sources.Template, size: int,
-                  image_type: str | None) -> Disk:
-        disk = self.disk(instance, name, image_type)
+                  image_type: str | None,
+                  encryption: Encryption | None) -> Disk:
+        disk = self.disk(instance, name, image_type, encryption=encryption)
         provision(disk, template, size)
         return disk
 

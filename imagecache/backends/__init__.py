@@ -7,21 +7,25 @@ Backends of other projects are found by their entry points, in the namespace
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import stevedore.exception
 from stevedore import driver
 
 from imagecache import exception
-from imagecache.backends.base import Disk, FileDisk
+from imagecache.backends.base import Disk
+from imagecache.backends.encrypted import EncryptedQcow2, EncryptedRaw
+from imagecache.backends.file_disk import FileDisk
 from imagecache.backends.lvm import Lvm
 from imagecache.backends.qcow2 import Qcow2
 from imagecache.backends.raw import Raw
 from imagecache.backends.rbd import Rbd
+from imagecache.encryption import Encryption
 from imagecache.policy import Policy
 
 __all__ = ["BACKENDS", "Disk", "FileDisk", "Lvm", "Qcow2", "Raw", "Rbd",
-           "backend_for"]
+           "backend_for", "with_key"]
 
 BACKENDS: dict[str, type[Disk]] = {
     "flat": Raw,
@@ -29,6 +33,12 @@ BACKENDS: dict[str, type[Disk]] = {
     "qcow2": Qcow2,
     "raw": Raw,
     "rbd": Rbd,
+}
+
+# By what a disk is encrypted; what is not here cannot be.
+ENCRYPTED: dict[type[Disk], Callable[..., Disk]] = {
+    Qcow2: EncryptedQcow2,
+    Raw: EncryptedRaw,
 }
 
 NAMESPACE = "imagecache.backends"
@@ -60,3 +70,27 @@ def _named(name: str, policy: Policy) -> type[Disk]:
             + ", ".join(BACKENDS), option="images_type", value=name) from e
     found: type[Disk] = manager.driver
     return found
+
+
+def with_key(disk: Disk, encryption: Encryption | None) -> Disk:
+    """Return a disk as what it is on record as, or is to be: encrypted?
+
+    :param encryption: its key, and how it is encrypted if it is new; None
+        for one that is not, or is only asked what needs no key
+    :raises InvalidDiskFormat: it exists, and is not encrypted
+    :raises InvalidConfiguration: disks of this backend cannot be
+    """
+    exists = disk.exists()
+    if exists and encryption and not disk.is_encrypted():
+        raise exception.InvalidDiskFormat(
+            f"{disk.path} exists, and is not on record as encrypted",
+            disk_format=disk.format)
+    if encryption is None and not (exists and disk.is_encrypted()):
+        return disk
+    if type(disk) not in ENCRYPTED:
+        raise exception.InvalidConfiguration(
+            option="images_type", value=type(disk).__name__,
+            reason="its disks cannot be encrypted; it must be one of "
+            + ", ".join(each.__name__ for each in ENCRYPTED))
+    return ENCRYPTED[type(disk)](disk.host, disk.instance, disk.name,
+                                 disk.path, encryption)

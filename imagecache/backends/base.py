@@ -21,23 +21,12 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
-from imagecache import (
-    durable,
-    events,
-    exception,
-    overlay,
-    resizing,
-    sources,
-)
+from imagecache import durable, events, exception, resizing, sources
 from imagecache.base_cache import BaseCache
-from imagecache.disk_info import FILE_NAME, DiskInfo
-from imagecache.formats import qcow2
-from imagecache.host import Host, require_plain
-from imagecache.model import Base, Capabilities, Format
+from imagecache.host import Host
+from imagecache.model import Base, Capabilities, Format, Limits
 from imagecache.policy import Policy
-from imagecache.tools import allocation, qemu_img
-
-_DISK_MODE = 0o644   # the hypervisor runs as another user
+from imagecache.tools import qemu_img
 
 # The formats a disk can be extracted to, and qemu's words for them.
 EXTRACTS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi",
@@ -54,6 +43,7 @@ class Disk(abc.ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     # On record as anything else, a disk is another backend's.
     formats: ClassVar[Collection[Format]] = tuple(Format)
+    encrypts: ClassVar[bool] = False
 
     def __init__(self, host: Host, instance: str, name: str,
                  path: pathlib.Path | None = None) -> None:
@@ -100,6 +90,10 @@ class Disk(abc.ABC):
     def recorded(self) -> Format | None:
         """Return the format on record; None where nobody keeps records."""
         return None
+
+    def is_encrypted(self) -> bool:
+        """Say whether the disk is on record as encrypted."""
+        return False
 
     @abc.abstractmethod
     def exists(self) -> bool:
@@ -176,17 +170,22 @@ class Disk(abc.ABC):
             and self.host.policy.compress_snapshots
         with durable.staged(output.parent, output.name) as new, \
                 durable.translated("extracting a disk", output):
-            qemu_img.convert(self.path, self.format, new,
-                             EXTRACTS[output_format],
-                             limits=self.host.policy.conversion.writing(
-                                 qemu_img.most(self.size())),
-                             backing=backing,
-                             compress=compress,
-                             progress=self._extracting)
+            self._copy_out(new, EXTRACTS[output_format], backing, compress)
             durable.fsync_file(new)
             os.rename(new, output)
             durable.fsync_directory(output.parent)
         self._observe("extracted", output=str(output))
+
+    def _copy_out(self, new: pathlib.Path, output_format: str,
+                  backing: pathlib.Path | None, compress: bool) -> None:
+        qemu_img.convert(self.path, self.format, new, output_format,
+                         limits=self._limits_of_a_copy, backing=backing,
+                         compress=compress, progress=self._extracting)
+
+    @property
+    def _limits_of_a_copy(self) -> Limits:
+        return self.host.policy.conversion.writing(
+            qemu_img.most(self.size()))
 
     def _extracting(self, done: int) -> None:
         # Of how much, nobody knows: the base is read as well.
@@ -222,124 +221,3 @@ class Rebaser(Flattener, Protocol):
     """A disk that can change the base it was made from, as well."""
 
     def rebase(self, base: Base) -> None: ...
-
-
-class FileDisk(Disk):
-    """A disk that is one file in the directory of its instance."""
-
-    # Without a record it is raw: the reading in which nothing that a guest
-    # may have written to it means anything to the host.
-    unrecorded: ClassVar[Format] = Format.RAW
-
-    @property
-    def format(self) -> Format:
-        return self.recorded() or self.unrecorded
-
-    def recorded(self) -> Format | None:
-        return self._record.format_of(self.path)
-
-    @property
-    def path(self) -> pathlib.Path:
-        if self._path is not None:
-            return self._path
-        if self.name == FILE_NAME:
-            raise exception.InvalidName(
-                name=self.name, what="the name of a disk",
-                reason="the record of formats has it")
-        return self.host.instance_directory(self.instance) \
-            / require_plain(self.name, "a disk")
-
-    def exists(self) -> bool:
-        return self.path.exists()
-
-    def allocated(self) -> int:
-        try:
-            return self.path.stat().st_blocks * 512
-        except FileNotFoundError:
-            raise exception.DiskNotFound(location=self.path) from None
-
-    def remove(self) -> None:
-        """Delete the disk, and the instance's directory if it is empty."""
-        directory = self.path.parent
-        if not directory.is_dir():
-            return
-        self._record.formats()    # damaged, it is to be mended first
-        with durable.translated("removing a disk", self.path):
-            self.path.unlink(missing_ok=True)
-            durable.clear_staged(directory, self.path.name)
-            self._record.forget(self.path)
-            durable.clear_staged(directory, FILE_NAME, but_alive=True)
-            with contextlib.suppress(OSError):   # it holds something else
-                directory.rmdir()
-        self._observe("removed")
-
-    def extract(self, output: pathlib.Path, output_format: str) -> None:
-        """Copy the disk's content into a new file.
-
-        :param output_format: raw, qcow2, vmdk, vdi, vhd or vhdx
-        :raises DiskNotFound: there is no disk
-        :raises InvalidDiskFormat: the output format is none of these
-        """
-        self._require()
-        self._extract(output, output_format,
-                      self._backing(self.path, self.format))
-
-    def _backing(self, path: pathlib.Path,
-                 format: Format) -> pathlib.Path | None:
-        """The base that a file is read through, whose header is judged.
-
-        :raises UnsafeDisk: no program may open the file
-        """
-        if format is not Format.QCOW2:
-            return None
-        return overlay.base_of(path, self.host.policy.bases)
-
-    @property
-    def _record(self) -> DiskInfo:
-        return self.host.disk_info(self.path.parent)
-
-    def _require(self) -> None:
-        """Refuse what is not there, or is a disk of another backend."""
-        if not self.exists():
-            raise exception.DiskNotFound(location=self.path)
-        if self.format not in self.formats:
-            raise exception.InvalidDiskFormat(
-                f"{self.path} is on record as {self.format}: it is no"
-                f" {type(self).__name__} disk", disk_format=self.format)
-
-    @contextlib.contextmanager
-    def _new(self, format: Format) -> Iterator[pathlib.Path]:
-        """Yield where to make the disk; it appears when the block ends.
-
-        Its format is on record before anybody can see it, and it survives a
-        power failure.
-        """
-        directory, name = self.path.parent, self.path.name
-        with durable.translated("creating a disk", self.path), \
-                durable.directory_for(directory), \
-                durable.staged(directory, name) as new:
-            durable.clear_staged(directory, name, but_alive=True)
-            yield new
-            new.chmod(_DISK_MODE)    # whatever the umask
-            with self._record.recording(self.path, format):
-                self._commit(new)
-            durable.fsync_directory(directory)
-        self._observe("created")
-
-    def _commit(self, new: pathlib.Path) -> None:
-        try:
-            os.link(new, self.path)    # a rename would replace a disk
-        except FileExistsError:
-            raise exception.DiskExists(location=self.path) from None
-
-    def _preallocate(self, path: pathlib.Path, size: int,
-                     format: Format) -> None:
-        """Take the space now that a guest who fills ``size`` bytes needs."""
-        if not self.host.policy.preallocate:
-            return
-        if format is Format.QCOW2:
-            # Tables take space as well, and again when they move to grow.
-            size += 2 * (qemu_img.measure(
-                size, format, qcow2.read_header(path).cluster_size) - size)
-        if not allocation.preallocate(path, size):
-            self._observe("unpreallocated")

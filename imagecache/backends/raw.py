@@ -45,6 +45,7 @@ class Raw(Qcow2File):
             durable.fsync_file(new)
 
     def size(self) -> int:
+        self._require()
         try:
             if self.format is Format.QCOW2:
                 return qcow2.read_header(self.path).virtual_size

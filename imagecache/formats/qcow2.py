@@ -164,10 +164,11 @@ SOUND: tuple[Rule[Header], ...] = (
 )
 
 # The same, of a disk of this host that is on record as encrypted.
-SOUND_ENCRYPTED = tuple(
-    rule for rule in SOUND if rule.name != "encryption") + (
+SOUND_ENCRYPTED: tuple[Rule[Header], ...] = (
+    *(rule for rule in SOUND if rule.name != "encryption"),
     Rule("encryption", "it is on record as LUKS, and is not",
-         lambda h: h.crypt_method == 2 and h.has(_ENCRYPTION)),)
+         lambda h: h.crypt_method == 2 and h.has(_ENCRYPTION)),
+)
 
 # It needs nothing but itself.
 NO_DATA_FILE: tuple[Rule[Header], ...] = (

@@ -16,7 +16,7 @@ from typing import Any
 from oslo_config import cfg
 
 from imagecache import backends
-from imagecache.backends.base import Disk, FileDisk
+from imagecache.backends import Disk, FileDisk
 from imagecache.host import Host
 from imagecache.image_cache import Instance
 from imagecache.imagebackend.image import (

@@ -25,6 +25,10 @@ _SECTOR = 512
 _SECRET = ("--object", "secret,id=key,file=/dev/stdin")
 # What qemu says of a passphrase that opens none of the key slots.
 _WRONG_KEY = "Invalid password"
+# And of its user time, which the kernel may tell as 0 although it hashed for
+# 10 ms, to see how long that takes.  It fails early, and rarely twice.
+_WITHOUT_A_CLOCK = "Unable to get accurate CPU usage"
+_ATTEMPTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +60,9 @@ def read_header(path: pathlib.Path) -> Header:
 
 def create(path: pathlib.Path, size: int, encryption: Encryption) -> None:
     """Make a file whose content nobody has written: it reads as noise."""
-    _qemu_img(path, encryption, "create", "-q", "-f", "luks", *_SECRET,
-              "-o", _options("", encryption), _name(path),
-              str(whole_sectors(size)))
+    _format(path, encryption, "create", "-q", "-f", "luks", *_SECRET,
+            "-o", _options("", encryption), _name(path),
+            str(whole_sectors(size)))
 
 
 def create_overlay(path: pathlib.Path, backing: pathlib.Path,
@@ -68,9 +72,9 @@ def create_overlay(path: pathlib.Path, backing: pathlib.Path,
     options = "encrypt.format=luks," + _options("encrypt.", encryption)
     if cluster_size is not None:
         options += f",cluster_size={cluster_size}"
-    _qemu_img(path, encryption, "create", "-q", "-f", Format.QCOW2, "-u", *_SECRET,
-              "-b", _name(backing), "-F", backing_format, "-o", options,
-              _name(path), str(whole_sectors(size)))
+    _format(path, encryption, "create", "-q", "-f", Format.QCOW2, "-u",
+            *_SECRET, "-b", _name(backing), "-F", backing_format,
+            "-o", options, _name(path), str(whole_sectors(size)))
 
 
 def fill(path: pathlib.Path, source: pathlib.Path, source_format: Format,
@@ -124,6 +128,17 @@ def rebase(path: pathlib.Path, old: pathlib.Path | None,
               _opened(path, Format.QCOW2), reads=_there(old, new),
               writes=[path],
               limits=limits.writing(path.stat().st_size + most(size)))
+
+
+def _format(path: pathlib.Path, encryption: Encryption,
+            *words: str) -> None:
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            _qemu_img(path, encryption, *words)
+            return
+        except exception.CommandFailed as e:
+            if not left or _WITHOUT_A_CLOCK not in e.message:
+                raise
 
 
 def _qemu_img(path: pathlib.Path, encryption: Encryption, *words: str,

@@ -40,7 +40,7 @@ OURS = ("BaseInUse", "BaseNotFound", "BaseNotVerified", "CallerError",
 class PublicNamesTest(base.TestCase):
 
     def test_the_package_offers_the_door_and_its_words(self) -> None:
-        self.assertEqual({"Digest", "Format", "ImageCache"},
+        self.assertEqual({"Digest", "Encryption", "Format", "ImageCache"},
                          set(imagecache.__all__))
         for name in imagecache.__all__:
             self.assertTrue(hasattr(imagecache, name))
@@ -70,13 +70,16 @@ class PublicNamesTest(base.TestCase):
             names(cls.__init__))
         self.assertEqual(
             ["instance", "image_ref", "name", "size", "image_type", "*",
-             "disk_format", "digest", "trusted_certs"],
+             "disk_format", "digest", "trusted_certs",
+             "encryption"],
             names(cls.create_disk))
         self.assertEqual(
             ["image_ref", "*", "image_type", "disk_format", "digest",
              "trusted_certs"],
             names(cls.fetch))
-        self.assertEqual(["instance", "name", "image_type"], names(cls.disk))
+        self.assertEqual(
+            ["instance", "name", "image_type", "*", "encryption"],
+            names(cls.disk))
         self.assertEqual(
             {"base", "bases", "create_blank", "create_disk",
              "create_ephemeral", "create_swap", "disk", "disks", "fetch",

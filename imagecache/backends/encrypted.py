@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks in files that are encrypted with LUKS; their base is not.
+
+``disk.luks`` is on record beside ``disk.info``: which disks these are.  It is
+never found out by looking: what a guest writes to where its raw disk begins
+can be a header of LUKS as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+from imagecache import durable, exception, overlay
+from imagecache.backends.file_disk import FileDisk
+from imagecache.backends.qcow2 import Qcow2
+from imagecache.encryption import Encryption
+from imagecache.host import Host
+from imagecache.model import Base, Capabilities, Format, whole_sectors
+from imagecache.tools import luks
+
+
+class Encrypted(FileDisk):
+    """What they have in common.
+
+    :param encryption: None for a disk that is only asked what needs no key
+    """
+
+    encrypts = True
+
+    def __init__(self, host: Host, instance: str, name: str,
+                 path: pathlib.Path | None = None,
+                 encryption: Encryption | None = None) -> None:
+        super().__init__(host, instance, name, path)
+        self._encryption = encryption
+
+    @property
+    def encryption(self) -> Encryption:
+        """:raises KeyRequired: nobody gave it"""
+        if self._encryption is None:
+            raise exception.KeyRequired(location=self.path)
+        return self._encryption
+
+    def _copy_out(self, new: pathlib.Path, output_format: str,
+                  backing: pathlib.Path | None, compress: bool) -> None:
+        luks.extract(self.path, self.format, new, output_format,
+                     self.encryption, limits=self._limits_of_a_copy,
+                     backing=backing, compress=compress,
+                     progress=self._extracting)
+
+    def _backing(self, path: pathlib.Path,
+                 format: Format) -> pathlib.Path | None:
+        if format is not Format.QCOW2:
+            return None
+        return overlay.base_of(path, self.host.policy.bases, encrypted=True)
+
+    @contextlib.contextmanager
+    def _new(self, format: Format) -> Iterator[pathlib.Path]:
+        with super()._new(format) as new:
+            yield new
+            durable.fsync_file(new)    # without its keys all is lost
+
+
+class EncryptedQcow2(Encrypted, Qcow2):
+    """An overlay on a base that anybody on the host may read."""
+
+    def create(self, base: Base, size: int | None) -> None:
+        size = size or base.virtual_size
+        with self._new(Format.QCOW2) as new:
+            luks.create_overlay(new, base.path, base.format, size,
+                                base.cluster_size, self.encryption)
+            self._preallocate(new, size, Format.QCOW2)
+
+    def grow(self, size: int) -> None:
+        if size <= self.size():
+            return
+        self._preallocate(self.path, size, Format.QCOW2)
+        luks.resize(self.path, size, self.encryption,
+                    limits=self.host.policy.conversion,
+                    backing=self._backing(self.path, Format.QCOW2))
+        self._observe("grown", size=size)
+
+    def _rebase(self, new: pathlib.Path | None, format: Format) -> None:
+        luks.rebase(self.path, self._backing(self.path, Format.QCOW2), new,
+                    format, self.encryption,
+                    limits=self.host.policy.conversion)
+
+
+class EncryptedRaw(Encrypted):
+    """A copy of the base.
+
+    What is behind the image's end is noise until the guest writes it.
+    """
+
+    capabilities = Capabilities()
+    formats = (Format.RAW,)
+
+    def create(self, base: Base, size: int | None) -> None:
+        full = whole_sectors(max(size or 0, base.virtual_size))
+        durable.require_space(self.host.policy.instances, base.virtual_size,
+                              "an encrypted disk, which has no holes")
+        with self._new(Format.RAW) as new:
+            luks.create(new, full, self.encryption)
+            with new.open("rb") as f:     # see durable.filling()
+                luks.fill(new, base.path, base.format, self.encryption,
+                          limits=self.host.policy.conversion,
+                          progress=self._extracting)
+                os.fsync(f.fileno())
+            self._preallocate(new, new.stat().st_size, Format.RAW)
+
+    def size(self) -> int:
+        self._require()
+        return luks.read_header(self.path).virtual_size
+
+    def grow(self, size: int) -> None:
+        """Grow to ``size`` bytes; a file system in it stays as it is."""
+        now = self.size()
+        if size <= now:
+            return
+        # LUKS goes on to the end of its file: no key is needed.
+        full = luks.read_header(self.path).offset + whole_sectors(size)
+        self._preallocate(self.path, full, Format.RAW)
+        with durable.translated("growing a disk", self.path):
+            os.truncate(self.path, full)
+        durable.fsync_file(self.path)
+        self._observe("grown", size=size)
