@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The key manager that holds certificates: Barbican, Vault, ... by castellan.
+"""The key manager that holds certificates and keys: Barbican, Vault, ...
 
-castellan comes with the extra ``signatures``.
+It is asked by castellan, which comes with the extras ``signatures`` and
+``encryption``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from imagecache import exception
 
 
 class KeyManager:
-    """Reads certificates, from where [key_manager] says.
+    """Reads from where [key_manager] says.
 
     :param context: whoever asks: a context of oslo.context, or a credential
         of castellan; None for the credentials that [key_manager] has
@@ -31,25 +32,50 @@ class KeyManager:
         :raises KeyManagerFailed: and there may be one
         :raises InvalidConfiguration: [key_manager] makes no sense
         """
+        try:
+            found = self._get(certificate_id, "certificate")
+        except KeyError:
+            raise LookupError("the key manager has no certificate"
+                              f" {certificate_id}") from None
+        if found.format != "X.509":
+            raise LookupError(f"{certificate_id} is no X.509 certificate")
+        return bytes(found.get_encoded())
+
+    def passphrase(self, key_id: str) -> bytes:
+        """Return a passphrase, or a key as nova makes a passphrase of it.
+
+        That is its hexadecimal digits.
+
+        :raises KeyManagerFailed: it gave none
+        :raises InvalidConfiguration: [key_manager] makes no sense
+        """
+        from castellan.common.objects import passphrase
+
+        try:
+            found = self._get(key_id, "key")
+        except KeyError as e:
+            raise _failed(key_id, e, "key") from e
+        secret = bytes(found.get_encoded())
+        return secret if isinstance(found, passphrase.Passphrase) \
+            else secret.hex().encode()
+
+    def _get(self, object_id: str, what: str) -> Any:
+        """:raises KeyError: there is none"""
         from castellan.common import exception as castellan
         from keystoneauth1 import exceptions as keystone
 
         context = self._credential()
         try:
-            found = self._manager().get(context, certificate_id)
+            return self._manager().get(context, object_id)
         except castellan.ManagedObjectNotFoundError as e:
-            raise LookupError("the key manager has no certificate"
-                              f" {certificate_id}") from e
+            raise KeyError("it has none of this id") from e
         except castellan.Forbidden as e:
             if context is None:
                 raise _misconfigured("auth_type", None, str(e)) from e
-            raise _failed(certificate_id, e) from e
+            raise _failed(object_id, e, what) from e
         except (castellan.CastellanException, keystone.ClientException,
                 OSError) as e:
-            raise _failed(certificate_id, e) from e
-        if found.format != "X.509":
-            raise LookupError(f"{certificate_id} is no X.509 certificate")
-        return bytes(found.get_encoded())
+            raise _failed(object_id, e, what) from e
 
     def _manager(self) -> Any:
         from castellan import key_manager
@@ -78,10 +104,11 @@ class KeyManager:
             raise _misconfigured("auth_type", kind, str(e)) from e
 
 
-def _failed(certificate_id: str,
-            error: Exception) -> exception.KeyManagerFailed:
+def _failed(object_id: str, error: Exception,
+            what: str) -> exception.KeyManagerFailed:
     return exception.KeyManagerFailed(
-        certificate_id=certificate_id, reason=str(error))
+        f"The key manager did not give {what} {object_id}: {error}",
+        certificate_id=object_id, reason=str(error))
 
 
 def _misconfigured(option: str, value: str | None,

@@ -22,6 +22,7 @@ from imagecache.backends.qcow2 import Qcow2
 from imagecache.backends.raw import Raw
 from imagecache.backends.rbd import Rbd
 from imagecache.encryption import Encryption
+from imagecache.model import Format
 from imagecache.policy import Policy
 
 __all__ = ["BACKENDS", "Disk", "FileDisk", "Lvm", "Qcow2", "Raw", "Rbd",
@@ -37,6 +38,8 @@ BACKENDS: dict[str, type[Disk]] = {
 
 # By what a disk is encrypted; what is not here cannot be.
 ENCRYPTED: dict[type[Disk], Callable[..., Disk]] = {
+    EncryptedQcow2: EncryptedQcow2,
+    EncryptedRaw: EncryptedRaw,
     Qcow2: EncryptedQcow2,
     Raw: EncryptedRaw,
 }
@@ -87,10 +90,12 @@ def with_key(disk: Disk, encryption: Encryption | None) -> Disk:
             disk_format=disk.format)
     if encryption is None and not (exists and disk.is_encrypted()):
         return disk
-    if type(disk) not in ENCRYPTED:
+    kind: type[Disk] = type(disk)
+    if exists and isinstance(disk, FileDisk):    # as what it is on record
+        kind = Qcow2 if disk.format is Format.QCOW2 else Raw
+    found: Callable[..., Disk] | None = ENCRYPTED.get(kind)
+    if found is None:
         raise exception.InvalidConfiguration(
-            option="images_type", value=type(disk).__name__,
-            reason="its disks cannot be encrypted; it must be one of "
-            + ", ".join(each.__name__ for each in ENCRYPTED))
-    return ENCRYPTED[type(disk)](disk.host, disk.instance, disk.name,
-                                 disk.path, encryption)
+            option="images_type", value=kind.__name__,
+            reason="its disks cannot be encrypted here")
+    return found(disk.host, disk.instance, disk.name, disk.path, encryption)

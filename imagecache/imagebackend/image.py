@@ -20,8 +20,10 @@ from imagecache import (
     sources,
 )
 from imagecache.backends.base import Disk, Extractor, Flattener
+from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
+from imagecache.key_manager import KeyManager
 from imagecache.provision import provision
 
 
@@ -56,6 +58,7 @@ class Image:
             instance = place.parent.name
         self.disk = self.disk_class(
             host, uuid_of(instance), disk_name, place)
+        self._instance = instance
         self.disk_name = disk_name
         self.disk_info_mapping = disk_info_mapping
         policy, capabilities = host.policy, self.disk_class.capabilities
@@ -89,6 +92,7 @@ class Image:
         :param size: bytes the guest must see; None or 0: the image's
         :param safe: what fetch_func writes is the host's own, and raw
         """
+        self._unlock(kwargs.get("context"))
         provision(self.disk, sources.from_call(
             fetch_func, filename, safe, *args, **kwargs), size)
 
@@ -100,6 +104,7 @@ class Image:
                    *args, **kwargs)
 
     def resize_image(self, size: int) -> None:
+        self._unlock()
         self.disk.grow(size)
 
     def clone(self, context: object, image_id_or_uri: str) -> None:
@@ -109,6 +114,7 @@ class Image:
 
     def flatten(self) -> None:
         """Make the disk independent of its base."""
+        self._unlock()
         if not isinstance(self.disk, Flattener):
             raise NotImplementedError("this disk has no base to leave")
         self.disk.flatten()
@@ -194,12 +200,37 @@ class Image:
     # Snapshots.
 
     def snapshot_extract(self, target: str, out_format: str) -> None:
-        """Copy the content of a disk that no guest runs on to a new file."""
+        """Copy the content of a disk that no guest runs on to a new file.
+
+        It is not encrypted there.
+        """
+        self._unlock()
         if not isinstance(self.disk, Extractor):
             raise NotImplementedError("this disk cannot be extracted")
         # An ISO 9660 file system on a raw disk is a raw image.
         self.disk.extract(pathlib.Path(target),
                           "raw" if out_format == "iso" else out_format)
+
+    def _unlock(self, context: Any = None) -> None:
+        """Get the disk's key from the key manager, if it is to have one.
+
+        :param context: whose key it is; None for [key_manager]'s credentials
+        """
+        key_id = self._key_id()
+        if key_id is not None:
+            keys = KeyManager(registered(self.conf), context)
+            self.disk = backends.with_key(
+                self.disk, Encryption(keys.passphrase(key_id)))
+
+    def _key_id(self) -> str | None:
+        mapping = self.disk_info_mapping or {}
+        if not mapping.get("encrypted") \
+                or mapping.get("encryption_format") != "luks":
+            return None
+        found: str | None = mapping.get("encryption_secret_uuid")
+        if found is None:
+            raise exception.KeyRequired(location=self.disk.path)
+        return found
 
     def direct_snapshot(self, context: object, snapshot_name: str,
                         image_format: str, image_id: str,
@@ -227,6 +258,13 @@ class Image:
 
 class FileImage(Image):
     """A disk that is a file, whose format is on record beside it."""
+
+    SUPPORTS_LUKS = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Without its key, as long as nobody needs that.
+        self.disk = backends.with_key(self.disk, None)
 
     @property
     def disk_info_path(self) -> str:

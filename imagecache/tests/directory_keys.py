@@ -11,10 +11,16 @@ Imports nothing of this library, so that a copy works elsewhere.
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from castellan.common import exception
-from castellan.common.objects import opaque_data, x_509
+from castellan.common.objects import (
+    opaque_data,
+    passphrase,
+    symmetric_key,
+    x_509,
+)
 from castellan.key_manager import key_manager
 from oslo_config import cfg
 
@@ -25,8 +31,18 @@ OPTS = (
 )
 
 
+_KINDS: dict[str, Callable[..., Any]] = {
+    ".der": x_509.X509,
+    ".pass": passphrase.Passphrase,
+    ".key": lambda key, id: symmetric_key.SymmetricKey(
+        "AES", 8 * len(key), key, id=id),
+    "": opaque_data.OpaqueData,
+}
+
+
 class DirectoryKeys(key_manager.KeyManager):
-    """Reads <id>.der, a certificate, and <id>, which is anything else."""
+    """Reads <id>.der, a certificate; <id>.pass, a passphrase; <id>.key, a
+    key; and <id>, which is anything else."""
 
     def __init__(self, configuration: cfg.ConfigOpts) -> None:
         configuration.register_opts(OPTS, group="key_manager")
@@ -40,9 +56,8 @@ class DirectoryKeys(key_manager.KeyManager):
             raise exception.Forbidden()
         if not self.directory.is_dir():
             raise exception.KeyManagerError(reason="the directory is away")
-        path = self.directory / managed_object_id
-        for path, kind in ((path.with_name(path.name + ".der"), x_509.X509),
-                           (path, opaque_data.OpaqueData)):
+        for suffix, kind in _KINDS.items():
+            path = self.directory / (managed_object_id + suffix)
             if path.exists():
                 return kind(path.read_bytes(), id=managed_object_id)
         raise exception.ManagedObjectNotFoundError(uuid=managed_object_id)
