@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pathlib
+import types
 
 from castellan import key_manager as castellan
 from castellan.common import utils
-from oslo_context import context
 
 from imagecache import exception, fixture, imagebackend
 from imagecache.key_manager import KeyManager
@@ -21,7 +21,7 @@ SECRET = "2d9a0f5c-41f2-4fd7-9d3c-6c9e7f3a1b20"
 MAPPING = {"bus": "virtio", "dev": "vda", "type": "disk", "encrypted": True,
            "encryption_format": "luks", "encryption_secret_uuid": SECRET}
 CONTENT = images.content(MiB)
-ALICE, BOB = (context.RequestContext(user_name=name, overwrite=False)
+ALICE, BOB = (types.SimpleNamespace(username=name)
               for name in ("alice", "bob"))
 
 
