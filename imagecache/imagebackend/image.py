@@ -27,6 +27,10 @@ from imagecache.key_manager import KeyManager
 from imagecache.provision import provision
 
 
+# Milliseconds.  nova draws its secrets, and nobody guesses one of those.
+_GUESS = 50
+
+
 class Image:
     """One disk; each backend has a subclass.
 
@@ -220,7 +224,8 @@ class Image:
         if key_id is not None:
             keys = KeyManager(registered(self.conf), context)
             self.disk = backends.with_key(
-                self.disk, Encryption(keys.passphrase(key_id)))
+                self.disk, Encryption(keys.passphrase(key_id),
+                                      iter_time=_GUESS))
 
     def _key_id(self) -> str | None:
         mapping = self.disk_info_mapping or {}
