@@ -188,14 +188,19 @@ class RbdImages:
 
     def _requested(self, ref: str, store: sources.Locator,
                    name: str) -> bool:
-        """Ask for a copy; False: Glance is busy with the image."""
+        """Ask for a copy; False: Glance is busy with the image.
+
+        :raises ImageUnacceptable, Forbidden: it will not make one
+        """
         try:
-            return store.request_copy(ref, name)
+            store.request_copy(ref, name)
         except exception.ImageUnacceptable:
-            # Refused, if not because another host was quicker.
             if store.copy_of(ref, name) in (Copy.THERE, Copy.COMING):
                 return False
-            raise
+            # It was busy until now, with something else; or else it says
+            # the same again.
+            store.request_copy(ref, name)
+        return True
 
 
 def _misplaced(location: Location | None, ref: str, fsid: str) -> str | None:

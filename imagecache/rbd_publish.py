@@ -19,15 +19,20 @@ from imagecache.tools.rbd_volume import Volume
 
 
 def pool_of_glance(cluster: rbd.Cluster, image_id: str,
-                   locations: Iterable[str]) -> str:
+                   locations: Iterable[str],
+                   parent: tuple[str, str, str] | None) -> str:
     """Return the pool in which Glance keeps an image.
 
-    :param locations: the URLs of the image that the disk was made from
+    :param image_id: of the image that the disk was made from
+    :param locations: its URLs, as far as Glance tells
+    :param parent: pool, volume and snapshot that the disk is a clone of
     :raises ImageUnacceptable: it is not in this cluster, or nobody says so
     """
     for location in filter(None, map(Location.parse, locations)):
         if location.fsid == cluster.fsid and location.image == image_id:
             return location.pool
+    if parent and parent[1] == image_id:
+        return parent[0]
     raise exception.ImageUnacceptable(
         image_id=image_id, reason="Glance names no pool of this cluster in"
         " which it is, so none is known that an image could go to")

@@ -167,9 +167,13 @@ class Rbd(Disk):
         with self._volume(read_only=True) as volume:
             return volume.allocated()
 
-    def base_key(self) -> str | None:
+    def parent(self) -> tuple[str, str, str] | None:
+        """Return pool, volume and snapshot that the disk is a clone of."""
         with self._volume(read_only=True) as volume:
-            parent = volume.parent()
+            return volume.parent()
+
+    def base_key(self) -> str | None:
+        parent = self.parent()
         if parent is None:
             return None
         pool, name, snapshot = parent

@@ -10,12 +10,12 @@ of the backends.  doc/source/from-nova.rst lists what differs, and why.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oslo_config import cfg
 
-from imagecache import backends
+from imagecache import backends, sources
 from imagecache.backends import Disk, FileDisk
 from imagecache.host import Host
 from imagecache.image_cache import Instance
@@ -49,13 +49,19 @@ class Backend:
         option use_cow_images says.
     :param conf: None for oslo.config's global one.  It is read anew for each
         disk, so that a changed option is heeded.
+    :param glance: called with the context of a request; returns the image
+        store to ask what disks in Ceph can be clones of, such as a
+        GlanceStore.  None: the one that [glance] describes.
     :raises InvalidConfiguration: disks are to be in Ceph, and cannot be
     """
 
     def __init__(self, use_cow: bool | None = None,
-                 conf: cfg.ConfigOpts | None = None) -> None:
+                 conf: cfg.ConfigOpts | None = None,
+                 glance: Callable[[Any], sources.ImageStore] | None = None,
+                 ) -> None:
         self._use_cow = use_cow
         self._conf = conf
+        self._glance = glance
         registered(conf)
         policy = self._policy_host().policy
         if policy.images_type == "rbd":    # not when the first disk is made
@@ -110,7 +116,8 @@ class Backend:
                 FileImage if issubclass(disk_class, FileDisk) else Image,),
                 {"disk_class": disk_class})
             _CLASSES[disk_class] = found
-        if self._conf is None:
+        own = {"conf": self._conf, "glance": self._glance}
+        if not any(own.values()):
             return found
         # So that the class, too, makes disks of this configuration.
-        return type(found.__name__, (found,), {"conf": self._conf})
+        return type(found.__name__, (found,), own)

@@ -44,6 +44,7 @@ class Image:
 
     disk_class: ClassVar[type[Disk]]
     conf: ClassVar[cfg.ConfigOpts | None] = None
+    glance: ClassVar[Callable[[Any], sources.ImageStore] | None] = None
 
     def __init__(self, instance: Instance | None = None,
                  disk_name: str | None = None,

@@ -5,15 +5,31 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from imagecache import backends, exception, guest, imagemodel, rbd_store
+from imagecache import (
+    backends,
+    exception,
+    guest,
+    imagemodel,
+    rbd_publish,
+    rbd_store,
+    sources,
+)
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
+from imagecache.image_stores import ImageStores
 from imagecache.imagebackend.image import Image, host_of, registered
+from imagecache.rbd_images import Location
+from imagecache.sources.resolve import is_uuid
 from imagecache.tools import rbd
+
+
+class _Cloned(Exception):
+    """What should have written a file made the disk instead."""
 
 
 class Rbd(Image):
@@ -51,6 +67,34 @@ class Rbd(Image):
     def rbd_name(self) -> str:
         """The name of the volume in its pool."""
         return self.disk.path.name
+
+    def cache(self, fetch_func: Callable[..., object], filename: str,
+              size: int | None = None, safe: bool = False, *args: Any,
+              **kwargs: Any) -> None:
+        """Make the disk, from a base that ``fetch_func`` brings if need be.
+
+        It may call clone() in place of writing anything, as nova's does.
+        """
+        def fetch(*given: Any, target: str, **named: Any) -> None:
+            fetch_func(*given, target=target, **named)
+            if not os.path.lexists(target) and self.exists():
+                raise _Cloned
+
+        try:
+            super().cache(fetch, filename, size, safe, *args, **kwargs)
+        except _Cloned:
+            self._require_fit(size)
+
+    def clone(self, context: object, image_id_or_uri: str) -> None:
+        """Make the disk a clone of what Glance keeps in this cluster.
+
+        :raises ImageUnacceptable: it keeps nothing that could be cloned
+        """
+        image = self._image(context, image_id_or_uri)
+        if not self.disk.clone(image, None):
+            raise exception.ImageUnacceptable(
+                image_id=image_id_or_uri, reason="it cannot be cloned from"
+                " Glance's own pool")
 
     def get_disk_size(self, name: str) -> int:
         """Return the bytes a guest sees of this disk, whatever ``name``."""
@@ -94,6 +138,47 @@ class Rbd(Image):
             info.auth_username = policy.rbd.user
         return info
 
+    def direct_snapshot(self, context: object, snapshot_name: str,
+                        image_format: str, image_id: str,
+                        base_image_id: str) -> str:
+        """Make an image of the disk in the pool where Glance keeps its base.
+
+        :return: where it is, for the caller to register with Glance
+        :raises ImageUnacceptable: Glance's pool is not known, or the image
+            is to be of another format; a copy may do
+        :raises Forbidden: nor may that pool be written to
+        """
+        if image_format not in ("raw", "iso", "rbd"):
+            raise exception.ImageUnacceptable(
+                image_id=image_id, reason="what is in Ceph is raw, and"
+                f" {image_format} is wanted")
+        path = self.disk.path
+        with self._cluster() as cluster:
+            pool = rbd_publish.pool_of_glance(
+                cluster, base_image_id, self._places(context, base_image_id),
+                self.disk.parent())
+            return str(rbd_publish.publish(
+                cluster, path.parent.name, path.name, snapshot_name, pool,
+                image_id))
+
+    def cleanup_direct_snapshot(
+            self, location: str | Mapping[str, str] | None,
+            also_destroy_volume: bool = False,
+            ignore_errors: bool = False) -> None:
+        """Remove what direct_snapshot() made, or its snapshot only.
+
+        :param location: what it returned, or a mapping with it as ``url``
+        """
+        url = location if isinstance(location, str) \
+            else (location or {}).get("url")
+        found = Location.parse(url) if url else None
+        if found is None:
+            return
+        ignored = (exception.HostError,) if ignore_errors else ()
+        with contextlib.suppress(*ignored), self._cluster() as cluster:
+            rbd_publish.withdraw(cluster, found,
+                                 volume_too=also_destroy_volume)
+
     def import_file(self, instance: Instance, local_file: str,
                     remote_name: str) -> None:
         """Make a disk of a raw file; one of that name is replaced."""
@@ -121,6 +206,37 @@ class Rbd(Image):
         self.disk.roll_back(name)
 
     def _monitors(self) -> list[tuple[str, str]]:
-        with rbd.connected(rbd_store.access(
-                self.disk.host.policy.rbd)) as cluster:
+        with self._cluster() as cluster:
             return cluster.monitors()
+
+    def _cluster(self) -> contextlib.AbstractContextManager[rbd.Cluster]:
+        return rbd.connected(rbd_store.access(self.disk.host.policy.rbd))
+
+    def _image(self, context: object, image_id_or_uri: str) -> sources.Image:
+        """Ask Glance, as the configuration or Backend says."""
+        image_id = image_id_or_uri.rpartition("/")[2]
+        if not is_uuid(image_id):
+            raise exception.ImageUnacceptable(
+                image_id=image_id_or_uri, reason="it is not in Glance")
+        glance = type(self).glance
+        return ImageStores(
+            registered(self.conf),
+            glance(context) if glance else None).image(image_id)
+
+    def _places(self, context: object, image_id: str) -> Iterable[str]:
+        with contextlib.suppress(exception.ImageError, exception.SourceError):
+            image = self._image(context, image_id)
+            if isinstance(image.store, sources.Locator):
+                return image.description.locations \
+                    or image.store.locations(image_id)
+        return ()
+
+    def _require_fit(self, size: int | None) -> None:
+        """Bring a clone to its size, or take it away if it is too large."""
+        found = self.disk.size()
+        if size and size < found:
+            self.disk.remove()
+            raise exception.FlavorDiskSmallerThanImage(
+                flavor_size=size, image_size=found)
+        if size:
+            self.disk.grow(size)

@@ -77,12 +77,11 @@ class Locator(Protocol):
     def locations(self, ref: str) -> Sequence[str]:
         """Return the URLs of an image's data that the caller may know."""
 
-    def request_copy(self, ref: str, store: str) -> bool:
+    def request_copy(self, ref: str, store: str) -> None:
         """Ask for a copy of an image in a named store, and do not wait.
 
-        :return: False if the image is being copied already, to any store
-        :raises ImageUnacceptable: it will not be copied; ``reason`` has the
-            store's words
+        :raises ImageUnacceptable: not now, as it is being copied to any
+            store, or never; ``reason`` has the store's words
         """
 
     def copy_of(self, ref: str, store: str) -> Copy:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import html
 import itertools
 import json
 import random
@@ -135,13 +136,11 @@ class GlanceStore:
             return glance_records.locations(
                 {"locations": answer.json()})
 
-    def request_copy(self, ref: str, store: str) -> bool:
+    def request_copy(self, ref: str, store: str) -> None:
         door = self._door(ref)
-        answer = door.send("POST", f"/v2/images/{ref}/import", {
-            "method": {"name": "copy-image"}, "stores": [store]})
-        if answer.status_code != 409:    # 409: it has an import under way
-            _require_taken(door.asking, answer)
-        return answer.status_code != 409
+        _require_taken(door.asking, door.send(
+            "POST", f"/v2/images/{ref}/import",
+            {"method": {"name": "copy-image"}, "stores": [store]}))
 
     def copy_of(self, ref: str, store: str) -> Copy:
         door = self._door(ref)
@@ -293,9 +292,9 @@ def _require_taken(asking: wire.Asking, answer: requests.Response) -> None:
     """Raise why Glance does not do what it was asked to."""
     if answer.status_code in (400, 409):
         raise exception.ImageUnacceptable(
-            image_id=asking.image_id, reason=f"{asking.source} answered"
-            f" {answer.status_code}: " + " ".join(
-                re.sub("<[^>]*>", " ", answer.text).split())[:200])
+            image_id=asking.image_id, reason=f"{asking.source} answered: "
+            + html.unescape(" ".join(
+                re.sub("<[^>]*>", " ", answer.text).split()))[:200])
     if answer.status_code != 202:
         asking.require_success(answer)
 

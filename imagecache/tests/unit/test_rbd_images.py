@@ -15,6 +15,7 @@ FSID = "8d0a4c5e-0f5f-4b0e-9c55-0c0f4b0e9c55"
 REF = str(uuid.UUID(int=7))
 HERE = f"rbd://{FSID}/images/{REF}/snap"
 STORE = "ceph"
+REFUSED = exception.ImageUnacceptable(image_id=REF, reason="409")
 
 
 class Cluster:
@@ -57,9 +58,8 @@ class Glance:
     def request_copy(self, ref, store):
         self.asked += 1
         answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
+        if answer:
             raise answer
-        return answer
 
     def register(self, ref, location):
         raise NotImplementedError
@@ -174,7 +174,7 @@ class RbdImagesTest(base.TestCase):
         self.assertIsNotNone(self._find(Glance(HERE), GiB, min_disk=GiB))
 
     def test_image_elsewhere_is_copied_first(self):
-        glance = Glance("file:///a", answers=[True], story=[
+        glance = Glance("file:///a", answers=[None], story=[
             Copy.ABSENT, Copy.ABSENT, Copy.COMING, Copy.THERE])
         self.assertEqual(HERE, str(self._find(glance)))
         self.assertEqual(1, glance.asked)
@@ -188,8 +188,20 @@ class RbdImagesTest(base.TestCase):
 
     def test_another_import_under_way_is_waited_for(self):
         # Not into the store that is wanted: so it is asked again.
-        glance = Glance(answers=[False, True], story=[
-            Copy.ABSENT, Copy.COMING, Copy.ABSENT, Copy.THERE])
+        class Busy(Glance):
+            def request_copy(self, ref, store):
+                if len(self.answers) == 2:
+                    self.story[0] = Copy.COMING
+                return super().request_copy(ref, store)
+
+        glance = Busy(answers=[REFUSED, None], story=[
+            Copy.ABSENT, Copy.ABSENT, Copy.THERE])
+        self.assertEqual(HERE, str(self._find(glance)))
+        self.assertEqual(2, glance.asked)
+
+    def test_import_that_ends_at_that_moment_is_no_refusal(self):
+        glance = Glance(answers=[REFUSED, None],
+                        story=[Copy.ABSENT, Copy.THERE])
         self.assertEqual(HERE, str(self._find(glance)))
         self.assertEqual(2, glance.asked)
 
@@ -199,31 +211,29 @@ class RbdImagesTest(base.TestCase):
                 self.story[:] = [Copy.THERE] * 2
                 return super().request_copy(ref, store)
 
-        glance = Quicker(answers=[
-            exception.ImageUnacceptable(image_id=REF, reason="it is there")])
+        glance = Quicker(answers=[REFUSED])
         self.assertEqual(HERE, str(self._find(glance)))
 
     def test_failure_of_before_is_tried_again(self):
         glance = Glance(story=[Copy.FAILED, Copy.COMING, Copy.THERE],
-                        answers=[True])
+                        answers=[None])
         self.assertEqual(HERE, str(self._find(glance)))
 
     def test_copy_that_fails_leaves_it_to_the_base(self):
         for glance in (
-                Glance(story=[Copy.ABSENT, Copy.FAILED], answers=[True]),
-                Glance(answers=[exception.ImageUnacceptable(
-                    image_id=REF, reason="no such store")]),
+                Glance(story=[Copy.ABSENT, Copy.FAILED], answers=[None]),
+                Glance(answers=[REFUSED, REFUSED]),
                 Glance(answers=[exception.Forbidden(
                     image_id=REF, reason="not for you")])):
             self.events.clear()
             self.assertIsNone(self._find(glance))
             self.assertEqual("not copied", self.events[-1].name)
-            self.assertEqual(1, glance.asked)
+            self.assertEqual([], glance.answers)
 
     def test_copy_that_takes_too_long_leaves_it_to_the_base(self):
         policy = dataclasses.replace(self.policy, rbd=dataclasses.replace(
             self.policy.rbd, glance_copy_timeout=-1))
-        glance = Glance(story=[Copy.ABSENT], answers=[True])
+        glance = Glance(story=[Copy.ABSENT], answers=[None])
         self.assertIsNone(self._find(glance, policy=policy))
         self.assertIn("copy_timeout", self._reasons()[-1])
 
