@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network block devices of this machine, as a test sees them."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import subprocess
+
+from imagecache.tools import block_device
+
+
+def in_use() -> list[str]:
+    """Return those that are connected."""
+    return [each.name for each in block_device.devices()
+            if each.size or each.owner is not None]
+
+
+def leftovers() -> list[str]:
+    """Return the programs that run, and the sockets that are there."""
+    found = [str(path) for path in pathlib.Path("/scratch").glob(
+        "imagecache-nbd.*")]
+    found += [str(path) for path in pathlib.Path("/run/lock").glob(
+        "qemu-nbd-*")]
+    for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if re.match("qemu|bwrap", comm.read_text()):
+                found.append(comm.read_text().strip())
+        except OSError:
+            continue    # it has just ended
+    return found
+
+
+def ext_size(path: pathlib.Path) -> int:
+    """Return what this kernel says an ext file system has, mounted.
+
+    It is a little less than what there is, as tables are not counted.
+    """
+    place = path.with_suffix(".mounted")
+    place.mkdir(exist_ok=True)
+    run("mount", "-o", "loop,ro", path, place)
+    try:
+        blocks, size = run("stat", "-f", "-c", "%b %S", place).split()
+    finally:
+        run("umount", place)
+    return int(blocks) * int(size)
+
+
+def run(*command: object) -> str:
+    try:
+        return subprocess.run(
+            [str(word) for word in command], check=True, text=True,
+            capture_output=True).stdout
+    except subprocess.CalledProcessError as e:
+        e.add_note(e.stdout + e.stderr)
+        raise

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks as block devices: claimed, written, and let go whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+from imagecache import exception
+from imagecache.locks import Locks
+from imagecache.model import Format, MiB, Sandbox
+from imagecache.policy import CONVERSION
+from imagecache.testing import images
+from imagecache.tests.functional import processes
+from imagecache.tests.guest import base, devices
+from imagecache.tools import block_device
+
+SIZE = 4 * MiB
+NOBODY = 65534
+
+
+class DeviceTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.assertEqual([], devices.in_use())
+        self.addCleanup(self.assert_free)
+        self.disk = self.new_disk("disk")
+        self.locks = Locks(self.root / "locks")
+        # What starts a sandbox takes half a second under User-Mode Linux.
+        self.limits = dataclasses.replace(CONVERSION, sandbox=Sandbox.NEVER)
+
+    def assert_free(self) -> None:
+        self.assertEqual([], devices.in_use())
+        processes.wait_for(lambda: not devices.leftovers())
+
+    def new_disk(self, name: str) -> pathlib.Path:
+        path = self.root / name
+        path.write_bytes(images.qcow2(images.content(SIZE)))
+        return path
+
+    def attached(self, disk: pathlib.Path | None = None,
+                 size: int = SIZE, root_helper: str = "sudo -n"
+                 ) -> contextlib.AbstractContextManager[pathlib.Path]:
+        return block_device.attached(
+            disk or self.disk, Format.QCOW2, size, locks=self.locks,
+            limits=self.limits, root_helper=root_helper)
+
+
+class AttachedTest(DeviceTestCase):
+
+    def test_a_device_reads_and_writes_as_the_disk(self) -> None:
+        with self.attached() as device:
+            self.assertTrue(images.content(SIZE) == device.read_bytes())
+            with device.open("r+b") as f:
+                f.write(b"new")
+        self.assertTrue(b"new" + images.content(SIZE)[3:]
+                        == images.read(self.disk, "qcow2"))
+        devices.run("qemu-img", "check", self.disk)
+
+    def test_it_works_in_a_sandbox(self) -> None:
+        self.limits = dataclasses.replace(CONVERSION,
+                                          sandbox=Sandbox.REQUIRED)
+        self.test_a_device_reads_and_writes_as_the_disk()
+
+    def test_an_overlay_is_read_through_its_base(self) -> None:
+        base = self.root / "base"
+        base.write_bytes(images.content(SIZE))
+        devices.run("qemu-img", "create", "-f", "qcow2", "-b", base,
+                    "-F", "raw", self.disk, 2 * SIZE)
+        with block_device.attached(
+                self.disk, Format.QCOW2, 2 * SIZE, backing=base,
+                locks=self.locks, limits=self.limits,
+                root_helper="") as device:
+            self.assertTrue(images.content(SIZE) + bytes(SIZE)
+                            == device.read_bytes())
+            with device.open("r+b") as f:
+                f.write(b"new")
+        self.assertTrue(images.content(SIZE) == base.read_bytes())
+
+    def test_a_base_that_was_not_named_is_not_read(self) -> None:
+        """Whatever the header says: the sandbox holds the program."""
+        self.limits = CONVERSION
+        secret = self.root / "secret"
+        secret.write_bytes(b"secret" * MiB)
+        self.disk.write_bytes(images.backed_by(secret, SIZE))
+        with self.assertRaises(exception.CommandFailed), self.attached():
+            pass
+
+    def test_an_error_lets_the_device_go(self) -> None:
+        with self.assertRaises(ZeroDivisionError), self.attached():
+            raise ZeroDivisionError
+        self.assert_free()
+
+    def test_a_device_has_its_size_at_once(self) -> None:
+        for _ in range(5):
+            with self.attached() as device:
+                self.assertEqual(SIZE, int(devices.run(
+                    "blockdev", "--getsize64", device)))
+
+    def test_a_disk_that_is_no_qcow2_is_refused(self) -> None:
+        self.disk.write_bytes(images.content(SIZE))
+        with self.assertRaises(exception.CommandFailed) as caught, \
+                self.attached():
+            pass
+        self.assertIn("not in qcow2 format", str(caught.exception))
+
+    def test_a_disk_that_is_in_use_is_refused(self) -> None:
+        with self.attached(), self.assertRaises(
+                exception.CommandFailed) as caught, self.attached():
+            pass
+        self.assertIn("lock", str(caught.exception))
+
+    def test_one_of_another_size_is_refused(self) -> None:
+        with mock.patch.object(block_device, "PATIENCE", 1.0), \
+                self.assertRaises(exception.CommandFailed), \
+                self.attached(size=2 * SIZE):
+            pass
+
+    def test_what_cannot_be_written_is_told(self) -> None:
+        small = self.root / "small"
+        small.mkdir()
+        devices.run("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", small)
+        self.addCleanup(devices.run, "umount", small)
+        disk = small / "disk"
+        disk.write_bytes(images.create("qcow2", size=SIZE))
+        with self.assertRaises(exception.StorageFailed), \
+                self.attached(disk) as device, device.open("r+b") as f:
+            f.write(b"x" * SIZE)
+
+    def test_a_program_that_is_not_installed_is_named(self) -> None:
+        with mock.patch.dict(os.environ, PATH=str(self.root)), \
+                mock.patch("imagecache.execute._SBIN", ""), \
+                self.assertRaises(exception.CommandNotFound), \
+                self.attached():
+            pass
+
+    def test_without_the_module_there_is_a_clear_refusal(self) -> None:
+        devices.run("modprobe", "-r", "nbd")
+        self.addCleanup(devices.run, "modprobe", "nbd", "nbds_max=4")
+        with self.assertRaises(exception.NbdUnavailable) as caught, \
+                self.attached():
+            pass
+        self.assertIn("modprobe nbd", str(caught.exception))
+
+
+class ClaimTest(DeviceTestCase):
+
+    @contextlib.contextmanager
+    def foreign(self, device: str, *options: str) -> Iterator[None]:
+        """Let somebody connect a device who knows nothing of us."""
+        devices.run("qemu-nbd", "-c", f"/dev/{device}", "-f", "qcow2",
+                    *options, self.new_disk(device))
+        processes.wait_for(lambda: device in devices.in_use())
+        try:
+            yield
+        finally:
+            devices.run("qemu-nbd", "-d", f"/dev/{device}")
+            processes.wait_for(lambda: device not in devices.in_use())
+
+    def test_two_at_once_have_two_devices(self) -> None:
+        with self.attached() as one, \
+                self.attached(self.new_disk("other")) as other:
+            self.assertNotEqual(one, other)
+
+    def test_processes_at_once_have_a_device_each(self) -> None:
+        """As many as there are, all looking at the same moment."""
+        def act(number: int) -> None:
+            disk = self.new_disk(f"disk{number}")
+            with self.attached(disk) as device, device.open("r+b") as f:
+                f.write(b"%d" % number)
+            if images.read(disk, "qcow2")[:1] != b"%d" % number:
+                os._exit(2)
+
+        self.assertEqual([0] * 4, processes.at_once(
+            [lambda n=n: act(n) for n in range(4)]))    # type: ignore[misc]
+
+    def test_those_with_other_locks_are_told_by_the_kernel(self) -> None:
+        def act(number: int) -> None:
+            self.locks = Locks(self.root / f"locks{number}")
+            with self.attached(self.new_disk(f"disk{number}")):
+                pass
+
+        self.assertEqual([0] * 3, processes.at_once(
+            [lambda n=n: act(n) for n in range(3)]))    # type: ignore[misc]
+
+    def test_a_device_of_somebody_else_is_left_alone(self) -> None:
+        with self.foreign("nbd0"), self.attached() as device:
+            self.assertEqual(pathlib.Path("/dev/nbd1"), device)
+            self.assertEqual(["nbd0", "nbd1"], devices.in_use())
+
+    def test_one_that_is_being_connected_is_left_alone(self) -> None:
+        """Its owner is not to be seen yet, but the kernel knows it."""
+        with self.foreign("nbd0"), mock.patch.object(
+                block_device.Device, "owner", None), mock.patch.object(
+                block_device.Device, "size", property(
+                    lambda self: 0 if self.name == "nbd0" else SIZE
+                    if self.name in devices_with(SIZE) else 0)), \
+                self.attached() as device:
+            self.assertNotEqual(pathlib.Path("/dev/nbd0"), device)
+
+    def test_when_all_are_busy_one_waits_and_then_gives_up(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for each in block_device.devices():
+                stack.enter_context(self.foreign(each.name))
+            with mock.patch.object(block_device, "PATIENCE", 0.5), \
+                    self.assertRaises(exception.NbdUnavailable) as caught, \
+                    self.attached():
+                pass
+        self.assertIn("in use", str(caught.exception))
+
+    def test_one_that_becomes_free_is_taken(self) -> None:
+        with contextlib.ExitStack() as stack:
+            last = contextlib.ExitStack()
+            for each in block_device.devices():
+                last = contextlib.ExitStack()
+                last.enter_context(self.foreign(each.name))
+                stack.push(last)
+            timer = threading.Timer(0.5, last.close)
+            timer.start()
+            with self.attached() as device:
+                self.assertEqual(f"/dev/{each.name}", str(device))
+            timer.join()
+
+
+def devices_with(size: int) -> list[str]:
+    return [path.parent.name for path in
+            pathlib.Path("/sys/block").glob("nbd*/size")
+            if int(path.read_text()) * 512 == size]
+
+
+class KilledTest(DeviceTestCase):
+
+    def kill_an_agent(self) -> None:
+        """Have a process killed in the midst of using a device."""
+        readable, writable = os.pipe()
+
+        def act() -> None:
+            with self.attached():
+                os.write(writable, b"x")
+                signal.pause()
+
+        agent = self.start(act)
+        os.read(readable, 1)
+        agent.kill()
+        self.assertEqual(-signal.SIGKILL, agent.wait())
+
+    def start(self, act: Callable[[], None]) -> processes.Child:
+        return processes.Child(act)
+
+    def clean_up(self) -> None:
+        # A killed process cannot remove its directory of sockets.
+        for path in pathlib.Path("/scratch").glob("imagecache-nbd.*"):
+            shutil.rmtree(path)
+
+    def test_the_device_of_a_killed_agent_becomes_free(self) -> None:
+        self.kill_an_agent()
+        self.clean_up()
+        processes.wait_for(lambda: not devices.in_use())
+        with self.attached() as device:
+            self.assertEqual(pathlib.Path("/dev/nbd0"), device)
+
+    def test_the_next_may_come_at_once(self) -> None:
+        self.kill_an_agent()
+        self.clean_up()
+        with self.attached() as device:
+            self.assertTrue(images.content(SIZE) == device.read_bytes())
+
+
+class UnprivilegedTest(KilledTest):
+    """An agent that is not root, and asks sudo(8) for what only root may."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        pathlib.Path("/etc/sudoers.d/imagecache-test").write_text(
+            "#65534 ALL=(root) NOPASSWD: /usr/bin/qemu-nbd, /usr/bin/chown\n")
+        for path in (self.root, self.disk):
+            os.chown(path, NOBODY, NOBODY)
+
+    def as_nobody(self, act: Callable[[], None]) -> None:
+        self.assertEqual(0, self.start(act).wait())
+
+    def start(self, act: Callable[[], None]) -> processes.Child:
+        def become_and_act() -> None:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            act()
+
+        return processes.Child(become_and_act)
+
+    def test_it_reads_and_writes_the_device(self) -> None:
+        def act() -> None:
+            with self.attached() as device, device.open("r+b") as f:
+                f.write(b"new")
+
+        self.as_nobody(act)
+        self.assertTrue(b"new" + images.content(SIZE)[3:]
+                        == images.read(self.disk, "qcow2"))
+
+    def test_afterwards_the_device_is_roots_again(self) -> None:
+        def act() -> None:
+            with self.attached() as device:
+                if device.stat().st_uid != NOBODY:
+                    os._exit(2)
+
+        self.as_nobody(act)
+        self.assertEqual(0, pathlib.Path("/dev/nbd0").stat().st_uid)
+
+    def test_without_the_right_to_it_says_so(self) -> None:
+        def act() -> None:
+            try:
+                with self.attached(root_helper="sudo -n -u daemon"):
+                    pass
+            except exception.CommandFailed:
+                os._exit(0)
+            os._exit(2)
+
+        self.as_nobody(act)
+
+    def test_the_device_of_a_killed_agent_becomes_free(self) -> None:
+        """Only by the next: sudo does not die with who called it."""
+        self.kill_an_agent()
+        self.clean_up()
+        self.assertEqual(["nbd0"], devices.in_use())
+
+        def act() -> None:
+            with self.attached() as device:
+                if str(device) != "/dev/nbd0":
+                    os._exit(2)
+
+        self.as_nobody(act)
+
+    def test_another_does_not_free_what_may_be_in_use(self) -> None:
+        self.kill_an_agent()
+        self.clean_up()
+        self.locks = Locks(self.root / "other-locks")
+
+        def act() -> None:
+            with self.attached() as device:
+                if str(device) != "/dev/nbd1":
+                    os._exit(2)
+
+        self.as_nobody(act)
+        subprocess.run(["qemu-nbd", "-d", "/dev/nbd0"], check=True,
+                       capture_output=True)
