@@ -66,11 +66,11 @@ class Chain:
     def drivers(self) -> str:
         """Return qemu's description; nothing in it is left to guess."""
         words = [f"driver={self.format}", "file.driver=file",
-                 f"file.filename={self.disk}"]
+                 f"file.filename={_escaped(self.disk)}"]
         if self.base:
             words += [f"backing.driver={self.base_format}",
                       "backing.file.driver=file",
-                      f"backing.file.filename={self.base}"]
+                      f"backing.file.filename={_escaped(self.base)}"]
         return ",".join(words)
 
     def slow_drivers(self) -> str:
@@ -82,7 +82,7 @@ class Chain:
         if self.base is None:
             return (f"driver={self.format},file.driver=throttle,"
                     "file.throttle-group=slow,file.file.driver=file,"
-                    f"file.file.filename={self.disk}")
+                    f"file.file.filename={_escaped(self.disk)}")
         file = {"driver": "file", "filename": str(self.base)}
         backing = {"driver": self.base_format, "file": slow | {"file": file}}
         overlay = self.disk.with_name("slow")
@@ -90,7 +90,12 @@ class Chain:
             ["qemu-img", "create", "-q", "-f", "qcow2", "-u",
              "-b", f"json:{json.dumps(backing)}", "-F", self.base_format,
              overlay, str(self.size)], check=True)
-        return f"driver=qcow2,file.driver=file,file.filename={overlay}"
+        return ("driver=qcow2,file.driver=file,"
+                f"file.filename={_escaped(overlay)}")
+
+
+def _escaped(path: pathlib.Path) -> str:
+    return str(path).replace(",", ",,")
 
 
 def measure(site: Site) -> Iterator[Result]:
@@ -117,18 +122,17 @@ def patterns(site: Site) -> list[Pattern]:
     scale, extents = site.scale, list(_extents(site.image.raw))
     sequential = list(_first(_pieces(extents, 128 * KiB), scale.reads))
     slow = list(_first(_pieces(extents, 128 * KiB), scale.slow_reads))
-    pages = [offset for offset, _ in _pieces(extents, 4 * KiB)]
-    chance = random.Random(0)
-    scattered = [(chance.choice(pages), 4 * KiB)
+    found, chance = pages(site.image.raw), random.Random(0)
+    scattered = [(chance.choice(found), 4 * KiB)
                  for _ in range(scale.random_reads)]
     return [
         Pattern("direct", "Guest reads in order, past the page cache",
                 "128 KiB at a time, one after the other, O_DIRECT: as with"
                 " the hypervisor's cache mode 'none'.", sequential),
         Pattern("cached", "Guest reads in order, from the page cache",
-                "The same from files that the host has in memory: cache mode"
-                " 'writeback', after another guest has read them.",
-                sequential, direct=False),
+                "The same, twice, from files that the host has in memory:"
+                " cache mode 'writeback', after another guest has read"
+                " them.", 2 * sequential, direct=False),
         Pattern("random", "Guest reads at random, past the page cache",
                 "4 KiB of the data at a time, O_DIRECT.", scattered),
         Pattern("slow", f"Guest reads in order, storage of {SLOW // MiB}"
@@ -152,11 +156,10 @@ def _chain(site: Site, volume: Volume, name: str, meaning: str, kind: str,
 
 def _race(site: Site, volume: Volume, chains: Sequence[Chain],
           pattern: Pattern) -> list[Row]:
-    script = "".join(f"read -q {offset} {length}\n"
-                     for offset, length in pattern.reads)
+    orders = script(pattern.reads)
     subjects = [
         Subject(chain.name, chain.meaning, functools.partial(
-            _run, volume, chain, pattern, script)) for chain in chains]
+            _run, volume, chain, pattern, orders)) for chain in chains]
     # Cached: the first round fills the page cache.
     runs = timing.race(subjects, site.scale.read_rounds,
                        practice=0 if pattern.direct else 1)
@@ -165,7 +168,13 @@ def _race(site: Site, volume: Volume, chains: Sequence[Chain],
             for row, mine in zip(rows, runs, strict=True)]
 
 
-def _run(volume: Volume, chain: Chain, pattern: Pattern, script: str) -> Run:
+def script(reads: Iterable[Read]) -> str:
+    """Return what tells qemu-io to read."""
+    return "".join(f"read -q {offset} {length}\n"
+                   for offset, length in reads)
+
+
+def _run(volume: Volume, chain: Chain, pattern: Pattern, orders: str) -> Run:
     if pattern.direct:
         volume.cool()
     command = ["qemu-io", "--read-only", "--object",
@@ -174,14 +183,14 @@ def _run(volume: Volume, chain: Chain, pattern: Pattern, script: str) -> Run:
                "--image-opts",
                chain.slow_drivers() if pattern.slow else chain.drivers()]
     before = volume.read()
-    run = timing.measure(functools.partial(_obey, command, script))
+    run = timing.measure(functools.partial(obey, command, orders))
     return dataclasses.replace(run, measured={
         "CPU s": run.cpu, "storage MiB": (volume.read() - before) / MiB})
 
 
-def _obey(command: Sequence[str], script: str) -> None:
+def obey(command: Sequence[str], orders: str) -> None:
     """Run qemu-io, which has nothing to say if all is well."""
-    done = subprocess.run(command, input=script, check=False, text=True,
+    done = subprocess.run(command, input=orders, check=False, text=True,
                           env=os.environ | _BUFFERS_STAY,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = done.stdout.replace("qemu-io>", "").strip()
@@ -221,6 +230,11 @@ def _together(found: Mapping[Pattern, Sequence[Row]]) -> Result:
             "direct": "in order", "cached": "in order, in page cache",
             "random": "4 KiB at random",
             "slow": f"in order, storage of {SLOW // MiB} MiB/s"}))
+
+
+def pages(raw: pathlib.Path) -> list[int]:
+    """Return the offsets of all 4 KiB of a raw image that are data."""
+    return [offset for offset, _ in _pieces(_extents(raw), 4 * KiB)]
 
 
 def _extents(raw: pathlib.Path) -> Iterator[Read]:

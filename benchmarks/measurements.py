@@ -27,14 +27,12 @@ def keep(directory: pathlib.Path, name: str, machine: Mapping[str, str],
          results: Sequence[Result]) -> None:
     """Write down what a benchmark found, and draw it if that can be done."""
     directory.mkdir(exist_ok=True)
-    # What nobody reads there: whole command lines, with scratch names.
-    record = {"machine": dict(machine), "results": [
-        dataclasses.replace(result, rows=[
-            dataclasses.replace(row, processes=()) for row in result.rows
-        ]).as_json() for result in results]}
+    kept = [_kept(result) for result in results]
     path = directory / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    path.with_suffix(".txt").write_text(text(machine, results))
+    path.write_text(json.dumps({
+        "machine": dict(machine),
+        "results": [result.as_json() for result in kept]}, indent=1) + "\n")
+    path.with_suffix(".txt").write_text(text(machine, kept))
     try:
         from benchmarks import plot
     except ImportError as e:
@@ -42,6 +40,21 @@ def keep(directory: pathlib.Path, name: str, machine: Mapping[str, str],
               f" python -m benchmarks.plot {path}", file=sys.stderr)
         return
     plot.draw_all(json.loads(path.read_text())["results"], directory)
+
+
+def _kept(result: Result) -> Result:
+    """Leave out what nobody reads there: command lines, and most digits."""
+    return dataclasses.replace(result, rows=[
+        dataclasses.replace(
+            row, processes=(), samples=[_short(each) for each in row.samples],
+            values={name: _short(each) for name, each in row.values.items()},
+            spread={name: (_short(least), _short(most))
+                    for name, (least, most) in row.spread.items()})
+        for row in result.rows])
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
 
 
 def text(machine: Mapping[str, str], results: Sequence[Result]) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from benchmarks import (
     boot_io,
     cloud_image,
+    guest_crowd,
     guest_reads,
+    guest_writes,
     preprocessing,
     space,
     volume,
@@ -30,5 +32,6 @@ def results(scratch: Scratch) -> Iterator[Result]:
 
 def measure(site: Site) -> Iterator[Result]:
     """Yield all that is measured; a site of a test is small."""
-    for part in (boot_io, space, guest_reads, preprocessing):
+    for part in (boot_io, space, guest_reads, guest_crowd, guest_writes,
+                 preprocessing):
         yield from part.measure(site)

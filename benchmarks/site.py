@@ -30,10 +30,13 @@ class Scale:
     large: int = 20 * GiB      # of one whose file system must grow
     instances: int = 4
     rounds: int = 3            # of what writes: it is always the same
-    read_rounds: int = 7
+    read_rounds: int = 5
     reads: int = 400 * MiB     # by a guest, one after the other
     slow_reads: int = 100 * MiB     # the same, where the storage is slow
     random_reads: int = 3000   # of 4 KiB
+    write_rounds: int = 5
+    writes: int = 256 * MiB    # by a guest, one after the other
+    random_writes: int = 2000  # of 4 KiB
 
 
 @dataclasses.dataclass(frozen=True)

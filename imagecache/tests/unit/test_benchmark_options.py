@@ -15,7 +15,9 @@ import fixtures
 from benchmarks import (
     boot_io,
     cloud_image,
+    guest_crowd,
     guest_reads,
+    guest_writes,
     options,
     preprocessing,
     report,
@@ -28,7 +30,8 @@ from imagecache.tests import base
 
 TINY = site.Scale(image=8 * MiB, data=MiB, disk=12 * MiB, large=GiB,
                   instances=2, rounds=1, read_rounds=2, reads=512 * KiB,
-                  slow_reads=256 * KiB, random_reads=10)
+                  slow_reads=256 * KiB, random_reads=10,
+                  write_rounds=2, writes=512 * KiB, random_writes=10)
 
 
 class TinyTest(base.TestCase):
@@ -117,10 +120,27 @@ class OptionsTest(TinyTest):
                 self.assertIn(values["ratio"],
                               self.rows(together)[name].values())
 
+    def test_writes_are_compared_with_those_to_a_raw_copy(self):
+        *tables, together = self.measured(guest_writes)
+        self.assertEqual([512 * KiB / MiB, 40 * KiB / MiB], [
+            table.rows[0].values["given MiB"] for table in tables])
+        for table in tables:
+            self.assertEqual(1, self.rows(table)["raw copy"]["ratio"])
+            for name, values in self.rows(table).items():
+                self.assertIn(values["ratio"],
+                              self.rows(together)[name].values())
+
+    def test_a_crowd_of_guests_is_met_by_copies_and_by_overlays(self):
+        [result] = self.measured(guest_crowd)
+        self.assertEqual(["raw copies, none", "raw copies, writeback",
+                          "overlays, none", "overlays, writeback"],
+                         list(self.rows(result)))
+        self.assertEqual(1, self.rows(result)["raw copies, none"]["ratio"])
+
     def test_a_read_that_fails_is_an_error(self):
         self.assertRaisesRegex(
             RuntimeError, "read failed",
-            guest_reads._obey,
+            guest_reads.obey,
             ["qemu-io", "--image-opts",
              f"driver=raw,file.driver=file,file.filename={self.image.raw}"],
             f"read -q {GiB} 4096\n")
