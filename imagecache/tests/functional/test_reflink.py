@@ -89,6 +89,18 @@ class SharingPromises(ReflinkPromises):
         # Ten copies would not even fit.
         self.assertLess(self.cost(10), RECORDS)
 
+    def test_a_preallocated_disk_shares_nothing(self):
+        # A shared block needs one of its own when the guest writes to it,
+        # and the guest was promised that there is one.
+        self.images = self.cache(self.mounted / "instances",
+                                 preallocate_images="space")
+        disk = self.make()
+        [entry] = self.images.bases()
+        shared = (set(blocks(disk.path).values())
+                  & set(blocks(entry.path).values()))
+        self.assertEqual(0, len(shared))
+        self.assertGreaterEqual(disk.allocated(), DISK_SIZE)
+
 
 class XfsTest(SharingPromises, base.TestCase):
 
