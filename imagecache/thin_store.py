@@ -175,8 +175,8 @@ def _recorded(tags: Iterable[str]) -> Record | None:
     """Return the record, if it is all there."""
     pieces = dict(tag.removeprefix(_TAG).split("=", 1)
                   for tag in tags if tag.startswith(_TAG))
-    text = "".join(pieces[number] for number in sorted(pieces, key=int))
     try:
+        text = "".join(pieces[str(i)] for i in range(len(pieces)))
         return records.read(base64.urlsafe_b64decode(text).decode())
-    except ValueError:
+    except (KeyError, ValueError):
         return None

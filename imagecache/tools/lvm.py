@@ -24,9 +24,9 @@ _CHARACTERS = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]*")
 _RESERVED = re.compile(
     r"\.\.?|(snapshot|pvmove).*|.*_([crtv]data|[cimrt]meta|[ci]orig|cvol"
     r"|[mr]image|mlog|pmspare|vorigin|wcorig).*")
-# device-mapper's limit for a group and a volume, whose hyphens are doubled,
-# less what LVM adds for a volume's parts.
-_LONGEST = 120
+# device-mapper takes 127 bytes for a group and a volume, whose hyphens are
+# doubled, with what an attempt's name has more, and a pool's parts.
+_LONGEST = 93
 
 _VOLUME = ("lv_name", "lv_size", "lv_tags", "lv_active", "lv_device_open",
            "origin", "pool_lv", "data_percent", "thin_count")

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Logical volumes, as far as no volume group is needed for it.
+
+What the commands do is for the tests under another kernel; here it is what
+they are, and what may run them.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shlex
+from collections.abc import Iterator
+
+import fixtures
+from oslo_rootwrap import wrapper
+
+from imagecache import events, exception, volumes
+from imagecache.backends import Lvm
+from imagecache.host import Host
+from imagecache.model import Format, GiB, MiB, Record
+from imagecache.policy import LvmPolicy, Policy
+from imagecache.tests import base
+from imagecache.thin_store import _recorded, _tags
+from imagecache.tools import lvm
+
+ETC = pathlib.Path(__file__).resolve().parents[3] / "etc" / "imagecache"
+UUID = "8a6a8b1f-7f0c-4b3c-a8a2-3f7d2b6d6d5e"
+RECORD = Record(Format.RAW, MiB, MiB, 3, "an image", "qcow2", "sha256:00")
+
+
+class Recorder(fixtures.Fixture):
+    """Has no command run, and keeps what it was; answers what it is told."""
+
+    def __init__(self, answer: str = "") -> None:
+        self.answer = answer
+
+    def _setUp(self) -> None:
+        self.commands: list[tuple[str, ...]] = []
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.execute.run", self._run))
+
+    def _run(self, *command: str, **options: object) -> str:
+        assert options == {"root_helper": "sudo"}, options
+        self.commands.append(command)
+        return self.answer
+
+
+class CommandsTest(base.TestCase):
+    """All that is run as root."""
+
+    def commands(self) -> list[tuple[str, ...]]:
+        group = lvm.VolumeGroup("vg", "sudo")
+        disk, key = f"{UUID}_disk", "base-" + "a" * 40
+        attempt, staged = volumes.attempt_at(disk), volumes.attempt_at(key)
+        tags = _tags(RECORD)
+        report = self.useFixture(Recorder('{"report": [{"lv": [], "vg": []}]}'
+                                          ))
+        group.volumes("segtype!=thin-pool")
+        group.volumes(volumes.attempts_at(disk))
+        group.volumes()
+        group.volume(disk)
+        self.assertRaises(exception.InvalidConfiguration, group.pool, "pool")
+        self.assertRaises(ValueError, group.space)
+        group.create(attempt, GiB, ["imagecache.disk"])
+        group.create_pool(volumes.own_pool(attempt), GiB)
+        group.create_thin(attempt, GiB, volumes.own_pool(attempt),
+                          ["imagecache.disk"])
+        group.create_thin(staged, GiB, "pool")
+        group.snapshot(attempt, key, ["imagecache.disk"])
+        group.extend(attempt, GiB)
+        group.extend(disk, GiB)
+        group.rename(attempt, disk)
+        group.rename(disk, attempt)
+        group.rename(staged, key)
+        group.activate(disk)
+        group.activate(attempt)
+        group.deactivate(staged)
+        group.seal(staged, tags)
+        group.seal(staged, [*tags, "imagecache.record.1=abc"])
+        group.retag(key, tags, tags)
+        for name in (disk, attempt, volumes.own_pool(attempt), key, staged):
+            group.remove(name)
+        group._own(group.device(disk), 0)
+        group._own(group.device(attempt), 1000)
+        return report.commands
+
+    def test_rootwraps_filters_let_each_command_through(self) -> None:
+        for command in self.commands():
+            with self.subTest(shlex.join(command)):
+                self.assertTrue(rootwrap_allows(command))
+
+    def test_sudoers_lets_each_command_through(self) -> None:
+        for command in self.commands():
+            with self.subTest(shlex.join(command)):
+                self.assertTrue(sudo_allows(command))
+
+    def test_neither_lets_anything_else_through(self) -> None:
+        for line in FORBIDDEN:
+            with self.subTest(line):
+                self.assertFalse(rootwrap_allows(line.split()))
+                self.assertFalse(sudo_allows(line.split()))
+
+
+FORBIDDEN = (
+    "lvremove --yes vg/root",
+    "lvremove --yes vg",
+    f"lvremove --yes other/{UUID}_disk",
+    f"lvremove --yes vg/{UUID}_disk vg/root",
+    f"lvremove --yes --config x vg/{UUID}_disk",
+    "lvrename vg root a_disk",
+    "lvrename vg a_disk root",
+    "lvchange --yes --activate n vg/root",
+    "lvextend --yes --size 1b vg/root",
+    "lvcreate --yes --snapshot --permission rw --setactivationskip n"
+    " --addtag imagecache.disk --name .a_disk vg/root",
+    "lvcreate --yes --wipesignatures y --zero y --size 1b --addtag"
+    " imagecache.disk --name .a_disk vg /dev/sda",
+    "chown 1000 /etc/shadow",
+    "chown 1000 /dev/vg/root",
+    "chown 1000 /dev/vg/a_disk /etc/shadow",
+    "chown 1000 /dev/vg/a_b/../../../etc/shadow",
+    "chown -R 1000 /dev/vg/a_disk",
+    "lvs --reportformat json --units b --nosuffix --options lv_name --config"
+    " /etc/x vg",
+    "vgremove --yes vg",
+    "sh -c id",
+)
+
+
+def rootwrap_allows(command: list[str] | tuple[str, ...]) -> bool:
+    filters = wrapper.load_filters([str(ETC / "rootwrap.d")])
+    return any(each.match(list(command)) for each in filters)
+
+
+def sudo_allows(command: list[str] | tuple[str, ...]) -> bool:
+    name, arguments = command[0], " ".join(command[1:])
+    return any(pathlib.Path(path).name == name
+               and re.search(pattern, arguments)
+               for path, pattern in sudo_rules())
+
+
+def sudo_rules() -> Iterator[tuple[str, str]]:
+    text = (ETC / "sudoers").read_text().replace("\\\n", "")
+    for alias in re.findall(r"^Cmnd_Alias \w+ = (.*)$", text, re.M):
+        # Each ends in a dollar sign.
+        for rule in re.findall(r"\s*(/\S+ \^.*?\$)(?:,|$)", alias):
+            path, _, pattern = rule.partition(" ")
+            yield path, pattern
+
+
+class NamesTest(base.TestCase):
+
+    def disk(self, instance: str = UUID, name: str = "disk",
+             path: str | None = None) -> Lvm:
+        host = Host(Policy(self.root, lvm=LvmPolicy("nova-vg")))
+        return Lvm(host, instance, name, path and pathlib.Path(path))
+
+    def test_a_volume_has_the_name_nova_gives_it(self) -> None:
+        self.assertEqual(f"/dev/nova-vg/{UUID}_disk", str(self.disk().path))
+        self.assertEqual(f"/dev/nova-vg/{UUID}_disk.eph0__1",
+                         str(self.disk(name="disk.eph0_1").path))
+
+    def test_a_volume_is_known_by_either_of_its_paths(self) -> None:
+        for path in (f"/dev/nova-vg/{UUID}_disk",
+                     "/dev/mapper/nova--vg-" + UUID.replace("-", "--")
+                     + "_disk"):
+            self.assertEqual(f"/dev/nova-vg/{UUID}_disk",
+                             str(self.disk(path=path).path))
+
+    def test_what_is_no_volume_is_refused(self) -> None:
+        for path in ("/etc/shadow", "/dev/sda", "/dev/mapper/control",
+                     "/dev/vg/a/b", "dev/vg/a"):
+            with self.assertRaises(exception.InvalidDevicePath):
+                print(self.disk(path=path).path)
+
+    def test_names_that_lvm_keeps_for_itself_are_refused(self) -> None:
+        for instance, name in (("a", "tdata"), ("snapshot", "x"),
+                               ("a_rimage_0", "x"), ("ä", "disk"),
+                               ("-a", "disk"), ("a", "x" * 100)):
+            with self.subTest(name), \
+                    self.assertRaises(exception.InvalidName):
+                print(self.disk(instance, name).path)
+
+    def test_without_a_volume_group_no_disk_is_described(self) -> None:
+        disk = Lvm(Host(Policy(self.root)), UUID, "disk")
+        self.assertRaises(RuntimeError, disk.exists)   # which nova raises
+
+    def test_an_attempt_is_told_from_what_it_is_at(self) -> None:
+        attempt = volumes.attempt_at("a.1_disk")
+        self.assertEqual("a.1_disk", volumes.attempted(attempt))
+        self.assertEqual("a.1_disk",
+                         volumes.attempted(volumes.own_pool(attempt)))
+        self.assertIsNone(volumes.attempted("a.1_disk"))
+        self.assertNotEqual(attempt, volumes.attempt_at("a.1_disk"))
+
+    def test_an_attempt_is_abandoned_when_its_process_is_gone(self) -> None:
+        attempt = volumes.attempt_at("disk")
+        self.assertFalse(volumes.is_abandoned(attempt))
+        # The same number, given to a process that started later.
+        pid, start = re.fullmatch(r"\.disk\.(\d+)-(\d+)\..*", attempt
+                                  ).groups()
+        self.assertTrue(volumes.is_abandoned(
+            f".disk.{pid}-{int(start) - 1}.012345"))
+        self.assertTrue(volumes.is_abandoned(".disk.99999999-1.012345"))
+        self.assertFalse(volumes.is_abandoned("disk"))
+
+
+class RecordTest(base.TestCase):
+
+    def test_a_record_survives_being_tags(self) -> None:
+        for source in ("an image", "ä, b=c\n", "http://x/" + "y" * 3000):
+            record = Record(Format.RAW, MiB, MiB, 3, source)
+            tags = _tags(record)
+            for tag in tags:
+                self.assertRegex(tag, r"^[A-Za-z0-9_+.\-/=!:&#]{1,1024}$")
+            self.assertEqual(record, _recorded(["other", *reversed(tags)]))
+
+    def test_a_record_that_is_not_all_there_is_none(self) -> None:
+        tags = _tags(Record(Format.RAW, MiB, MiB, 3, "y" * 3000))
+        for left_out in range(len(tags)):
+            self.assertIsNone(_recorded(
+                tags[:left_out] + tags[left_out + 1:]))
+        self.assertIsNone(_recorded([]))
+
+
+class PoolTest(base.TestCase):
+    """The watch over a thin pool of 1 GiB, which says how full it is."""
+
+    def require(self, data: int, **facts: str) -> list[events.Event]:
+        answer = {"lv_name": "pool", "lv_size": str(GiB),
+                  "data_percent": "50.00", "lv_metadata_size": str(4 * MiB),
+                  "metadata_percent": "10.00", "chunk_size": "65536",
+                  "zero": "zero", "thin_count": "1"} | facts
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.tools.lvm.VolumeGroup._report",
+            lambda *arguments: [answer]))
+        heard: list[events.Event] = []
+        pool = volumes.ThinPool(lvm.VolumeGroup("vg"), "pool", 80, 95,
+                                heard.append)
+        pool.require(data, "a test")
+        return heard
+
+    def test_where_there_is_room_nothing_is_said(self) -> None:
+        self.assertEqual([], self.require(256 * MiB))
+
+    def test_a_pool_that_fills_is_reported(self) -> None:
+        [event] = self.require(0, data_percent="80.10")
+        self.assertEqual(("filling", "vg/pool"), (event.name, event.subject))
+        self.assertEqual({"data": "80%", "metadata": "12%"}, event.facts)
+        [event] = self.require(0, metadata_percent="85.00")
+        self.assertEqual("87%", event.facts["metadata"])
+
+    def test_what_will_be_written_counts(self) -> None:
+        [event] = self.require(400 * MiB)
+        self.assertEqual("89%", event.facts["data"])
+
+    def test_what_goes_beyond_the_limit_is_refused(self) -> None:
+        for facts, kind in (({"data_percent": "95.10"}, "data"),
+                            ({"metadata_percent": "94.90"}, "metadata")):
+            with self.assertRaisesRegex(
+                    exception.NoSpace, f"the {kind} of thin pool vg/pool"):
+                self.require(0, **facts)
+
+    def test_a_pool_that_does_not_zero_is_refused(self) -> None:
+        self.assertRaises(exception.InvalidConfiguration, self.require, 0,
+                          zero="")
