@@ -75,7 +75,8 @@ class Raw(Qcow2File):
 
     def _copy(self, base: Base, path: pathlib.Path) -> None:
         path.touch(exist_ok=False)
-        allocation.copy(base.path, path)
+        allocation.copy(base.path, path,
+                        share=not self.host.policy.preallocate)
 
     def _extend(self, path: pathlib.Path, format: Format, now: int,
                 size: int) -> None:

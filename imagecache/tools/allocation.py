@@ -16,17 +16,22 @@ _UNSUPPORTED = ("unsupported", "not supported")
 _unable: set[tuple[int, int]] = set()
 
 
-def copy(source: pathlib.Path, output: pathlib.Path) -> None:
+def copy(source: pathlib.Path, output: pathlib.Path, *,
+         share: bool = True) -> None:
     """Fill an existing, empty file with what another holds.
 
     The two share their blocks where the file system can do that (XFS,
     btrfs); elsewhere the holes of the source stay holes.  Uses cp(1), which
     knows more file systems than we do, and under a limit, as what has one
     dies with this process.
+
+    :param share: False where space must be there for whatever is written: a
+        block that is shared needs another then, and none is reserved
     """
     # One byte more: cp asks for what is behind the end, to find it.
     limits = Limits(file_size=source.stat().st_size + 1)
-    execute.run("cp", "--reflink=auto", "--sparse=auto", "--",
+    execute.run("cp", f"--reflink={'auto' if share else 'never'}",
+                "--sparse=auto", "--",
                 str(source), str(output), limits=limits)
 
 
