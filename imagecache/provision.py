@@ -22,6 +22,7 @@ class Disk(Protocol):
     def base_key(self) -> str | None: ...
     def lease(self, source: sources.Source, size: int | None
               ) -> contextlib.AbstractContextManager[Base]: ...
+    def session(self) -> contextlib.AbstractContextManager[object]: ...
     def clone(self, source: sources.Source, size: int | None) -> bool: ...
     def create(self, base: Base, size: int | None) -> None: ...
     def generate(self, template: sources.Template,
@@ -41,6 +42,12 @@ def provision(disk: Disk, source: sources.Source,
     :param size: bytes the guest must see; None or 0 keeps the image's size
     :raises ImageError, SourceError, HostError: no half-made disk is left
     """
+    with disk.session():
+        _provision(disk, source, size)
+
+
+def _provision(disk: Disk, source: sources.Source,
+               size: int | None) -> None:
     if disk.exists():
         _restore_base(disk, source)
         if size:

@@ -95,6 +95,10 @@ class Disk(abc.ABC):
         """Say whether the disk is on record as encrypted."""
         return False
 
+    def session(self) -> contextlib.AbstractContextManager[object]:
+        """Keep open what the disk is reached through, during the block."""
+        return contextlib.nullcontext()
+
     @abc.abstractmethod
     def exists(self) -> bool:
         """Return True once create() or generate() has succeeded."""

@@ -99,6 +99,9 @@ class Rbd(Disk):
     def format(self) -> Format:
         return Format.RAW
 
+    def session(self) -> contextlib.AbstractContextManager[object]:
+        return rbd.connected(rbd_store.access(self.host.policy.rbd))
+
     def exists(self) -> bool:
         with self._pool() as (_, pool):
             return pool.has(self.path.name)
@@ -145,7 +148,8 @@ class Rbd(Disk):
         images = RbdImages(self.host.policy, self.host.observe)
         found = images.find(source, size)
         if found is None:
-            if not self.cache.has(source):
+            if self.host.policy.rbd.never_download \
+                    and not self.cache.has(source):
                 images.require_download(source)
             return False
         self.clone_snapshot(found.pool, found.image, found.snapshot, size)

@@ -6,7 +6,8 @@
             volume.resize(GiB)
 
 A connection lives as long as its block: the libraries have threads of their
-own, which a fork would lose, and one takes 7 ms.  Nothing waits for ever: a
+own, which a fork would lose.  It takes 7 ms to make, so a block within that
+of another, in one thread, shares the other's.  Nothing waits for ever: a
 cluster that stops answering ends in StorageUnreachable.  A full pool fails a
 write at once, and can still be removed from; by default Ceph would hold the
 write, and whoever made it, until there is space.
@@ -15,9 +16,11 @@ write, and whoever made it, until there is space.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from imagecache import exception
@@ -44,6 +47,11 @@ class Access:
                 "rados_osd_op_timeout": str(self.timeout)}
 
 
+# What this thread is connected to: nothing, between two operations.
+_held: contextvars.ContextVar[Mapping[tuple[int, Access], Cluster]] = \
+    contextvars.ContextVar("held", default={})  # noqa: B039  (never changed)
+
+
 @contextlib.contextmanager
 def connected(access: Access) -> Iterator[Cluster]:
     """Yield a cluster, for as long as the block lasts.
@@ -52,11 +60,24 @@ def connected(access: Access) -> Iterator[Cluster]:
     :raises StorageForbidden: there is no such user, or its key is another
     :raises InvalidConfiguration: there is no ceph.conf
     """
+    held = _held.get()
+    mine = (os.getpid(), access)    # a child of ours must not touch it
+    if mine in held:
+        yield held[mine]
+        return
     client = _client(access)
     try:
-        with ceph.translated("connecting", access.conf or "Ceph"):
-            client.connect()
-        yield Cluster(client)
+        # A new thread draws new random numbers.  In that of a fork they would
+        # be those of its siblings, and a client is known by one of them.
+        with ceph.translated("connecting", access.conf or "Ceph"), \
+                futures.ThreadPoolExecutor(1) as thread:
+            thread.submit(client.connect).result()
+        cluster = Cluster(client)
+        token = _held.set({**held, mine: cluster})
+        try:
+            yield cluster
+        finally:
+            _held.reset(token)
     finally:
         client.shutdown()
 

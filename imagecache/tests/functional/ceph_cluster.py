@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import fixtures
-import rados
 
 from imagecache.model import GiB
+from imagecache.tools import ceph
 
 _PATIENCE = 60    # seconds until it must have started, or shown statistics
 
@@ -159,7 +159,9 @@ class CephCluster(fixtures.Fixture):
         return self.conf_with(keyring=keyring)
 
     @contextlib.contextmanager
-    def connect(self, user: str = "admin") -> Iterator[rados.Rados]:
+    def connect(self, user: str = "admin") -> Iterator[Any]:
+        """Yield a rados.Rados."""
+        rados, _ = ceph.bindings()
         with rados.Rados(conffile=str(self.conf), rados_id=user,
                          conf={"rados_osd_op_timeout": str(_PATIENCE),
                                "rados_mon_op_timeout": str(_PATIENCE)},
@@ -241,7 +243,7 @@ class CephCluster(fixtures.Fixture):
             self._popen("osd", "ceph-osd", "-i", "0", "-f")
             self._wait(connection)
 
-    def _wait(self, connection: rados.Rados) -> None:
+    def _wait(self, connection: Any) -> None:
         """Return when every pool takes a write.
 
         An operation sent before the OSD is up would be tried again after 5 s.
@@ -263,7 +265,7 @@ class CephCluster(fixtures.Fixture):
             process = self._processes[name] = subprocess.Popen(
                 # It must not outlive tests that are killed.
                 ["setpriv", "--pdeathsig", "KILL", program,
-                 *(["-c", self.conf] if program != "monmaptool" else []),
+                 *(["-c", str(self.conf)] if program != "monmaptool" else []),
                  *map(str, arguments)],
                 # Debian 13's looks for its plugins under a relative path.
                 cwd="/usr",
@@ -273,7 +275,7 @@ class CephCluster(fixtures.Fixture):
 
     def _finish(self, process: subprocess.Popen[bytes]) -> None:
         if process.wait(_PATIENCE):
-            raise RuntimeError(f"{process.args} exited with "
+            raise RuntimeError(f"{process.args!r} exited with "
                                f"{process.returncode}")
         self._processes = {name: other for name, other
                            in self._processes.items() if other is not process}
@@ -291,7 +293,7 @@ class CephCluster(fixtures.Fixture):
             process.wait(_PATIENCE)
 
 
-def _command(connection: rados.Rados, prefix: str, **arguments: Any) -> Any:
+def _command(connection: Any, prefix: str, **arguments: Any) -> Any:
     code, answer, words = connection.mon_command(json.dumps(
         arguments | {"prefix": prefix, "format": "json"}), b"")
     if code:

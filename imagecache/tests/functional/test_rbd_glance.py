@@ -10,12 +10,14 @@ import io
 import random
 import subprocess
 import uuid
+from concurrent import futures
+from unittest import mock
 
 import fixtures
 from oslo_config import cfg
 
 import imagecache
-from imagecache import exception, imagebackend, sources
+from imagecache import exception, imagebackend, provision, sources
 from imagecache.model import Digest, GiB, MiB
 from imagecache.sources import Copy, glance
 from imagecache.tests import base
@@ -214,6 +216,34 @@ class RbdGlanceTest(RbdGlanceTestCase):
         image_id = self._upload(bytes(disc), "iso")
         self._check_clone(self._cache().create_disk(
             str(uuid.uuid4()), image_id), image_id)
+
+    def test_disk_takes_one_connection(self):
+        cache, image_id = self._cache(), self._upload(self._qcow2(), "qcow2")
+        image = cache._image(image_id, None, None, None)
+        for _ in range(2):    # with a base to be made, and with a base
+            disk = cache.disk(str(uuid.uuid4()))
+            with mock.patch.object(rbd, "_client",
+                                   wraps=rbd._client) as made:
+                provision.provision(disk, image, GiB)
+            self.assertEqual(1, made.call_count)
+
+    def test_connection_is_shared_in_its_own_block_and_thread_only(self):
+        access = rbd.Access(conf=str(self.ceph.conf), user="imagecache")
+        other = dataclasses.replace(access, user="nova")
+        with rbd.connected(access) as one:
+            with rbd.connected(access) as same:
+                self.assertIs(one, same)
+            with rbd.connected(other) as another:
+                self.assertIsNot(one, another)
+            with futures.ThreadPoolExecutor() as pool:
+                self.assertTrue(pool.submit(
+                    self._connects_anew, access, one).result())
+            self.assertEqual(self.ceph.fsid, one.fsid)
+        self.assertTrue(self._connects_anew(access, one))
+
+    def _connects_anew(self, access, before):
+        with rbd.connected(access) as cluster:
+            return cluster is not before and cluster.fsid == self.ceph.fsid
 
     def test_clone_holds_no_data_of_its_own(self):
         disk = self._create(self._cache(), self._upload())

@@ -30,6 +30,7 @@ class Disk:
         self.reads = reads
         self.has_base = False
         self.clones = False
+        self.in_session = False
         self.story: list[Any] = []
         self.capabilities = Capabilities(**capabilities)
 
@@ -51,7 +52,14 @@ class Disk:
 
     # The disk.
 
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        self.in_session = True
+        yield
+        self.in_session = False
+
     def exists(self) -> bool:
+        assert self.in_session
         return self.there
 
     def base_key(self) -> str | None:
