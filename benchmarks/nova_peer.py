@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova's own imagebackend, told what to do by lines of JSON; see peer.py.
 
-Runs inside nova's virtualenv, as ``python -m benchmarks.nova_peer DIR``.  It
-is nova's code as released, in this process and warm: no database, messaging,
-libvirt or privileged helper is started, and its start is not timed.  The
-image service is a file, copied in 64 KiB pieces and flushed, as nova writes
-what it downloads; it checks no digest, which a real one would.
+Runs inside nova's virtualenv, as ``python -m benchmarks.nova_peer DIR
+[GROUP.OPTION=VALUE...]``.  It is nova's code as released, in this process and
+warm: no database, messaging, libvirt or privileged helper is started, and its
+start is not timed.  The image service is a file, copied in 64 KiB pieces and
+flushed, as nova writes what it downloads; it checks no digest, which a real
+one would.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import sys
 from typing import Any
 
-from benchmarks import timing
+from benchmarks import blocks, timing
 
 _CHUNK = 64 * 1024
 
@@ -46,7 +47,7 @@ class ImageService:
             os.fsync(writer.fileno())
 
 
-def start(instances: str) -> tuple[Any, Any]:
+def start(instances: str, settings: list[str]) -> tuple[Any, Any]:
     """Configure nova for a directory; return its modules for images."""
     load = importlib.import_module    # mypy has no nova to look at
     conf = load("nova.conf").CONF
@@ -55,6 +56,10 @@ def start(instances: str) -> tuple[Any, Any]:
     load("nova.objects").register_all()
     load("nova.privsep").sys_admin_pctxt.set_client_mode(False)
     images = load("nova.virt.images")
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        group, _, option = name.partition(".")
+        conf.set_override(option, value, group)
     imagebackend = load("nova.virt.libvirt.imagebackend")
     conf.set_override("lock_path", os.path.join(instances, "locks"),
                       "oslo_concurrency")
@@ -78,16 +83,18 @@ def make_disk(images: Any, imagebackend: Any, instances: str,
             fetch, order["base"], size=order["size"], context=None,
             image_id="image")
 
+    written = blocks.written()
     run = timing.measure(make)
-    return {"seconds": run.seconds, "started": run.started}
+    return {"seconds": run.seconds, "started": run.started,
+            "written": blocks.written() - written}
 
 
 def main() -> None:
-    instances = sys.argv[1]
+    instances, *settings = sys.argv[1:]
     # What nova or its libraries may print is not an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    images, imagebackend = start(instances)
+    images, imagebackend = start(instances, settings)
     print(json.dumps("ready"), file=answers)
     for line in sys.stdin:
         answer = make_disk(images, imagebackend, instances, json.loads(line))

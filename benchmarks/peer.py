@@ -8,13 +8,18 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.timing import Run
+from imagecache.model import MiB
 
 RELEASE = "34.0.0"
 # Names a virtualenv with nova in it; without one, .venv-nova is made.
 VARIABLE = "IMAGECACHE_NOVA_VENV"
+
+# What a run measures beside its time: see blocks.written().
+WRITTEN = "host's disk MiB"
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 
@@ -49,19 +54,28 @@ class Nova:
 
     :param instances: nova's instances_path
     :param log: a file for what it says beside its answers
+    :param settings: of its configuration, as GROUP.OPTION=VALUE
+    :param modules: where it finds more modules, which no index has
     """
 
-    def __init__(self, instances: pathlib.Path, log: pathlib.Path) -> None:
+    def __init__(self, instances: pathlib.Path, log: pathlib.Path,
+                 settings: Sequence[str] = (),
+                 modules: pathlib.Path | None = None) -> None:
         self.instances = instances
         self._log = log
+        self._settings = settings
+        self._modules = modules
 
     def __enter__(self) -> Nova:
         python = nova_python()
         with self._log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [python, "-m", "benchmarks.nova_peer", self.instances],
+                [python, "-m", "benchmarks.nova_peer", self.instances,
+                 *self._settings],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
-                text=True, cwd=TOP)
+                text=True, cwd=TOP, env=os.environ | (
+                    {"PYTHONPATH": str(self._modules)}
+                    if self._modules else {}))
         try:
             self._answer()    # it is ready
         except BaseException:
@@ -85,7 +99,8 @@ class Nova:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer = self._answer()
-        return Run(answer["seconds"], tuple(answer["started"]))
+        return Run(answer["seconds"], tuple(answer["started"]),
+                   measured={WRITTEN: answer["written"] / MiB})
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
