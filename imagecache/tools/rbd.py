@@ -21,6 +21,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 from imagecache import exception
