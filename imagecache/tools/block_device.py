@@ -190,7 +190,7 @@ class _Connector:
     @property
     def _mark(self) -> str:
         """By it we know who connected a device: one with these locks."""
-        return f"--description=imagecache {self.locks.directory}"
+        return f"imagecache {self.locks.directory}"
 
     def _is_abandoned(self, device: Device) -> bool:
         """Say whether its owner is one of us, and dead: we have the lock."""
@@ -207,9 +207,9 @@ class _Connector:
             "file.server.type=unix,file.server.path=" + str(
                 self.directory / "disk").replace(",", ",,")
         # Verbose, it stays in the foreground, and ends with us.
-        with _running("qemu-nbd", "--verbose", self._mark,
-                      f"--socket={self.directory / device.name}",
-                      f"--connect={device.path}", "--image-opts", image,
+        with _running("qemu-nbd", "--verbose", "--description", self._mark,
+                      "--socket", str(self.directory / device.name),
+                      "--connect", str(device.path), "--image-opts", image,
                       limits=dataclasses.replace(
                           self.limits, wall_clock=None, sandbox=None),
                       root_helper=self.root_helper) as client:

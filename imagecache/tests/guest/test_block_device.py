@@ -24,7 +24,8 @@ from imagecache.tests.guest import base, devices
 from imagecache.tools import block_device
 
 SIZE = 4 * MiB
-NOBODY = 65534
+USER, UID = "imagecache", 4242
+SUDOERS = pathlib.Path(__file__).parents[3] / "etc/imagecache/sudoers"
 
 
 class DeviceTestCase(base.TestCase):
@@ -276,43 +277,46 @@ class KilledTest(DeviceTestCase):
 
 
 class UnprivilegedTest(KilledTest):
-    """An agent that is not root, and asks sudo(8) for what only root may."""
+    """An agent that is not root, and sudo with the rules that are shipped."""
 
     def setUp(self) -> None:
         super().setUp()
-        pathlib.Path("/etc/sudoers.d/imagecache-test").write_text(
-            "#65534 ALL=(root) NOPASSWD: /usr/bin/qemu-nbd, /usr/bin/chown\n")
+        installed = pathlib.Path("/etc/sudoers.d/imagecache")
+        devices.run("useradd", "--uid", UID, "--no-create-home", USER)
+        self.addCleanup(devices.run, "userdel", USER)
+        devices.run("install", "--mode=0440", SUDOERS, installed)
+        self.addCleanup(installed.unlink)
         for path in (self.root, self.disk):
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, UID, UID)
 
-    def as_nobody(self, act: Callable[[], None]) -> None:
+    def as_the_agent(self, act: Callable[[], None]) -> None:
         self.assertEqual(0, self.start(act).wait())
 
     def start(self, act: Callable[[], None]) -> processes.Child:
-        def become_and_act() -> None:
+        def be_the_agent() -> None:
             os.setgroups([])
-            os.setresgid(NOBODY, NOBODY, NOBODY)
-            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os.setresgid(UID, UID, UID)
+            os.setresuid(UID, UID, UID)
             act()
 
-        return processes.Child(become_and_act)
+        return processes.Child(be_the_agent)
 
     def test_it_reads_and_writes_the_device(self) -> None:
         def act() -> None:
             with self.attached() as device, device.open("r+b") as f:
                 f.write(b"new")
 
-        self.as_nobody(act)
+        self.as_the_agent(act)
         self.assertTrue(b"new" + images.content(SIZE)[3:]
                         == images.read(self.disk, "qcow2"))
 
     def test_afterwards_the_device_is_roots_again(self) -> None:
         def act() -> None:
             with self.attached() as device:
-                if device.stat().st_uid != NOBODY:
+                if device.stat().st_uid != UID:
                     os._exit(2)
 
-        self.as_nobody(act)
+        self.as_the_agent(act)
         self.assertEqual(0, pathlib.Path("/dev/nbd0").stat().st_uid)
 
     def test_without_the_right_to_it_says_so(self) -> None:
@@ -324,7 +328,7 @@ class UnprivilegedTest(KilledTest):
                 os._exit(0)
             os._exit(2)
 
-        self.as_nobody(act)
+        self.as_the_agent(act)
 
     def test_the_device_of_a_killed_agent_becomes_free(self) -> None:
         """Only by the next: sudo does not die with who called it."""
@@ -337,7 +341,7 @@ class UnprivilegedTest(KilledTest):
                 if str(device) != "/dev/nbd0":
                     os._exit(2)
 
-        self.as_nobody(act)
+        self.as_the_agent(act)
 
     def test_another_does_not_free_what_may_be_in_use(self) -> None:
         self.kill_an_agent()
@@ -349,6 +353,6 @@ class UnprivilegedTest(KilledTest):
                 if str(device) != "/dev/nbd1":
                     os._exit(2)
 
-        self.as_nobody(act)
+        self.as_the_agent(act)
         subprocess.run(["qemu-nbd", "-d", "/dev/nbd0"], check=True,
                        capture_output=True)

@@ -6,14 +6,20 @@ What they are needed for is in the tests under another kernel.
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
+import shlex
+from collections.abc import Iterator
 from unittest import mock
 
 from imagecache import exception, fixture
 from imagecache.backends import Disk
-from imagecache.model import MiB
+from imagecache.locks import Locks
+from imagecache.model import Limits, MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests import base
+from imagecache.tests.unit.test_lvm import rootwrap_allows, sudo_allows
 from imagecache.tools import block_device
 
 
@@ -70,3 +76,65 @@ class WithoutDevicesTest(base.TestCase):
     def test_nothing_is_asked_of_them_unless_configured(self) -> None:
         self.images.config(resize_fs_using_block_device=False)
         self.make(2 * SIZE).grow(4 * SIZE)
+
+
+FORBIDDEN = (
+    "qemu-nbd --connect /dev/nbd0 /etc/shadow",
+    "qemu-nbd --disconnect /dev/sda",
+    "qemu-nbd --verbose --description 'imagecache /x' --socket"
+    " /tmp/imagecache-nbd.abc/nbd0 --connect /dev/nbd0 --image-opts"
+    " driver=raw,file.driver=file,file.filename=/dev/sda",
+    "qemu-nbd --verbose --description 'imagecache /x' --socket /etc/nbd0"
+    " --connect /dev/nbd0 --image-opts driver=raw,file.driver=nbd,"
+    "file.export=disk,file.server.type=unix,"
+    "file.server.path=/tmp/imagecache-nbd.abc/disk",
+    "chown 1000 /dev/nbd0/../sda",
+    "chown 1000 /dev/nbd0 /dev/sda",
+)
+
+
+class PrivilegesTest(base.TestCase):
+    """What is run as root is what the rules allow that are shipped."""
+
+    def commands(self) -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = []
+
+        @contextlib.contextmanager
+        def running(*command: str, **how: object
+                    ) -> Iterator[block_device.Program]:
+            found.append(command)
+            yield block_device.Program()
+
+        def run(*command: str, **how: object) -> str:
+            found.append(command)
+            return ""
+
+        connector = block_device._Connector(
+            self.root / "disk", pathlib.Path("/tmp/imagecache-nbd.ab1_x"),
+            block_device.Program(), SIZE,
+            Locks(pathlib.Path("/var/lib/nova/instances/locks")), Limits(),
+            "sudo")
+        device = block_device.Device("nbd12")
+        with mock.patch.object(block_device, "_running", running), \
+                mock.patch("imagecache.execute.run", run), \
+                mock.patch.object(block_device, "PATIENCE", 0), \
+                mock.patch.object(block_device._Connector, "_await"), \
+                connector._connected(device):
+            connector._own(device, 1000)
+        return found
+
+    def test_each_command_is_let_through(self) -> None:
+        commands = self.commands()
+        self.assertEqual(["qemu-nbd", "chown", "qemu-nbd"],
+                         [each[0] for each in commands])
+        for command in commands:
+            with self.subTest(" ".join(command)):
+                self.assertTrue(rootwrap_allows(command))
+                self.assertTrue(sudo_allows(list(command)))
+
+    def test_others_are_not(self) -> None:
+        for line in FORBIDDEN:
+            with self.subTest(line):
+                words = shlex.split(line)
+                self.assertFalse(rootwrap_allows(words))
+                self.assertFalse(sudo_allows(words))
