@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Havana's row: a file system in a qcow2 grows through a block device."""
+
+from __future__ import annotations
+
+import re
+
+import ddt
+
+from imagecache.tests.functional import processes, rows
+from imagecache.tests.functional.rows import (
+    APPEAR,
+    COPY,
+    FETCH_AS_IT_IS,
+    FETCH_RAW,
+    IMAGE_SIZE,
+    SIZE,
+    overlay,
+)
+from imagecache.tests.guest import devices
+
+DOORS = ("ImageCache", "imagebackend")
+RESIZE = f"qemu-img resize -q -f qcow2 disk.new {SIZE}"
+GROWN = f"qemu-img resize -q -f qcow2 disk {2 * SIZE}"
+ATTACH = ["qemu-storage-daemon qcow2", "qemu-nbd --connect /dev/nbd0 raw"]
+LOOK = ["dumpe2fs -h /dev/nbd0"]
+GROW = ["e2fsck -f -p /dev/nbd0", "resize2fs /dev/nbd0"]
+DETACH = ["qemu-nbd --disconnect /dev/nbd0"]
+THROUGH_DEVICE = [*ATTACH, *LOOK, *GROW, *DETACH]
+
+
+@ddt.ddt
+class SwitchedOnTest(rows.RowTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.assertEqual([], devices.in_use())
+
+    def configure(self, **options):
+        # Not in a sandbox, which bubblewrap would try out first.
+        super().configure(resize_fs_using_block_device=True,
+                          image_cache__sandbox="never", **options)
+
+    def make(self, *args, **how):
+        outcome = super().make(*args, **how)
+        self.assertEqual([], devices.in_use())
+        processes.wait_for(lambda: not devices.leftovers())
+        outcome.steps[:] = map(_plain, outcome.steps)
+        return outcome
+
+    @ddt.data(*DOORS)
+    def test_at_first_boot(self, door):
+        self.publish(self.qcow2(self.filesystem()))
+        self.configure()
+        self.assert_made([*FETCH_RAW, overlay("raw"), *THROUGH_DEVICE,
+                          *APPEAR], door=door)
+        self.assert_grown(SIZE, [("base", "raw")])
+        # The base is as it was, and so is the next disk's way.
+        self.assertEqual(IMAGE_SIZE, self.base().stat().st_size)
+        self.assert_made([overlay("raw", 2 * SIZE), *THROUGH_DEVICE, *APPEAR],
+                         size=2 * SIZE, door=door)
+        self.assert_grown(2 * SIZE, [("base", "raw")], disks=2)
+
+    @ddt.data("ext2", "ext3")
+    def test_the_older_file_systems(self, kind):
+        self.publish(self.qcow2(self.filesystem(kind)))
+        self.configure()
+        self.assert_made([*FETCH_RAW, overlay("raw"), *THROUGH_DEVICE,
+                          *APPEAR])
+        self.assert_grown(SIZE, [("base", "raw")])
+
+    @ddt.data(*DOORS)
+    def test_when_the_disk_grows(self, door):
+        self.publish(self.qcow2(self.filesystem()))
+        self.configure()
+        self.make(IMAGE_SIZE)
+        self.assert_made([GROWN, *THROUGH_DEVICE], size=2 * SIZE, door=door,
+                         instance=self.instance)
+        self.assert_grown(2 * SIZE, [("base", "raw")])
+
+    def test_on_a_base_that_stayed_qcow2(self):
+        self.publish(self.qcow2(self.filesystem(), "-c"))
+        self.configure(force_raw_images=False)
+        self.assert_made([*FETCH_AS_IT_IS, overlay(
+            "qcow2", cluster_size=65536), *THROUGH_DEVICE, *APPEAR])
+        self.assert_grown(SIZE, [("base", "qcow2")])
+
+    def test_a_copy_that_is_qcow2(self):
+        self.publish(self.qcow2(self.filesystem(), "-c"))
+        self.configure(use_cow_images=False, force_raw_images=False)
+        self.assert_made([*FETCH_AS_IT_IS, COPY, RESIZE, *THROUGH_DEVICE,
+                          *APPEAR])
+        self.assert_grown(SIZE, [])
+
+    def test_a_partitioned_image_is_left_alone(self):
+        image = self.partitioned()
+        self.publish(self.qcow2(image))
+        self.configure()
+        self.assert_made([*FETCH_RAW, overlay("raw"), *ATTACH, *LOOK, *DETACH,
+                          *APPEAR])
+        self.assert_disk("qcow2", [("base", "raw")])
+        self.assert_content(image)
+        self.assert_files("base")
+
+    def test_a_disk_as_large_as_its_image_needs_no_device(self):
+        image = self.filesystem()
+        self.publish(self.qcow2(image))
+        self.configure()
+        self.assert_made([*FETCH_RAW, overlay("raw", IMAGE_SIZE), *APPEAR],
+                         size=IMAGE_SIZE)
+        self.assert_content(image)
+
+    def assert_grown(self, size, chain, disks=1):
+        """Hold the disk and its file system, which this kernel mounts."""
+        self.assert_disk("qcow2", chain, size)
+        self.assert_filesystem(size)
+        self.assertLess(size * 0.85, devices.ext_size(self.content()))
+        self.assert_files("base", disks=disks)
+
+
+def _plain(step):
+    """Put in a few words how a device is connected."""
+    words = step.split()
+    if words[0] == "qemu-storage-daemon":
+        return f"{words[0]} " + re.search('"driver": "(\\w+)"', step)[1]
+    if words[:2] == ["qemu-nbd", "--verbose"]:
+        device, driver = re.search(
+            "(--connect \\S+) --image-opts driver=(\\w+)", step).groups()
+        return f"qemu-nbd {device} {driver}"
+    return step
