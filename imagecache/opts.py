@@ -51,8 +51,11 @@ DEFAULT_OPTS: Sequence[cfg.Opt] = (
              " of it is found at once and not by the guest."),
     cfg.BoolOpt(
         "resize_fs_using_block_device", default=False,
-        help="Let the host grow a file system inside a qcow2 disk through a"
-             " block device. Guests with cloud-init do this by themselves."),
+        help="Let the host grow an unpartitioned ext2, ext3 or ext4 inside a"
+             " qcow2 disk, when the disk is made and when it grows, through a"
+             " network block device (modprobe nbd), which root_helper"
+             " connects. Guests with cloud-init do this by themselves; in raw"
+             " disks and logical volumes it is always done."),
     cfg.StrOpt(
         "default_ephemeral_format", default=None,
         help="File system of ephemeral disks; ext4 if not set."),
