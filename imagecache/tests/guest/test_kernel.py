@@ -1,27 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What the other tests here take for granted of the kernel they run under."""
 
 import os
 import pathlib
-import subprocess
 
-from imagecache.tests.guest import base
+from imagecache.tests.guest import base, devices
 
-MODULES = ("dm_mod", "dm_thin_pool", "dm_snapshot", "dm_crypt", "loop", "nbd")
+TARGETS = {"thin", "thin-pool", "snapshot", "crypt", "linear"}
 
 
 class KernelTest(base.TestCase):
-    """What the other tests here take for granted."""
 
-    def test_the_kernel_has_what_the_tests_need(self):
-        found = pathlib.Path("/proc/modules").read_text()
-        there = {line.split()[0] for line in found.splitlines()}
-        self.assertEqual(set(), set(MODULES) - there)
+    def test_device_mapper_knows_what_volumes_need(self):
+        found = {line.split()[0] for line in
+                 devices.run("dmsetup", "targets").splitlines()}
+        self.assertEqual(set(), TARGETS - found)
+
+    def test_there_are_loop_devices_and_network_block_devices(self):
+        self.assertTrue(pathlib.Path("/dev/loop-control").exists())
+        for number in range(4):
+            self.assertTrue(
+                pathlib.Path(f"/dev/nbd{number}").is_block_device())
 
     def test_the_tests_are_root(self):
         self.assertEqual(0, os.geteuid())
 
     def test_there_is_a_scratch_disk(self):
         self.assertTrue(self.scratch.is_block_device())
-        size = subprocess.run(["blockdev", "--getsize64", self.scratch],
-                              check=True, stdout=subprocess.PIPE).stdout
+        size = devices.run("blockdev", "--getsize64", self.scratch)
         self.assertLessEqual(6 << 30, int(size))
