@@ -29,10 +29,13 @@ from imagecache.tests.functional import row_agent
 
 AGENT = pathlib.Path(row_agent.__file__)
 _CALLS = ("execve,?open,openat,?rename,?renameat,renameat2,?link,linkat,"
-          "?unlink,unlinkat,?access,?stat,?newfstatat,statx")
+          "?unlink,unlinkat")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
-# What starts a program in a sandbox is not the program.
-_WRAPPERS = ("bwrap", "python", "setpriv")
+# What starts a program in a sandbox is not the program, and what is started
+# to try the sandbox is none.
+_WRAPPERS = ("bwrap", "python", "setpriv", "true")
+# What LVM keeps for itself.
+_OTHERS = ("/etc/", "/dev/")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +75,11 @@ def named(text: str, key: str, instance: str) -> str:
     for pattern, name in (
             (rf"\S*/\.staged/{key}[^ /]*/(download|output)", r"\1"),
             # Beside its place, under a name of this attempt.
-            (r"(/|^)\.([^ /]+)\.\d+\.[0-9a-f]{12}(?= |$)", r"\1\2.new"),
-            (rf"\S*/{key}", "base"),
-            (rf"\S*/{instance}/", "")):
+            (r"(/|^)\.([^ /]+)\.\d+\.[0-9a-f]{12}(?=\W|$)", r"\1\2.new"),
+            (rf"[^ \"]*/{key}", "base"),
+            (rf"[^ \"]*/{instance}/", ""),
+            (rf"(/dev/\w+/)?\.{instance}_disk\.[0-9a-f.-]+", "volume.new"),
+            (rf"(/dev/\w+/)?{instance}_disk", "volume")):
         text = re.sub(pattern, name, text)
     return text
 
@@ -107,10 +112,10 @@ def _step(call: str) -> str | None:
     if name.startswith("open") and "O_CREAT" in rest \
             and words[0].endswith("/download"):
         return f"write {words[0]}"
-    if name.startswith("rename"):
-        return f"mv {words[0]} {words[1]}"
-    if name.startswith("link"):
-        return f"ln {words[0]} {words[1]}"
+    if name.startswith(("rename", "link")) \
+            and not words[0].startswith(_OTHERS):
+        verb = "mv" if name.startswith("rename") else "ln"
+        return f"{verb} {words[0]} {words[1]}"
     if name.startswith("unlink") and words[0].endswith("/download"):
         return f"rm {words[0]}"
     return None

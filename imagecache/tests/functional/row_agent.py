@@ -9,6 +9,7 @@ it still holds, as the kernel has them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -34,7 +35,8 @@ def main(config: str, door: str, instance: str, image: str,
     conf([], project="x", default_config_files=[config])
     heard: list[events.Event] = []
     error = None
-    os.path.exists(BEGIN)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(BEGIN)
     try:
         DOORS[door](conf, instance, image, int(size), heard.append)
     except exception.ImageCacheError as e:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of images_type=lvm: raw, whatever force_raw_images says."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import ddt
+
+from imagecache import imagebackend, imagemodel
+from imagecache.model import Format
+from imagecache.testing import images
+from imagecache.tests.functional import rows
+from imagecache.tests.functional.rows import (
+    FETCH_AS_IT_IS,
+    FETCH_RAW,
+    GROW,
+    SIZE,
+    run,
+)
+from imagecache.tests.guest import volume_group
+
+
+@ddt.ddt
+class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
+    configure = rows.RowTestCase.configure
+
+    @ddt.data(True, False)
+    def test_a_volume_is_raw_whatever_its_base(self, force_raw):
+        self.addCleanup(run, "lvremove", "--quiet", "--yes",
+                        volume_group.GROUP)
+        self.publish(self.qcow2(self.filesystem()))
+        self.configure(libvirt__images_type="lvm",
+                       libvirt__images_volume_group=volume_group.GROUP,
+                       force_raw_images=force_raw)
+        outcome = self.make()
+        self.assertIsNone(outcome.error, outcome.log)
+        base = "raw" if force_raw else "qcow2"
+        self.assertEqual([
+            *(FETCH_RAW if force_raw else FETCH_AS_IT_IS),
+            "lvcreate --yes --wipesignatures y --zero y --size"
+            f" {SIZE}b --addtag imagecache.disk --name volume.new vg",
+            f"qemu-img convert -q -n -W -T writeback -t none -f {base} -O raw"
+            " base volume.new",
+            *(each.replace("disk.new", "volume.new") for each in GROW),
+            "lvrename vg volume.new volume"],
+            [step for step in outcome.steps     # but for questions
+             if not step.startswith(("lvs ", "vgs "))])
+        self.assert_volume()
+        self.assert_files("base", disks=0)
+
+    def assert_volume(self) -> None:
+        disk = self.disk()
+        self.assertEqual([f"{self.instance}_disk"], run(
+            "lvs", "--noheadings", "-o", "lv_name",
+            volume_group.GROUP).split())
+        self.assertEqual(SIZE, int(run("blockdev", "--getsize64",
+                                       disk.path)))
+        self.assertEqual(SIZE, images.ext_size(disk.path))
+        run("e2fsck", "-f", "-n", disk.path)
+        self.assertEqual((SIZE, Format.RAW), (disk.size(), disk.format))
+        image = imagebackend.Backend(conf=self.conf()).by_name(
+            {"uuid": self.instance}, "disk", disk_info_mapping=rows.MAPPING)
+        element = image.libvirt_info("none", {}).format_dom()
+        self.assertEqual(
+            ("raw", "raw", str(disk.path)), (
+                image.driver_format, element.find("driver").get("type"),
+                element.find("source").get("dev")))
+        self.assertEqual(imagemodel.LocalBlockImage(str(disk.path)),
+                         image.get_model(None))
+        shown = json.loads(run(
+            sys.executable, "-c", rows.COMMAND, "--config-file", self.config,
+            "disk", "show", "--instance", self.instance, "-f", "json"))
+        self.assertEqual((str(disk.path), "raw", SIZE), (
+            shown["path"], shown["format"], shown["size"]))
