@@ -151,11 +151,10 @@ class RbdImages:
         return None
 
     def _copied(self, ref: str, store: sources.Locator) -> bool:
-        """Have Glance copy an image into its store in this cluster."""
         if not self.policy.rbd.glance_store:
             return False
         try:
-            self._copy(ref, store, self.policy.rbd.glance_store)
+            self.copy(ref, store)
         except (exception.ImageUnacceptable, exception.Forbidden) as e:
             self.observe(Event("not copied", ref, {
                 "store": self.policy.rbd.glance_store,
@@ -163,11 +162,12 @@ class RbdImages:
             return False
         return True
 
-    def _copy(self, ref: str, store: sources.Locator, name: str) -> None:
-        """Return when the copy is there.
+    def copy(self, ref: str, store: sources.Locator) -> None:
+        """Have Glance copy an image into its store in this cluster.
 
-        :raises ImageUnacceptable, Forbidden: there will be none
+        :raises ImageUnacceptable, Forbidden: there will be no copy
         """
+        name = self.policy.rbd.glance_store
         deadline = time.monotonic() + self.policy.rbd.glance_copy_timeout
         asked = False
         while True:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from imagecache import (
     backends,
@@ -23,7 +24,7 @@ from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
 from imagecache.image_stores import ImageStores
 from imagecache.imagebackend.image import Image, host_of, registered
-from imagecache.rbd_images import Location
+from imagecache.rbd_images import Location, RbdImages
 from imagecache.sources.resolve import is_uuid
 from imagecache.tools import rbd
 
@@ -36,7 +37,7 @@ class Rbd(Image):
 
     SUPPORTS_CLONE = True
 
-    disk_class = backends.Rbd
+    disk_class: ClassVar[type[backends.Rbd]] = backends.Rbd
     disk_info_path = None    # there is but one format
     disk: backends.Rbd
 
@@ -85,16 +86,33 @@ class Rbd(Image):
         except _Cloned:
             self._require_fit(size)
 
-    def clone(self, context: object, image_id_or_uri: str) -> None:
+    def clone(self, context: object, image_id_or_uri: str,
+              copy_to_store: bool = True) -> None:
         """Make the disk a clone of what Glance keeps in this cluster.
 
+        :param copy_to_store: have Glance copy it there, if need be and if
+            images_rbd_glance_store_name is set
         :raises ImageUnacceptable: it keeps nothing that could be cloned
         """
         image = self._image(context, image_id_or_uri)
-        if not self.disk.clone(image, None):
+        disk = self.disk if copy_to_store else self._without_copies()
+        if not disk.clone(image, None):
             raise exception.ImageUnacceptable(
                 image_id=image_id_or_uri, reason="it cannot be cloned from"
                 " Glance's own pool")
+
+    def copy_to_store(self, context: object,
+                      image_meta: Mapping[str, Any]) -> None:
+        """Have Glance copy an image into images_rbd_glance_store_name.
+
+        :raises ImageUnacceptable, Forbidden: it does not
+        """
+        host, image_id = self.disk.host, image_meta["id"]
+        store = self._image(context, image_id).store
+        if not isinstance(store, sources.Locator):
+            raise exception.ImageUnacceptable(
+                image_id=image_id, reason="its store makes no copies")
+        RbdImages(host.policy, host.observe).copy(image_id, store)
 
     def get_disk_size(self, name: str) -> int:
         """Return the bytes a guest sees of this disk, whatever ``name``."""
@@ -222,6 +240,14 @@ class Rbd(Image):
         return ImageStores(
             registered(self.conf),
             glance(context) if glance else None).image(image_id)
+
+    def _without_copies(self) -> backends.Rbd:
+        host = self.disk.host
+        policy = dataclasses.replace(host.policy, rbd=dataclasses.replace(
+            host.policy.rbd, glance_store=""))
+        return self.disk_class(
+            dataclasses.replace(host, policy=policy), self.disk.instance,
+            self.disk.name, self.disk.path)
 
     def _places(self, context: object, image_id: str) -> Iterable[str]:
         with contextlib.suppress(exception.ImageError, exception.SourceError):

@@ -461,6 +461,22 @@ class NovaTest(RbdGlanceTestCase):
         with self.assertRaises(exception.ImageUnacceptable):
             self._disk().clone("jo", "/etc/passwd")
 
+    def test_copy_is_made_unless_it_is_not_wanted(self):
+        self.conf.set_override("images_rbd_glance_store_name", "ceph",
+                               "libvirt")
+        image_id, disk = self._upload(store="main"), self._disk()
+        with self.assertRaises(exception.ImageUnacceptable):
+            disk.clone("jo", image_id, copy_to_store=False)
+        disk.clone("jo", image_id)
+        self._check_clone(disk.disk, image_id)
+
+    def test_driver_may_ask_for_the_copy_itself(self):
+        self.conf.set_override("images_rbd_glance_store_name", "ceph",
+                               "libvirt")
+        image_id, disk = self._upload(store="main"), self._disk()
+        disk.copy_to_store("jo", {"id": image_id})
+        self.assertIs(Copy.THERE, self.store.copy_of(image_id, "ceph"))
+
     def test_configured_glance_is_asked_by_default(self):
         image_id = self._upload()
         self.backend = imagebackend.Backend(conf=self.conf)
