@@ -160,12 +160,11 @@ class RbdStore:
         name = self._name(key)
         try:
             with self._locked(pool, key, name) as volume:
-                _empty(volume)
                 try:
                     yield volume
                 except BaseException:
                     with contextlib.suppress(exception.HostError):
-                        _empty(volume)
+                        self._clear(pool, key, volume)
                     raise
         except exception.StorageUnreachable:
             raise      # and so would be what is left; the next attempt has it
@@ -178,6 +177,7 @@ class RbdStore:
     @contextlib.contextmanager
     def _locked(self, pool: rbd.Pool, key: str,
                 name: str) -> Iterator[Volume]:
+        """Yield the volume when its lock is ours, and it is empty."""
         waited = False
         while True:
             with contextlib.suppress(exception.StorageExists):
@@ -185,15 +185,24 @@ class RbdStore:
             with contextlib.ExitStack() as stack:
                 try:
                     volume = stack.enter_context(pool.open(name))
+                    mine = volume.lock()
+                    if mine:
+                        self._clear(pool, key, volume)
                 except exception.StorageMissing:
                     continue      # its maker failed, and took it away
-                if volume.lock():
+                if mine:
                     yield volume
                     return
             if not waited:
                 self.observe(Event("waiting", key, {"source": name}))
             waited = True
             time.sleep(_PATIENCE)
+
+    def _clear(self, pool: rbd.Pool, key: str, volume: Volume) -> None:
+        """Throw away what is not committed; the caller has its lock."""
+        # What is open may not have been told of the latest news.
+        if self._entry(pool, key) is None:
+            _empty(volume)
 
     def _entry(self, pool: rbd.Pool, key: str) -> Entry | None:
         try:
@@ -225,13 +234,10 @@ def access(policy: RbdPolicy) -> rbd.Access:
 
 
 def _empty(volume: Volume) -> None:
-    """Throw away what is not committed.
+    """Throw away what an attempt left, or a removal that was cut short.
 
-    What was left may have been on its way out.  Then it may turn out to have
-    clones, which keep it: it is committed again.
+    That may turn out to have clones, which keep it: it is committed again.
     """
-    if volume.is_protected(SNAPSHOT):
-        return
     for snapshot in volume.snapshots():
         try:
             volume.unprotect(snapshot)

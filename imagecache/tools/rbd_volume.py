@@ -34,12 +34,20 @@ class Volume:
         Of a holder that died this waits until the cluster knows, for as long
         as it trusts a silent client (30 seconds); then none of its writes
         can arrive any more.
+
+        :raises StorageMissing: it was removed since it was opened
         """
         try:
             with self._doing("locking"):
                 self._image.lock_acquire(self._rbd.RBD_LOCK_MODE_EXCLUSIVE)
         except exception.StorageBusy:
             return False
+        except exception.StorageUnreachable as e:
+            if not isinstance(e.__cause__, self._rbd.ConnectionShutdown):
+                raise
+            # Had we been fenced off instead, whatever comes next fails.
+            raise exception.StorageMissing(
+                what="locking", path=self.path, reason=str(e)) from e
         return True
 
     def read(self, offset: int, size: int) -> bytes:

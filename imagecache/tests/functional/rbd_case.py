@@ -14,8 +14,9 @@ from imagecache.tests.functional import ceph_cluster
 from imagecache.tools import rbd
 from imagecache.tools.rbd_volume import Volume
 
-# Seconds until the cluster misses a client that fell silent; 30 by default.
-MISSED = 2
+# Seconds until the cluster misses a client that fell silent, and between two
+# signs of life of one that lives.  By default they are 30 and 5.
+MISSED, ALIVE = 2, 0.3
 
 
 class RbdMixin:
@@ -34,7 +35,8 @@ class RbdMixin:
         cls.ceph.command("config set", who="osd", value=str(MISSED),
                          name="osd_client_watch_timeout")
         cls.conf_path = cls.ceph.conf_with(
-            rbd_default_clone_format=cls.clone_format)
+            rbd_default_clone_format=cls.clone_format,
+            objecter_tick_interval=ALIVE)
 
     def configure(self, images: fixture.ImageCacheFixture,
                   **options: object) -> None:
