@@ -172,7 +172,7 @@ class TestCreateGenerated(DiskTestCase):
             self.assertEqual(2, done.code)
 
     def test_an_unknown_type_is_a_mistake_of_the_user(self) -> None:
-        self.assertIn("flat, qcow2, raw", self.fails(
+        self.assertIn("flat, lvm, qcow2, raw, rbd", self.fails(
             2, "disk", "create", "--blank", "--instance", UUID,
             "--size", "1MiB", "--type", "floppy"))
 
