@@ -9,6 +9,7 @@ import hashlib
 import io
 import random
 import subprocess
+import time
 import uuid
 from concurrent import futures
 from unittest import mock
@@ -353,12 +354,22 @@ class RbdGlanceTest(RbdGlanceTestCase):
             volume.create_snapshot("snap")
             volume.protect("snap")
 
+        self._check_not_cloned(
+            cache, f"rbd://{self.ceph.fsid}/vms/{theirs.path.name}/snap")
+
+    def test_image_in_another_cluster_is_not_cloned(self):
+        self._check_not_cloned(
+            self._cache(), f"rbd://{uuid.uuid4()}/images/{{}}/snap")
+
+    def _check_not_cloned(self, cache, location):
+        """It gets a base, though Glance gives this as its location."""
         image_id = self._upload()
-        location = f"rbd://{self.ceph.fsid}/vms/{theirs.path.name}/snap"
-        record = self.store.describe(image_id)
-        stolen = dataclasses.replace(record, locations=(location,))
-        source = sources.Image(self.store, stolen)
-        self.assertFalse(cache.disk(str(uuid.uuid4())).clone(source, None))
+        image = sources.Image(self.store, dataclasses.replace(
+            self.store.describe(image_id),
+            locations=(location.format(image_id),)))
+        disk = cache.disk(str(uuid.uuid4()))
+        provision.provision(disk, image, GiB)
+        self._check_base(disk, image_id)
 
     def test_disk_smaller_than_the_image_is_refused(self):
         image_id = self._upload()
@@ -557,6 +568,23 @@ class NovaTest(RbdGlanceTestCase):
         self.assertEqual(before, self._names("images"))
         self.assertEqual([], self._snapshots(disk))
         self.assertTrue(self._content(taken, "images") == DATA)
+
+    def test_snapshot_into_a_full_pool_leaves_nothing(self):
+        base_id = self._upload()
+        disk = self._boot(base_id)
+        before = self._names("images")
+        self.addCleanup(self._fill_images, False)
+        self._fill_images(True)
+        with self.assertRaises(exception.NoSpace):
+            disk.direct_snapshot("jo", "new", "raw", str(uuid.uuid4()),
+                                 base_id)
+        self.assertEqual(before, self._names("images"))
+        self.assertEqual([], self._snapshots(disk))
+
+    def _fill_images(self, full):
+        self.ceph.set_quota("images", 1 if full else 0)
+        while self.ceph.is_full("images") is not full:
+            time.sleep(0.1)
 
     def test_snapshot_that_glance_does_not_take_is_cleaned_up(self):
         base_id, image_id = self._upload(), self._queued()
