@@ -23,7 +23,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -65,6 +65,20 @@ class Device:
             return int((self._about / "pid").read_text())
         except (FileNotFoundError, OSError):    # between the two it let go
             return None
+
+
+    @property
+    def owner_arguments(self) -> list[bytes]:
+        """Those of the program that connected it, if it can be seen."""
+        try:
+            return pathlib.Path(
+                f"/proc/{self.owner}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return []
+
+    @property
+    def is_free(self) -> bool:
+        return self.owner is None and not self.size
 
 
 def devices() -> list[Device]:
@@ -173,7 +187,8 @@ class _Connector:
             return False
         if self._is_abandoned(device):
             self._disconnect(device)
-        if device.owner is not None or device.size:
+            _wait_until(lambda: device.is_free)
+        if not device.is_free:
             return False
         try:
             attempt.enter_context(self._connected(device))
@@ -194,12 +209,14 @@ class _Connector:
 
     def _is_abandoned(self, device: Device) -> bool:
         """Say whether its owner is one of us, and dead: we have the lock."""
-        try:
-            command = pathlib.Path(
-                f"/proc/{device.owner}/cmdline").read_bytes()
-        except OSError:
-            return False
-        return os.fsencode(self._mark) in command.split(b"\0")
+        return os.fsencode(self._mark) in device.owner_arguments
+
+    def _socket(self, device: Device) -> pathlib.Path:
+        return self.directory / device.name
+
+    def _is_ours(self, device: Device) -> bool:
+        """Say whether it is we who connected it, and no rival."""
+        return os.fsencode(self._socket(device)) in device.owner_arguments
 
     @contextlib.contextmanager
     def _connected(self, device: Device) -> Iterator[None]:
@@ -208,7 +225,7 @@ class _Connector:
                 self.directory / "disk").replace(",", ",,")
         # Verbose, it stays in the foreground, and ends with us.
         with _running("qemu-nbd", "--verbose", "--description", self._mark,
-                      "--socket", str(self.directory / device.name),
+                      "--socket", str(self._socket(device)),
                       "--connect", str(device.path), "--image-opts", image,
                       limits=dataclasses.replace(
                           self.limits, wall_clock=None, sandbox=None),
@@ -217,17 +234,19 @@ class _Connector:
                 self._await(device, client)
                 yield
             finally:
-                if not client.done():
+                if self._is_ours(device):
                     self._disconnect(device)
                 futures.wait([client], PATIENCE)
 
     def _await(self, device: Device, client: Program) -> None:
-        """Return when the device has its size.
+        """Return when the device is ours, and has its size.
+
+        A rival's may have the same.
 
         :raises CommandFailed: it never will
         """
         deadline = time.monotonic() + PATIENCE
-        while device.size != self.size:
+        while device.size != self.size or not self._is_ours(device):
             futures.wait([client, self.server], _PAUSE,
                          futures.FIRST_COMPLETED)
             for program in (self.server, client):
@@ -259,6 +278,12 @@ class _Connector:
     def _own(self, device: Device, uid: int) -> None:
         execute.run("chown", str(uid), str(device.path),
                     root_helper=self.root_helper)
+
+
+def _wait_until(answer: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not answer() and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
 
 
 @contextlib.contextmanager

@@ -174,24 +174,25 @@ class ClaimTest(DeviceTestCase):
 
     def test_processes_at_once_have_a_device_each(self) -> None:
         """As many as there are, all looking at the same moment."""
-        def act(number: int) -> None:
-            disk = self.new_disk(f"disk{number}")
-            with self.attached(disk) as device, device.open("r+b") as f:
-                f.write(b"%d" % number)
-            if images.read(disk, "qcow2")[:1] != b"%d" % number:
-                os._exit(2)
-
         self.assertEqual([0] * 4, processes.at_once(
-            [lambda n=n: act(n) for n in range(4)]))    # type: ignore[misc]
+            [lambda n=n: self.write_number(n, self.new_disk(f"disk{n}"))
+             for n in range(4)]))
+
+    def write_number(self, number: int, disk: pathlib.Path) -> None:
+        """Write to a disk; exit if it was another that was written to."""
+        with self.attached(disk) as device, device.open("r+b") as f:
+            f.write(b"%d" % number)
+        if images.read(disk, "qcow2")[:1] != b"%d" % number:
+            os._exit(2)
 
     def test_those_with_other_locks_are_told_by_the_kernel(self) -> None:
         def act(number: int) -> None:
             self.locks = Locks(self.root / f"locks{number}")
-            with self.attached(self.new_disk(f"disk{number}")):
-                pass
+            for attempt in range(3):
+                self.write_number(number, self.new_disk(f"{number}.{attempt}"))
 
-        self.assertEqual([0] * 3, processes.at_once(
-            [lambda n=n: act(n) for n in range(3)]))    # type: ignore[misc]
+        self.assertEqual([0] * 4, processes.at_once(
+            [lambda n=n: act(n) for n in range(4)]))
 
     def test_a_device_of_somebody_else_is_left_alone(self) -> None:
         with self.foreign("nbd0"), self.attached() as device:
@@ -200,13 +201,9 @@ class ClaimTest(DeviceTestCase):
 
     def test_one_that_is_being_connected_is_left_alone(self) -> None:
         """Its owner is not to be seen yet, but the kernel knows it."""
-        with self.foreign("nbd0"), mock.patch.object(
-                block_device.Device, "owner", None), mock.patch.object(
-                block_device.Device, "size", property(
-                    lambda self: 0 if self.name == "nbd0" else SIZE
-                    if self.name in devices_with(SIZE) else 0)), \
+        with self.foreign("nbd0"), hidden("nbd0"), \
                 self.attached() as device:
-            self.assertNotEqual(pathlib.Path("/dev/nbd0"), device)
+            self.assertEqual(pathlib.Path("/dev/nbd1"), device)
 
     def test_when_all_are_busy_one_waits_and_then_gives_up(self) -> None:
         with contextlib.ExitStack() as stack:
@@ -232,10 +229,17 @@ class ClaimTest(DeviceTestCase):
             timer.join()
 
 
-def devices_with(size: int) -> list[str]:
-    return [path.parent.name for path in
-            pathlib.Path("/sys/block").glob("nbd*/size")
-            if int(path.read_text()) * 512 == size]
+@contextlib.contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Let a device look as if nobody had it yet."""
+    with contextlib.ExitStack() as stack:
+        for attribute, nothing in (("owner", None), ("size", 0)):
+            genuine = getattr(block_device.Device, attribute)
+            stack.enter_context(mock.patch.object(
+                block_device.Device, attribute, property(
+                    lambda self, genuine=genuine, nothing=nothing:
+                    nothing if self.name == name else genuine.fget(self))))
+        yield
 
 
 class KilledTest(DeviceTestCase):

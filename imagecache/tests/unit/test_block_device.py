@@ -119,6 +119,7 @@ class PrivilegesTest(base.TestCase):
                 mock.patch("imagecache.execute.run", run), \
                 mock.patch.object(block_device, "PATIENCE", 0), \
                 mock.patch.object(block_device._Connector, "_await"), \
+                mock.patch.object(block_device._Connector, "_is_ours"), \
                 connector._connected(device):
             connector._own(device, 1000)
         return found
