@@ -150,8 +150,9 @@ class GlanceStore:
     def register(self, ref: str, location: str) -> None:
         """Make an image of what is at a URL; it has waited for its data.
 
-        Services may add a location since Glance 30; until then, and whoever
-        is none, it takes show_multiple_locations.
+        Services may add a location since Glance 30, which does so within
+        moments after this returns; until then, and for whoever is none, it
+        takes show_multiple_locations.
         """
         door = self._door(ref)
         answer = door.send("POST", f"/v2/images/{ref}/locations",

@@ -183,7 +183,8 @@ class GlanceStoreTest(RbdGlanceTestCase):
             self.store.request_copy(image_id, "nowhere")
         self.assertIn("nowhere", str(caught.exception))
 
-    def test_location_makes_a_queued_image_active(self):
+    def _published(self):
+        """Return a queued image, of which the data are there."""
         source, image_id = self._upload(), self._queued()
         with self._cluster("glance") as cluster, \
                 cluster.pool("images") as images:
@@ -191,10 +192,23 @@ class GlanceStoreTest(RbdGlanceTestCase):
             with images.open(image_id) as volume:
                 volume.create_snapshot("snap")
                 volume.protect("snap")
+        return image_id
+
+    def test_location_makes_a_queued_image_active(self):
+        image_id = self._published()
         self.store.register(image_id, self._url(image_id))
         self.assertEqual((self._url(image_id),),
                          self.store.describe(image_id).locations)
         self.assertEqual(DATA, b"".join(self.client.images.data(image_id)))
+
+    def test_service_needs_no_locations_to_be_shown(self):
+        image_id = self._published()
+        service = self.store.from_token(self.server.url, f"{MEMBER},service")
+        service.register(image_id, self._url(image_id))
+        while self.client.images.get(image_id).status == "queued":
+            time.sleep(0.05)
+        self.assertEqual((self._url(image_id),),
+                         service.locations(image_id))
 
     def test_location_where_nothing_is_is_refused(self):
         image_id = self._queued()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each step of a direct snapshot fails in turn; a real cluster does not."""
+
+from __future__ import annotations
+
+import contextlib
+
+from imagecache import exception, rbd_publish
+from imagecache.tests import base
+
+FSID, DISK, IMAGE = "the-fsid", "disk", "image"
+
+
+class Cluster:
+    """Volumes and their snapshots, protected or not; one step may fail."""
+
+    fsid = FSID
+
+    def __init__(self, failing=None, error=None):
+        self.volumes = {DISK: {}}
+        self.steps = []
+        self.failing, self.error = failing, error
+
+    def step(self, *names):
+        step = " ".join(names)
+        self.steps.append(step)
+        if step == self.failing:
+            raise self.error
+
+    def pool(self, name):
+        return contextlib.nullcontext(Pool(self))
+
+
+class Pool:
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+
+    def open(self, name):
+        if name not in self.cluster.volumes:
+            raise exception.StorageMissing(what="", path=name, reason="")
+        return contextlib.nullcontext(Volume(self.cluster, name))
+
+    def clone(self, parent, name, snapshot, clone):
+        self.cluster.step("clone")
+        assert self.cluster.volumes[name][snapshot] == "protected"
+        self.cluster.volumes[clone] = {}
+
+    def remove(self, name):
+        assert not self.cluster.volumes.get(name), "it has snapshots"
+        self.cluster.volumes.pop(name, None)
+
+
+class Volume:
+
+    def __init__(self, cluster, name):
+        self.cluster, self.name = cluster, name
+        self.snapshots = cluster.volumes[name]
+
+    def flatten(self):
+        self.cluster.step("flatten")
+
+    def create_snapshot(self, name):
+        self.cluster.step(self.name, "snapshot")
+        self.snapshots[name] = "loose"
+
+    def protect(self, name):
+        self.cluster.step(self.name, "protect")
+        self.snapshots[name] = "protected"
+
+    def unprotect(self, name):
+        self.snapshots[name] = "loose"
+
+    def is_protected(self, name):
+        return self.snapshots.get(name) == "protected"
+
+    def remove_snapshot(self, name):
+        if name not in self.snapshots:
+            raise exception.StorageMissing(what="", path=name, reason="")
+        assert self.snapshots.pop(name) == "loose"
+
+
+class PublishTest(base.TestCase):
+
+    def _publish(self, *trouble):
+        self.cluster = Cluster(*trouble)
+        return str(rbd_publish.publish(
+            self.cluster, "vms", DISK, "temporary", "images", IMAGE))
+
+    def test_image_is_what_glance_would_have_made(self):
+        self.assertEqual(f"rbd://{FSID}/images/{IMAGE}/snap",
+                         self._publish())
+        self.assertEqual({DISK: {}, IMAGE: {"snap": "protected"}},
+                         self.cluster.volumes)
+
+    def test_whatever_fails_leaves_nothing(self):
+        self._publish()
+        self.assertEqual(6, len(self.cluster.steps))
+        for step in self.cluster.steps:
+            for error, seen in (
+                    (exception.StorageUnreachable, exception.HostError),
+                    (exception.StorageForbidden, exception.Forbidden
+                     if step != f"{DISK} snapshot"
+                     else exception.StorageForbidden)):
+                with self.assertRaises(seen, msg=step):
+                    self._publish(step, error(what="", path="", reason=""))
+                self.assertEqual({DISK: {}}, self.cluster.volumes, step)
+
+    def test_withdrawing_is_the_way_back(self):
+        location = rbd_publish.Location.parse(self._publish())
+        for _ in range(2):    # the second time there is nothing left
+            rbd_publish.withdraw(self.cluster, location, volume_too=True)
+            self.assertEqual({DISK: {}}, self.cluster.volumes)
+
+    def test_volume_stays_unless_it_is_to_go(self):
+        location = rbd_publish.Location.parse(self._publish())
+        rbd_publish.withdraw(self.cluster, location, volume_too=False)
+        self.assertEqual({DISK: {}, IMAGE: {}}, self.cluster.volumes)
+
+
+class PoolTest(base.TestCase):
+
+    def _pool(self, *locations, parent=None):
+        return rbd_publish.pool_of_glance(Cluster(), IMAGE, locations, parent)
+
+    def test_pool_is_where_glance_keeps_the_image(self):
+        self.assertEqual("pictures", self._pool(
+            "file:///there", f"rbd://other/images/{IMAGE}/snap",
+            f"rbd://{FSID}/vms/somebody_disk/snap",
+            f"rbd://{FSID}/pictures/{IMAGE}/snap",
+            parent=("elsewhere", IMAGE, "snap")))
+
+    def test_pool_is_the_parents_if_glance_does_not_say(self):
+        self.assertEqual("pictures", self._pool(
+            parent=("pictures", IMAGE, "snap")))
+
+    def test_pool_of_our_own_bases_is_none_of_glances(self):
+        for parent in (None, ("vms", "imagecache_base_key", "base")):
+            with self.assertRaises(exception.ImageUnacceptable):
+                self._pool(f"rbd://other/images/{IMAGE}/snap", parent=parent)
