@@ -133,16 +133,13 @@ class GrowingTest(GrowingTestCase):
         self.assertNotIn("filesystem kept", self.images.heard)
 
     def test_what_is_no_ext_is_left_alone(self) -> None:
-        for kind in ("xfs", "vfat", "nothing"):
-            path = self.root / kind
-            with path.open("wb") as f:
-                f.truncate(320 * MiB if kind == "xfs" else IMAGE_SIZE)
-            if kind != "nothing":
-                devices.run(f"mkfs.{kind}", path)
-            content = path.read_bytes()
-            disk = self.make(content, len(content) + MiB)
-            self.assertTrue(content + bytes(MiB)
-                            == self.content(disk).read_bytes(), kind)
+        path = self.root / "vfat"
+        path.write_bytes(bytes(IMAGE_SIZE))
+        devices.run("mkfs.vfat", path)
+        for content in (path.read_bytes(), bytes(IMAGE_SIZE)):
+            disk = self.make(content)
+            self.assertTrue(content + bytes(SIZE - IMAGE_SIZE)
+                            == self.content(disk).read_bytes())
             disk.remove()
 
     def test_a_disk_with_a_foreign_base_is_not_opened(self) -> None:
