@@ -26,6 +26,7 @@ class Pattern:
     meaning: str
     script: str     # for qemu-io
     size: int       # bytes that it writes
+    chart: Chart | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,8 @@ def measure(site: Site) -> Iterator[Result]:
         found = {pattern: _race(site, volumes, pattern)
                  for pattern in _patterns(site)}
     for pattern, rows in found.items():
-        yield Result(pattern.title, rows, notes=[pattern.meaning])
+        yield Result(pattern.title, rows, notes=[pattern.meaning],
+                     chart=pattern.chart)
     yield _together(list(found.values()))
 
 
@@ -74,7 +76,10 @@ def _patterns(site: Site) -> list[Pattern]:
                 " flush at the end.", *_script(new)),
         Pattern("Guest writes at random, over the image's data",
                 "4 KiB at a time, O_DIRECT, and a flush at the end.",
-                *_script(over))]
+                *_script(over), Chart(
+                    "guest-writes-storage", "MiB", {
+                        "given MiB": "what the guest wrote",
+                        "written MiB": "what reached the storage"}))]
 
 
 def _script(writes: Sequence[tuple[int, int]]) -> tuple[str, int]:

@@ -53,8 +53,8 @@ def draw(result: Result, path: pathlib.Path) -> None:
         else:
             _groups(axes, chart, rows)
         _dress(axes, chart, rows, lanes)
-        drawing.legend(loc="outside lower center",
-                       ncols=min(2, len(chart["bars"])))
+        if len(chart["bars"]) > 1:
+            drawing.legend(loc="outside lower center", ncols=2)
         drawing.savefig(path, format="svg", transparent=True, metadata={
             "Date": None, "Creator": None,
             "Description": measurements.stamp(result)})
