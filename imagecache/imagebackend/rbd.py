@@ -6,9 +6,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from imagecache import (
@@ -27,10 +26,6 @@ from imagecache.imagebackend.image import Image, host_of, registered
 from imagecache.rbd_images import Location, RbdImages
 from imagecache.sources.resolve import is_uuid
 from imagecache.tools import rbd
-
-
-class _Cloned(Exception):
-    """What should have written a file made the disk instead."""
 
 
 class Rbd(Image):
@@ -68,23 +63,6 @@ class Rbd(Image):
     def rbd_name(self) -> str:
         """The name of the volume in its pool."""
         return self.disk.path.name
-
-    def cache(self, fetch_func: Callable[..., object], filename: str,
-              size: int | None = None, safe: bool = False, *args: Any,
-              **kwargs: Any) -> None:
-        """Make the disk, from a base that ``fetch_func`` brings if need be.
-
-        It may call clone() in place of writing anything, as nova's does.
-        """
-        def fetch(*given: Any, target: str, **named: Any) -> None:
-            fetch_func(*given, target=target, **named)
-            if not os.path.lexists(target) and self.exists():
-                raise _Cloned
-
-        try:
-            super().cache(fetch, filename, size, safe, *args, **kwargs)
-        except _Cloned:
-            self._require_fit(size)
 
     def clone(self, context: object, image_id_or_uri: str,
               copy_to_store: bool = True) -> None:
@@ -256,13 +234,3 @@ class Rbd(Image):
                 return image.description.locations \
                     or image.store.locations(image_id)
         return ()
-
-    def _require_fit(self, size: int | None) -> None:
-        """Bring a clone to its size, or take it away if it is too large."""
-        found = self.disk.size()
-        if size and size < found:
-            self.disk.remove()
-            raise exception.FlavorDiskSmallerThanImage(
-                flavor_size=size, image_size=found)
-        if size:
-            self.disk.grow(size)
