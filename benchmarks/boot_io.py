@@ -42,7 +42,8 @@ def _by_options(site: Site, volume: Volume) -> Result:
                " top.  first: the cache is empty; the image is brought"
                " ('image MiB'), verified, proven, converted if it must be,"
                " and the disk made.  next: one more disk.  A disk has the"
-               " image's size here.  s: until the call returns; medians.",
+               " image's size here.  s: until the call returns.  The least of"
+               " the rounds.",
                site.image.describe()],
         chart=Chart("boot-io", "MiB written to the storage", _BARS))
 

@@ -73,7 +73,8 @@ def _steps(site: Site, volume: Volume) -> Result:
         f"Steps to the first disk ({site.scale.rounds} rounds)",
         [timing.summary(*each) for each in zip(subjects, runs, strict=True)],
         notes=["The image comes from a file in the page cache, so no network"
-               " is in 'receive'; sha256: of the same file, by itself.",
+               " is in 'receive'; sha256: of the same file, by itself."
+               "  The least of the rounds.",
                site.image.describe()],
         chart=Chart("preprocessing", "seconds until the first disk is there",
                     _STEPS, stacked=True))
@@ -129,7 +130,8 @@ def _growing(site: Site, volume: Volume) -> Result:
         f"Disks larger than their image ({site.scale.rounds} rounds)",
         [timing.summary(*each) for each in zip(subjects, runs, strict=True)],
         notes=["The raw base is in the cache before.  first: of this size;"
-               " next: one more.", _left_by_growing(site, volume)],
+               " next: one more.  The least of the rounds.",
+               _left_by_growing(site, volume)],
         chart=Chart("growing", "seconds", {
             "first s": "first disk of this size",
             "next s": "each further disk"}))

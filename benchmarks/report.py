@@ -22,7 +22,7 @@ class Row:
     values: Mapping[str, float]
     samples: Sequence[float] = ()       # seconds, in order
     processes: Sequence[str] = ()       # command lines, of the last run
-    # Of a value that is a median, the least and the most.
+    # Of what was measured in each round, the least and the most.
     spread: Mapping[str, tuple[float, float]] = dataclasses.field(
         default_factory=dict)
 
