@@ -92,9 +92,12 @@ class ImageCache:
         :raises SourceError: the image store could not be read
         :raises HostError: this host could not do it
         """
-        disk = self.disk(instance, name, image_type, encryption=encryption)
-        image = self._image(image_ref, disk_format, digest, trusted_certs)
-        provision(disk, image, size)
+        with self._disk(instance, name, image_type).session():
+            disk = self.disk(instance, name, image_type,
+                             encryption=encryption)
+            image = self._image(image_ref, disk_format, digest,
+                                trusted_certs)
+            provision(disk, image, size)
         return disk
 
     def create_blank(self, instance: Instance, name: str, size: int,
@@ -139,8 +142,9 @@ class ImageCache:
         :raises InvalidDiskFormat: it exists, and not as this type, or is not
             encrypted
         """
-        return with_key(self._described(instance, name, image_type),
-                        encryption)
+        with self._disk(instance, name, image_type).session():
+            return with_key(self._described(instance, name, image_type),
+                            encryption)
 
     def _described(self, instance: Instance, name: str,
                    image_type: str | None) -> Disk:

@@ -234,12 +234,10 @@ class RbdGlanceTest(RbdGlanceTestCase):
 
     def test_disk_takes_one_connection(self):
         cache, image_id = self._cache(), self._upload(self._qcow2(), "qcow2")
-        image = cache._image(image_id, None, None, None)
         for _ in range(2):    # with a base to be made, and with a base
-            disk = cache.disk(str(uuid.uuid4()))
             with mock.patch.object(rbd, "_client",
                                    wraps=rbd._client) as made:
-                provision.provision(disk, image, GiB)
+                cache.create_disk(str(uuid.uuid4()), image_id, size=GiB)
             self.assertEqual(1, made.call_count)
 
     def test_connection_is_shared_in_its_own_block_and_thread_only(self):
