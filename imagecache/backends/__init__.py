@@ -16,6 +16,7 @@ from stevedore import driver
 from imagecache import exception
 from imagecache.backends.base import Disk
 from imagecache.backends.encrypted import EncryptedQcow2, EncryptedRaw
+from imagecache.backends.encrypted_lvm import EncryptedLvm
 from imagecache.backends.file_disk import FileDisk
 from imagecache.backends.lvm import Lvm
 from imagecache.backends.qcow2 import Qcow2
@@ -25,8 +26,8 @@ from imagecache.encryption import Encryption
 from imagecache.model import Format
 from imagecache.policy import Policy
 
-__all__ = ["BACKENDS", "Disk", "FileDisk", "Lvm", "Qcow2", "Raw", "Rbd",
-           "backend_for", "with_key"]
+__all__ = ["BACKENDS", "Disk", "EncryptedLvm", "FileDisk", "Lvm", "Qcow2",
+           "Raw", "Rbd", "backend_for", "with_key"]
 
 BACKENDS: dict[str, type[Disk]] = {
     "flat": Raw,
@@ -38,8 +39,10 @@ BACKENDS: dict[str, type[Disk]] = {
 
 # By what a disk is encrypted; what is not here cannot be.
 ENCRYPTED: dict[type[Disk], Callable[..., Disk]] = {
+    EncryptedLvm: EncryptedLvm,
     EncryptedQcow2: EncryptedQcow2,
     EncryptedRaw: EncryptedRaw,
+    Lvm: EncryptedLvm,
     Qcow2: EncryptedQcow2,
     Raw: EncryptedRaw,
 }
@@ -98,4 +101,4 @@ def with_key(disk: Disk, encryption: Encryption | None) -> Disk:
         raise exception.InvalidConfiguration(
             option="images_type", value=kind.__name__,
             reason="its disks cannot be encrypted here")
-    return found(disk.host, disk.instance, disk.name, disk.path, encryption)
+    return found(disk.host, disk.instance, disk.name, disk._path, encryption)

@@ -110,6 +110,15 @@ class Disk(abc.ABC):
         :param size: bytes the guest must see; None or 0: what the base has
         """
 
+    def open(self) -> None:
+        """Let a guest have the disk, of which a boot may have robbed it.
+
+        Nothing needs to be done for most.
+
+        :raises KeyRequired, WrongKey: it is encrypted
+        """
+        return
+
     @abc.abstractmethod
     def size(self) -> int:
         """Return the bytes the guest sees.

@@ -9,6 +9,7 @@ import pathlib
 import re
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
 from imagecache import (
     durable,
@@ -38,6 +39,7 @@ from imagecache.volumes import (
 )
 
 _TAG = "imagecache.disk"
+ENCRYPTED = "imagecache.luks"    # what is in it is LUKS
 # What a sparse volume's pool has beyond what the image takes, as nova has
 # it, and what LVM takes for the pool's metadata, twice.
 _SPARE = 64 * MiB
@@ -58,6 +60,7 @@ class Lvm(Disk):
 
     capabilities = Capabilities(generates_in_place=True, block_device=True)
     formats = (Format.RAW,)
+    tags: ClassVar[tuple[str, ...]] = (_TAG,)    # of its volume
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
@@ -84,6 +87,11 @@ class Lvm(Disk):
 
     @property
     def path(self) -> pathlib.Path:
+        return self.volume
+
+    @property
+    def volume(self) -> pathlib.Path:
+        """Where the volume is."""
         if self._path is not None:
             return volumes.place(self._path)
         group = volumes.group_of(self.host.policy)
@@ -96,13 +104,17 @@ class Lvm(Disk):
     def format(self) -> Format:
         return Format.RAW
 
+    def is_encrypted(self) -> bool:
+        volume = self._volume()
+        return volume is not None and ENCRYPTED in volume.tags
+
     def exists(self) -> bool:
         # An inactive volume has no device.
-        return self.path.is_block_device() or self._volume() is not None
+        return self.volume.is_block_device() or self._volume() is not None
 
     def size(self) -> int:
         try:
-            return device.size(self.path)
+            return device.size(self.volume)
         except OSError:
             return self._require().size
 
@@ -127,7 +139,7 @@ class Lvm(Disk):
             return
         directory = self.host.policy.bases
         durable.make_directory(directory)
-        with durable.staged(directory, self.path.name) as written:
+        with durable.staged(directory, self.volume.name) as written:
             pipeline.write(template, written)
             proven = proof.trust(written) if template.trusted \
                 else proof.prove(written, template.name, None,
@@ -142,15 +154,19 @@ class Lvm(Disk):
         volume = self._require()
         if size <= volume.size:
             return
+        self._extend(volume, size)
+        with self._group.lent(volume.name) as path:
+            self._grow_filesystem(path)
+        self._observe("grown", size=size)
+
+    def _extend(self, volume: Volume, size: int) -> None:
+        """:raises NoSpace: and nothing has changed"""
         group, pool = self._group, self._pool
         if volume.pool is None:
             require_free(group, size - volume.size, "a larger disk")
         elif pool and pool.name == volume.pool:
             pool.require(0, "a larger disk")
         group.extend(volume.name, size)
-        with group.lent(volume.name) as path:
-            self._grow_filesystem(path)
-        self._observe("grown", size=size)
 
     def extract(self, output: pathlib.Path, output_format: str) -> None:
         """Copy the disk's content into a new file; see FileDisk."""
@@ -168,7 +184,7 @@ class Lvm(Disk):
 
     @property
     def _group(self) -> VolumeGroup:
-        return VolumeGroup(self.path.parent.name,
+        return VolumeGroup(self.volume.parent.name,
                            self.host.policy.root_helper)
 
     @property
@@ -181,7 +197,7 @@ class Lvm(Disk):
         return self._pool is not None or self.host.policy.lvm.sparse
 
     def _volume(self) -> Volume | None:
-        return self._group.volume(self.path.name)
+        return self._group.volume(self.volume.name)
 
     def _require(self) -> Volume:
         """Return the volume, which then has a device.
@@ -190,25 +206,30 @@ class Lvm(Disk):
         """
         volume = self._volume()
         if volume is None:
-            raise exception.DiskNotFound(location=self.path)
+            raise exception.DiskNotFound(location=self.volume)
+        if (ENCRYPTED in volume.tags) != self.encrypts:
+            raise exception.InvalidDiskFormat(
+                f"{self.volume} is{' not' if self.encrypts else ''} on record"
+                " as encrypted", disk_format=self.format)
         if not volume.active:
             self._group.activate(volume.name)
         return volume
 
     @contextlib.contextmanager
-    def _new(self, size: int, base: Base | None = None
+    def _new(self, size: int, base: Base | None = None, data: int = 0
              ) -> Iterator[pathlib.Path]:
         """Yield a volume of ``size``; it is the disk when the block ends.
 
         Until then it has a name of its own, so that whatever goes wrong,
         nothing is removed but what was made here.
 
+        :param data: bytes that the block will write, beside the base's
         :raises DiskExists: another made the disk meanwhile
         """
         self._clear()
-        attempt = attempt_at(self.path.name)
+        attempt = attempt_at(self.volume.name)
         try:
-            self._make(attempt, size, base)
+            self._make(attempt, size, base, data)
             with self._group.lent(attempt) as path:
                 yield path
             self._commit(attempt)
@@ -217,31 +238,32 @@ class Lvm(Disk):
             raise
         self._observe("created")
 
-    def _make(self, name: str, size: int, base: Base | None) -> None:
+    def _make(self, name: str, size: int, base: Base | None,
+              data: int) -> None:
         group, pool = self._group, self._pool
         if pool is None and not self._reads_zeros:
             require_free(group, size, "a disk")
-            group.create(name, size, [_TAG])
+            group.create(name, size, self.tags)
         elif pool is None:
-            room = _SPARE + (self._data(base) if base else 0)
+            room = _SPARE + data + (self._data(base) if base else 0)
             require_free(group, room + _METADATA, "a disk")
             group.create_pool(own_pool(name), room)
-            group.create_thin(name, size, own_pool(name), [_TAG])
+            group.create_thin(name, size, own_pool(name), self.tags)
         elif base is None:
-            pool.require(0, "a disk")
-            group.create_thin(name, size, pool.name, [_TAG])
+            pool.require(data, "a disk")
+            group.create_thin(name, size, pool.name, self.tags)
         else:
             pool.require(0, "a disk")
-            group.snapshot(name, base.path.name, [_TAG])
+            group.snapshot(name, base.path.name, self.tags)
             if size > device.size(group.device(name)):
                 group.extend(name, size)
 
     def _commit(self, attempt: str) -> None:
         try:
-            self._group.rename(attempt, self.path.name)
+            self._group.rename(attempt, self.volume.name)
         except exception.CommandFailed:
             if self._volume():
-                raise exception.DiskExists(location=self.path) from None
+                raise exception.DiskExists(location=self.volume) from None
             raise
 
     def _data(self, base: Base) -> int:
@@ -270,7 +292,7 @@ class Lvm(Disk):
     def _clear(self) -> None:
         """Finish what killed processes have begun: to make, or to remove."""
         self._sweep([left for left
-                     in self._group.volumes(attempts_at(self.path.name))
+                     in self._group.volumes(attempts_at(self.volume.name))
                      if is_abandoned(left.name)])
 
     def _sweep(self, found: list[Volume]) -> None:
@@ -297,7 +319,7 @@ class Lvm(Disk):
         """Remove a volume, and the thin pool it has to itself."""
         if volume.pool is None:
             volumes.wipe(self._group, volume, self.host.policy.lvm)
-        elif attempted(volume.pool) == self.path.name:
+        elif attempted(volume.pool) == self.volume.name:
             self._group.remove(volume.pool)    # with what is in it
             return
         self._group.remove(volume.name)
@@ -311,7 +333,7 @@ class Lvm(Disk):
         while volume and volume.open:
             if time.monotonic() > give_up:
                 raise exception.StorageFailed(
-                    what="removing a disk", path=self.path,
+                    what="removing a disk", path=self.volume,
                     reason="somebody has it open; is its guest running?")
             time.sleep(0.2)
             volume = self._volume()

@@ -26,8 +26,8 @@ class Qcow2(Qcow2File):
                                     base.cluster_size)
             self._preallocate(new, size, Format.QCOW2)
             # What was resized as qcow2 holds a file system as small as ever.
-            if size > base.virtual_size or base.format is Format.QCOW2 \
-                    and sources.is_resized(base.key):
+            if size > base.virtual_size or (base.format is Format.QCOW2 \
+                    and sources.is_resized(base.key)):
                 self._grow_inside(new, size)
 
     def lease(self, source: sources.Source, size: int | None

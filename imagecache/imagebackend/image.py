@@ -26,7 +26,6 @@ from imagecache.image_cache import Instance, uuid_of
 from imagecache.key_manager import KeyManager
 from imagecache.provision import provision
 
-
 # Milliseconds.  nova draws its secrets, and nobody guesses one of those.
 _GUESS = 50
 

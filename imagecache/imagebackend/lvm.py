@@ -6,12 +6,13 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-from imagecache import backends, imagemodel
+from imagecache import backends, imagemodel, volumes
+from imagecache.backends.encrypted_lvm import SUFFIX
 from imagecache.host import Host
 from imagecache.image_cache import Instance
-from imagecache.imagebackend.image import Image
+from imagecache.imagebackend.image import Image, host_of, registered
 
 
 class Lvm(Image):
@@ -23,8 +24,15 @@ class Lvm(Image):
                  path: str | None = None,
                  disk_info_mapping: Mapping[str, Any] | None = None, *,
                  host: Host | None = None) -> None:
+        host = host_of(registered(self.conf)) if host is None else host
+        if path and path.endswith(SUFFIX):    # as libvirt knows it
+            path = str(volumes.group_of(host.policy).device(
+                pathlib.Path(path).name.removesuffix(SUFFIX)))
         super().__init__(instance, disk_name, path, disk_info_mapping,
                          host=host)
+        if self._key_id():     # without its key, as long as nobody needs that
+            self.disk = backends.EncryptedLvm(
+                host, self.disk.instance, self.disk.name, self._volume)
         policy = self.disk.host.policy.lvm
         self.sparse = policy.sparse or policy.thin_pool is not None
         # A volume has all its space, or none that the guest has not used.
@@ -34,12 +42,22 @@ class Lvm(Image):
     @property
     def lv(self) -> str:
         """The name of the volume."""
-        return self.disk.path.name
+        return self._volume.name
 
     @property
     def vg(self) -> str:
         """The name of its group."""
-        return self.disk.path.parent.name
+        return self._volume.parent.name
+
+    @property
+    def _volume(self) -> pathlib.Path:
+        return cast(backends.Lvm, self.disk).volume
+
+    def _key_id(self) -> str | None:
+        """The key of the instance: its volumes are encrypted beneath it."""
+        if isinstance(self._instance, Mapping):
+            return self._instance.get("ephemeral_key_uuid")
+        return getattr(self._instance, "ephemeral_key_uuid", None)
 
     def get_model(self, connection: object) -> imagemodel.Image:
         return imagemodel.LocalBlockImage(self.path)
@@ -52,7 +70,8 @@ class Lvm(Image):
     @contextlib.contextmanager
     def remove_volume_on_error(self, path: str) -> Iterator[None]:
         """Remove the volume if the block fails, and has made it."""
-        mine = pathlib.Path(path) == self.disk.path and not self.exists()
+        mine = pathlib.Path(path) in (self.disk.path, self._volume) \
+            and not self.exists()
         try:
             yield
         except BaseException:

@@ -39,6 +39,8 @@ __all__ = ["Launch", "around", "explain", "reached"]
 
 LOG = logging.getLogger(__name__)
 
+MOST_SECRET = 4096    # bytes
+
 
 class Kind(enum.StrEnum):
     LANDLOCK = "Landlock"
@@ -78,6 +80,9 @@ def around(command: tuple[str, ...], limits: Limits, *,
             command = bubblewrap.wrapped(
                 command, allow(command[0], search, reads, writes), secret)
             calls, ending = [guard.guarded(os.getpid())], guard.ENDING
+            if secret and limits.file_size is not None:
+                # bubblewrap itself writes it, to a file in memory.
+                limits = limits.writing(max(limits.file_size, MOST_SECRET))
         yield Launch(command, _each(*calls, setter(limits)), ending)
 
 

@@ -159,8 +159,10 @@ class Promises:
                     "open('/dev/urandom', 'rb').read(1)")
 
     def test_what_it_is_given_to_read_can_be_opened(self):
-        self.assertEqual(["a secret"], self.attempt(
-            "open('/dev/stdin').read()", secret=b"a secret"))
+        for limits in (None, dataclasses.replace(self.limits, file_size=0)):
+            self.assertEqual(["a secret"], self.attempt(
+                "open('/dev/stdin').read()", secret=b"a secret",
+                limits=limits))
 
     def test_a_file_that_is_not_there_is_not_missed(self):
         gone = self.root / "gone"

@@ -170,7 +170,8 @@ def _opened(path: pathlib.Path, format: Format) -> str:
     how = "driver=luks,key-secret=key" if format is Format.RAW \
         else f"driver={format},encrypt.format=luks,encrypt.key-secret=key"
     name = _name(path).replace(",", ",,")
-    return f"{how},file.driver=file,file.filename={name}"
+    what = "host_device" if path.is_block_device() else "file"
+    return f"{how},file.driver={what},file.filename={name}"
 
 
 def _name(path: pathlib.Path) -> str:

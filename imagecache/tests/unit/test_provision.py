@@ -65,6 +65,9 @@ class Disk:
     def base_key(self) -> str | None:
         return self.reads
 
+    def open(self) -> None:
+        self.story.append("open")
+
     def clone(self, source: Source, size: int | None) -> bool:
         return self.clones and not self.story.append(("clone", size))
 
@@ -106,23 +109,25 @@ class ProvisionTest(base.TestCase):
             Disk(generates_in_place=True), IMAGE, None)
 
     def test_a_disk_that_exists_grows(self) -> None:
-        self.assert_story([("grow", 7)], Disk(there=True), IMAGE, 7)
+        self.assert_story(["open", ("grow", 7)], Disk(there=True), IMAGE, 7)
 
     def test_a_disk_that_exists_stays_if_no_size_is_asked_for(self) -> None:
         for size in (None, 0):
-            self.assert_story([], Disk(there=True), IMAGE, size)
+            self.assert_story(["open"], Disk(there=True), IMAGE, size)
 
     def test_a_lost_base_comes_back_before_anything_else(self) -> None:
-        self.assert_story([("lease", None), "end of lease", ("grow", 7)],
+        self.assert_story([("lease", None), "end of lease", "open",
+                           ("grow", 7)],
                           Disk(there=True, reads="key"), IMAGE, 7)
 
     def test_a_base_that_is_there_stays(self) -> None:
         disk = Disk(there=True, reads="key")
         disk.has_base = True
-        self.assert_story([], disk, IMAGE, None)
+        self.assert_story(["open"], disk, IMAGE, None)
 
     def test_a_base_of_another_image_is_none_of_our_business(self) -> None:
-        self.assert_story([], Disk(there=True, reads="other"), IMAGE, None)
+        self.assert_story(["open"], Disk(there=True, reads="other"), IMAGE,
+                          None)
 
     def test_a_disk_that_appears_while_we_wait_is_left_alone(self) -> None:
         class Late(Disk):

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Disks that are encrypted logical volumes, which the kernel decrypts.
+
+The volume is LUKS, and a tag says so.  What the guest gets is a device of
+dm-crypt, which is there while the disk is open: from its making to the host's
+next boot, and from open() to close().
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from imagecache import exception
+from imagecache.backends.lvm import ENCRYPTED, Lvm
+from imagecache.base_cache import BaseCache
+from imagecache.encryption import Encryption
+from imagecache.host import Host
+from imagecache.model import Base, Capabilities, Format, whole_sectors
+from imagecache.tools import device, dm_crypt, luks
+
+SUFFIX = "-dmcrypt"    # nova's, of the device that a guest gets
+
+
+class EncryptedLvm(Lvm):
+    """A copy of a base in the directory, in a volume of its own.
+
+    What is behind the image's end is noise until the guest writes it.
+    """
+
+    capabilities = Capabilities(block_device=True)
+    encrypts = True
+    tags = (*Lvm.tags, ENCRYPTED)
+
+    def __init__(self, host: Host, instance: str, name: str,
+                 path: pathlib.Path | None = None,
+                 encryption: Encryption | None = None) -> None:
+        super().__init__(host, instance, name, path)
+        self._encryption = encryption
+
+    @classmethod
+    def cache_of(cls, host: Host) -> BaseCache:
+        # A snapshot of a base could not be encrypted.
+        return host.directory_cache
+
+    @property
+    def encryption(self) -> Encryption:
+        """:raises KeyRequired: nobody gave it"""
+        if self._encryption is None:
+            raise exception.KeyRequired(location=self.volume)
+        return self._encryption
+
+    @property
+    def path(self) -> pathlib.Path:
+        return dm_crypt.device(self.volume.name + SUFFIX)
+
+    def create(self, base: Base, size: int | None) -> None:
+        full = whole_sectors(max(size or 0, base.virtual_size))
+        with self._new(dm_crypt.OFFSET + full, data=dm_crypt.OFFSET
+                       + base.virtual_size) as volume:
+            dm_crypt.create(volume, self.encryption, self._root_helper)
+            with volume.open("rb") as f:
+                luks.fill(volume, base.path, base.format, self.encryption,
+                          limits=self.host.policy.conversion,
+                          progress=self._extracting)
+                os.fsync(f.fileno())
+        try:
+            self.open()
+        except BaseException:
+            self.remove()
+            raise
+
+    def open(self) -> None:
+        """Let the guest have it; do nothing if it is open.
+
+        :raises KeyRequired, WrongKey: and it is not
+        """
+        if not self.path.is_block_device():
+            self._require()
+            dm_crypt.open(self.volume, self.path.name, self.encryption,
+                          self._root_helper)
+
+    def close(self) -> None:
+        """Take it from the guest, and the key from the kernel.
+
+        :raises StorageFailed: the guest still has it
+        """
+        try:
+            dm_crypt.close(self.path.name, self._root_helper)
+        except exception.CommandFailed as e:
+            if self.path.is_block_device():
+                raise exception.StorageFailed(
+                    what="closing an encrypted disk", path=self.path,
+                    reason=str(e)) from e
+            raise
+
+    def size(self) -> int:
+        try:
+            return device.size(self.path)
+        except OSError:
+            return self._require().size - dm_crypt.OFFSET
+
+    def grow(self, size: int) -> None:
+        """Grow to ``size`` bytes; a file system in it stays as it is.
+
+        :raises KeyRequired, WrongKey: and its size is as it was
+        """
+        if size > self.size():
+            self.open()
+            self._extend(self._require(), dm_crypt.OFFSET + size)
+            dm_crypt.resize(self.path.name, self._root_helper)
+            self._observe("grown", size=size)
+
+    def remove(self) -> None:
+        """Delete the disk; its content is wiped as the policy has it."""
+        self.close()
+        super().remove()
+
+    def _copy_out(self, new: pathlib.Path, output_format: str,
+                  backing: pathlib.Path | None, compress: bool) -> None:
+        luks.extract(self.volume, Format.RAW, new, output_format,
+                     self.encryption, limits=self._limits_of_a_copy,
+                     compress=compress, progress=self._extracting)
+
+    @property
+    def _root_helper(self) -> str:
+        return self.host.policy.root_helper

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every disk promises, of encrypted ones in files.
+
+Here and not among the unit tests, because qemu takes seconds for each.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import tempfile
+
+from imagecache.backends.base import Disk
+from imagecache.model import whole_sectors
+from imagecache.tests import encrypting
+from imagecache.tests.encrypting import PASSPHRASE
+
+
+class FileMixin(encrypting.EncryptingMixin):
+
+    def read(self, disk: Disk) -> bytes:
+        with tempfile.TemporaryDirectory() as directory:
+            output = pathlib.Path(directory, "output")
+            disk.extract(output, "raw")
+            return self.visible(disk, output.read_bytes())
+
+    def write(self, disk: Disk, data: bytes) -> None:
+        how = "luks,key-secret=key" if disk.format == "raw" else \
+            "qcow2,encrypt.format=luks,encrypt.key-secret=key"
+        with tempfile.NamedTemporaryFile() as f:
+            size = whole_sectors(len(data))
+            f.write(data.ljust(size, b"\0"))
+            f.flush()
+            subprocess.run(
+                ["qemu-io", "--object", "secret,id=key,file=/dev/stdin",
+                 "--image-opts", f"driver={how},file.filename={disk.path}",
+                 "-c", f"write -q -s {f.name} 0 {size}"],
+                input=PASSPHRASE, check=True)
+
+
+class EncryptedQcow2Test(FileMixin):
+
+    image_type = "qcow2"
+
+
+class EncryptedRawTest(FileMixin):
+
+    image_type = "raw"
+    noise_behind = True
+
+    def test_extracting_copies_the_content(self) -> None:
+        disk, output = self.make(), self.root / "snapshot"
+        disk.extract(output, "raw")
+        self.assertTrue(self.content == output.read_bytes())
+
+
+del FileMixin

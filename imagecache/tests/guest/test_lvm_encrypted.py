@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encrypted logical volumes, which a real device-mapper decrypts."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import subprocess
+from typing import Any
+
+import fixtures
+
+from imagecache import exception, execute, fixture
+from imagecache.backends.encrypted_lvm import EncryptedLvm
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
+from imagecache.tests import base, encrypting
+from imagecache.tests.encrypting import KEY, PASSPHRASE, WRONG
+from imagecache.tests.guest import volume_group
+from imagecache.tests.guest.volume_group import GROUP, POOL
+
+
+class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
+
+    noise_behind = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        # Before the volumes go, so must what is open on them.
+        self.addCleanup(close_all)
+
+    def left(self) -> set[str]:
+        return super().left() | opened()
+
+    def read(self, disk: Any) -> bytes:
+        return self.visible(disk, images.read(disk.path, "raw"))
+
+    def test_extracting_copies_the_content(self) -> None:
+        disk, output = self.make(), self.images.instances_path / "snapshot"
+        disk.extract(output, "raw")
+        self.assertTrue(self.content == output.read_bytes())
+
+    def test_the_volume_is_luks_and_the_device_is_not(self) -> None:
+        disk = self.make()
+        self.assertIsInstance(disk, EncryptedLvm)
+        self.assertEqual(f"/dev/mapper/{INSTANCE}_disk-dmcrypt",
+                         str(disk.path))
+        volume = images.read(disk.volume, "raw")
+        self.assertTrue(volume.startswith(b"LUKS\xba\xbe\0\1"))
+        self.assertNotIn(self.content[:512], volume)
+        self.assertNotIn(PASSPHRASE, volume)
+        self.assertTrue(self.content == self.read(disk))
+
+    def test_its_key_is_seen_nowhere(self) -> None:
+        log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
+        seen: list[tuple[str, ...]] = []
+        run = execute.run
+
+        def recording(*command: str, **options: Any) -> str:
+            seen.append(command)
+            return run(*command, **options)
+
+        with fixtures.MonkeyPatch("imagecache.execute.run", recording):
+            disk = self.make()
+            disk.grow(2 * SIZE)
+            disk.extract(self.images.instances_path / "snapshot", "qcow2")
+            disk.close()
+            disk.open()
+            disk.remove()
+        self.assertIn("cryptsetup", {words[0] for words in seen})
+        self.assertNotIn("3d9a7c", f"{seen} {log.output}")
+
+    def test_after_a_boot_it_is_opened_by_its_key_alone(self) -> None:
+        disk = self.make(2 * MiB)
+        disk.close()
+        self.assertFalse(disk.path.exists())
+        self.assertEqual(2 * MiB, disk.size())
+        for key, error in ((None, exception.KeyRequired),
+                           (WRONG, exception.WrongKey)):
+            other = EncryptedLvm(self.cache.host, INSTANCE, "disk",
+                                 encryption=key)
+            self.assertRaises(error, other.open)
+            self.assertRaises(error, other.grow, 4 * MiB)
+            self.assertRaises(error, other.extract,
+                              self.images.instances_path / "out", "raw")
+            self.assertEqual(2 * MiB, disk.size())
+            self.assertEqual(set(), opened())
+        again = self.make(3 * MiB)
+        self.assertEqual(3 * MiB, again.size())
+        self.assertTrue(self.content == self.read(again)[:SIZE])
+
+    def test_what_cannot_be_opened_was_not_made(self) -> None:
+        path = pathlib.Path(f"/dev/mapper/{INSTANCE}_disk-dmcrypt")
+        run = execute.run
+
+        def failing(*command: str, **options: Any) -> str:
+            if command[:2] == ("cryptsetup", "open"):
+                raise exception.CommandFailed(command="x", exit_code=1,
+                                              stderr="oh no")
+            return run(*command, **options)
+
+        with fixtures.MonkeyPatch("imagecache.execute.run", failing):
+            self.assertRaises(exception.CommandFailed, self.make)
+        self.assertFalse(path.exists())
+        self.assert_nothing_left(but={
+            each for each in self.left() if self.is_of_a_base(each)})
+
+    def test_a_guest_keeps_its_disk(self) -> None:
+        disk = self.make()
+        with disk.path.open("rb"):
+            self.assertRaises(exception.StorageFailed, disk.remove)
+            self.assertTrue(disk.exists())
+            self.assertTrue(self.content == self.read(disk))
+        disk.remove()
+        self.assertEqual(set(), opened())
+
+    def test_a_disk_is_encrypted_or_not_for_good(self) -> None:
+        self.make()
+        plain = self.images.cache
+        found = plain.disk(INSTANCE)
+        self.assertIsInstance(found, EncryptedLvm)
+        self.assertRaises(exception.KeyRequired, found.extract,
+                          self.images.instances_path / "out", "raw")
+        plain.create_disk(OTHER, self.image)
+        self.assertRaises(exception.InvalidDiskFormat, plain.disk, OTHER,
+                          encryption=KEY)
+        self.assertEqual({(INSTANCE, True), (OTHER, False)}, {
+            (disk.instance, disk.encrypts) for disk in plain.disks()})
+
+
+class ThinTest(volume_group.VolumeGroupMixin, base.TestCase):
+    """What differs where volumes are thin, not all that disks promise."""
+
+    pool = POOL
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(close_all)
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+        self.images.config("libvirt", images_type="lvm",
+                           images_volume_group=GROUP)
+
+    def assert_it_reads_as_its_image(self) -> None:
+        content = images.content(72 * MiB)
+        disk = self.images.cache.create_disk(
+            INSTANCE, self.images.add(content, "raw"), size=80 * MiB,
+            encryption=KEY)
+        self.assertTrue(
+            content == images.read(disk.path, "raw")[:len(content)])
+        # All of the image, as nothing of it is a hole any more.
+        self.assertGreater(disk.allocated(), len(content))
+        self.assertIn("_base", str(next(self.images.cache.bases()).path))
+        disk.remove()
+        self.assertEqual({POOL}, volume_group.volumes())
+
+    def test_in_a_pool_a_disk_is_no_snapshot(self) -> None:
+        self.images.config("image_cache", lvm_thin_pool=POOL)
+        self.assert_it_reads_as_its_image()
+
+    def test_the_pool_of_a_sparse_volume_holds_all_of_the_image(self) -> None:
+        self.images.config("libvirt", sparse_logical_volumes=True)
+        self.assert_it_reads_as_its_image()
+
+
+def opened() -> set[str]:
+    """The devices of dm-crypt there are."""
+    return {str(path) for path in pathlib.Path("/dev/mapper").glob(
+        "*-dmcrypt")}
+
+
+def close_all() -> None:
+    for each in opened():
+        subprocess.run(["cryptsetup", "close", each], check=True)
