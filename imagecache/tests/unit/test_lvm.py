@@ -15,14 +15,14 @@ from collections.abc import Iterator
 import fixtures
 from oslo_rootwrap import wrapper
 
-from imagecache import events, exception, volumes
-from imagecache.backends import Lvm
+from imagecache import Encryption, events, exception, fixture, volumes
+from imagecache.backends import EncryptedLvm, Lvm
 from imagecache.host import Host
 from imagecache.model import Format, GiB, MiB, Record
 from imagecache.policy import LvmPolicy, Policy
 from imagecache.tests import base
 from imagecache.thin_store import _recorded, _tags
-from imagecache.tools import lvm
+from imagecache.tools import dm_crypt, lvm
 
 ETC = pathlib.Path(__file__).resolve().parents[3] / "etc" / "imagecache"
 UUID = "8a6a8b1f-7f0c-4b3c-a8a2-3f7d2b6d6d5e"
@@ -41,6 +41,8 @@ class Recorder(fixtures.Fixture):
             "imagecache.execute.run", self._run))
 
     def _run(self, *command: str, **options: object) -> str:
+        options.pop("secret", None)
+        options.pop("exit_codes", None)
         assert options == {"root_helper": "sudo"}, options
         self.commands.append(command)
         return self.answer
@@ -83,7 +85,19 @@ class CommandsTest(base.TestCase):
             group.remove(name)
         group._own(group.device(disk), 0)
         group._own(group.device(attempt), 1000)
+        self.encrypt(group, attempt, disk)
         return report.commands
+
+    def encrypt(self, group: lvm.VolumeGroup, attempt: str,
+                disk: str) -> None:
+        tags, key = EncryptedLvm.tags, Encryption(b"secret")
+        group.create(attempt, GiB, tags)
+        group.create_thin(attempt, GiB, "pool", tags)
+        dm_crypt.create(group.device(attempt), key, "sudo")
+        name = f"{disk}-dmcrypt"
+        dm_crypt.open(group.device(disk), name, key, "sudo")
+        dm_crypt.resize(name, "sudo")
+        dm_crypt.close(name, "sudo")
 
     def test_rootwraps_filters_let_each_command_through(self) -> None:
         for command in self.commands():
@@ -116,6 +130,16 @@ FORBIDDEN = (
     " --addtag imagecache.disk --name .a_disk vg/root",
     "lvcreate --yes --wipesignatures y --zero y --size 1b --addtag"
     " imagecache.disk --name .a_disk vg /dev/sda",
+    "cryptsetup luksFormat --batch-mode --type luks1 --cipher aes-xts-plain64"
+    " --key-size 512 --hash sha256 --iter-time 1 --align-payload 4096"
+    " --key-file=- /dev/vg/a_disk",
+    "cryptsetup luksFormat --batch-mode --type luks1 --cipher aes-xts-plain64"
+    " --key-size 512 --hash sha256 --iter-time 1 --align-payload 4096"
+    " --key-file=- /dev/sda",
+    "cryptsetup open --type luks1 --key-file=- /dev/vg/root a_b-dmcrypt",
+    "cryptsetup open --type luks1 --key-file=/etc/shadow /dev/vg/a_disk"
+    " a_disk-dmcrypt",
+    "cryptsetup close swap",
     "chown 1000 /etc/shadow",
     "chown 1000 /dev/vg/root",
     "chown 1000 /dev/vg/a_disk /etc/shadow",
@@ -167,6 +191,29 @@ class NamesTest(base.TestCase):
                      + "_disk"):
             self.assertEqual(f"/dev/nova-vg/{UUID}_disk",
                              str(self.disk(path=path).path))
+
+    def test_an_encrypted_volume_is_seen_through_a_device_of_novas_name(
+            self) -> None:
+        host = Host(Policy(self.root, lvm=LvmPolicy("nova-vg")))
+        disk = EncryptedLvm(host, UUID, "disk.eph0_1")
+        self.assertEqual(f"/dev/mapper/{UUID}_disk.eph0__1-dmcrypt",
+                         str(disk.path))
+        self.assertEqual(f"/dev/nova-vg/{UUID}_disk.eph0__1",
+                         str(disk.volume))
+
+    def test_an_instance_with_a_key_has_encrypted_volumes(self) -> None:
+        images = self.useFixture(fixture.ImageCacheFixture())
+        images.config("libvirt", images_volume_group="nova-vg")
+        device = f"/dev/mapper/{UUID}_disk-dmcrypt"
+        backend = images.backend()
+        for key, path in ((None, f"/dev/nova-vg/{UUID}_disk"),
+                          ("a-key", device)):
+            instance = {"uuid": UUID, "ephemeral_key_uuid": key}
+            found = backend.by_name(instance, "disk", "lvm")
+            self.assertEqual((path, f"{UUID}_disk", "nova-vg"),
+                             (found.path, found.lv, found.vg))
+        found = backend.by_libvirt_path(instance, device, "lvm")
+        self.assertEqual((device, f"{UUID}_disk"), (found.path, found.lv))
 
     def test_what_is_no_volume_is_refused(self) -> None:
         for path in ("/etc/shadow", "/dev/sda", "/dev/mapper/control",
