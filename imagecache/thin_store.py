@@ -4,7 +4,9 @@
     <group>/base-<key>                   committed, with its record as tags
     <group>/.base-<key>.<pid>.<unique>   one attempt
     <bases>/.staged/<key>.<unique>/      its download, a file on this host
-    <bases>/.used/<group>.base-<key>     when the base was last used
+    <bases>/.used/<group>.base-<key>     its record once more, so that to use
+                                         it again takes no command; the time
+                                         stamp says when that last was
 
 The commit is the rename, one transaction of LVM's: what was killed before it
 has left an attempt, which the next one at the key clears away.  A committed
@@ -22,12 +24,18 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
-from imagecache import durable, exception, records
+from imagecache import durable, events, exception, records
 from imagecache.directory_store import DirectoryStore, is_key
 from imagecache.model import Base, Entry, Proven, Record
+from imagecache.policy import Policy
 from imagecache.tools import lvm
 from imagecache.tools.lvm import Volume, VolumeGroup
-from imagecache.volumes import ThinPool, attempt_at, attempts_at
+from imagecache.volumes import (
+    ThinPool,
+    attempt_at,
+    attempts_at,
+    pool_of,
+)
 
 _BASE = "base-"
 # A tag has at most 1024 bytes.
@@ -73,8 +81,31 @@ class ThinStore:
         return str(self.pool)
 
     def lookup(self, key: str) -> Entry | None:
+        """Return the base, which may be gone if others remove volumes."""
+        try:
+            record = records.read(self._used(key).read_text())
+            used = self._used(key).stat().st_mtime
+        except (OSError, ValueError):
+            record = None
+        if record:
+            return Entry(key, self._group.device(self._name(key)),
+                         record.size, record.size, used, record, str(self))
         found = self._group.volume(self._name(key))
-        return None if found is None else self._entry(found)
+        if found is None:
+            return None
+        entry = self._entry(found)
+        if entry.record:
+            self._remember(key, entry.record)
+        return entry
+
+    def require(self, key: str) -> None:
+        """Look whether a base is there, and not only on record.
+
+        :raises BaseNotFound: it is not; the next lookup knows
+        """
+        if self._group.volume(self._name(key)) is None:
+            self._forget(key)
+            raise exception.BaseNotFound(key=key, store=str(self))
 
     @contextlib.contextmanager
     def stage(self, key: str, *, in_place: bool = False
@@ -92,7 +123,7 @@ class ThinStore:
         self._group.deactivate(staged)
         self._group.seal(staged, _tags(record))
         self._group.rename(staged, name)      # the commit
-        self.touch(key)
+        self._remember(key, record)
         return self._base(key, record)
 
     def record(self, key: str, record: Record) -> Base:
@@ -103,13 +134,13 @@ class ThinStore:
         self._group.retag(found.name, [
             tag for tag in found.tags
             if tag.startswith(_TAG) and tag not in new], new)
+        self._remember(key, record)
         return self._base(key, record)
 
     def touch(self, key: str) -> None:
         # Who cannot write there uses the base anyway.
         with contextlib.suppress(OSError):
-            self._used(key).parent.mkdir(exist_ok=True)
-            self._used(key).touch()
+            os.utime(self._used(key))
 
     def entries(self) -> Iterator[Entry]:
         found = self._group.volumes(
@@ -122,10 +153,9 @@ class ThinStore:
         return [str(self._group.device(volume.name)) for volume in made]
 
     def remove(self, key: str) -> None:
+        self._forget(key)
         if self._group.volume(self._name(key)):
             self._group.remove(self._name(key))
-        with durable.translated("removing a base", self._used(key)):
-            self._used(key).unlink(missing_ok=True)
 
     @property
     def _group(self) -> VolumeGroup:
@@ -141,6 +171,17 @@ class ThinStore:
     def _used(self, key: str) -> pathlib.Path:
         return self.files.directory / ".used" \
             / f"{self._group.name}.{self._name(key)}"
+
+    def _remember(self, key: str, record: Record) -> None:
+        # What is not remembered is read from the tags again.
+        with contextlib.suppress(OSError, exception.HostError):
+            durable.make_directory(self._used(key).parent)
+            durable.write_file(self._used(key),
+                               records.written(record).encode())
+
+    def _forget(self, key: str) -> None:
+        with durable.translated("removing a base", self._used(key)):
+            self._used(key).unlink(missing_ok=True)
 
     def _clear(self, name: str) -> None:
         """Remove what attempts left; the caller has the lock of the key."""
@@ -162,6 +203,13 @@ class ThinStore:
     def _base(self, key: str, record: Record) -> Base:
         return Base(key, self._group.device(self._name(key)), record.format,
                     record.virtual_size, record.cluster_size)
+
+
+def store_of(policy: Policy, observe: events.Observer) -> ThinStore | None:
+    """Return where the bases of thin disks are; None if they are not thin."""
+    pool = pool_of(policy, observe)
+    return None if pool is None else ThinStore(
+        pool, DirectoryStore(policy.bases, policy.instances))
 
 
 def _tags(record: Record) -> list[str]:

@@ -9,18 +9,22 @@ import os
 import pathlib
 import re
 import secrets
+import time
 from collections.abc import Iterator
 
 from imagecache import durable, events, exception
 from imagecache.model import KiB
-from imagecache.policy import LvmPolicy, Policy
-from imagecache.tools import device
-from imagecache.tools.lvm import Pool, Volume, VolumeGroup
+from imagecache.policy import Policy
+from imagecache.tools.lvm import Pool, VolumeGroup
 
 # A pool's metadata: for each chunk that is mapped (the kernel's own estimate
 # is 48 bytes), and for each new volume.
 _METADATA_PER_CHUNK = 64
 _METADATA_PER_VOLUME = 64 * KiB
+# A pool that is so far from being reported, in per cent, is not looked at for
+# so many seconds.
+_MUCH = 10
+_MINUTE = 60
 
 # .<name>.<process>-<when it started>.<unique>, and p for a pool of its own.
 _ATTEMPT = re.compile(
@@ -96,18 +100,21 @@ class ThinPool:
     warning: int      # per cent of data or metadata: tell somebody
     limit: int        # make nothing more
     observe: events.Observer = events.silent
+    stamp: pathlib.Path | None = None    # of when it was found with much room
 
     def __str__(self) -> str:
         return f"{self.group.name}/{self.name}"
 
-    def require(self, data: int, what: str) -> None:
+    def require(self, data: int, what: str,
+                found: Pool | None = None) -> None:
         """Refuse what would bring the pool over its limit.
 
         :param data: bytes that will be written at once
+        :param found: how it was a moment ago, if somebody knows
         :raises NoSpace: of data, or of metadata
         :raises InvalidConfiguration: guests could read what others wrote
         """
-        pool = self.group.pool(self.name)
+        pool = found or self.group.pool(self.name)
         if not pool.zeroes:
             raise exception.InvalidConfiguration(
                 f"The thin pool {self} does not zero its chunks, so a guest"
@@ -120,6 +127,20 @@ class ThinPool:
         self._require("metadata", metadata, pool.metadata_size,
                       pool.metadata_used, what)
         self._report(pool, data, metadata)
+
+    def had_room(self) -> bool:
+        """Say whether it was found with much room within the last minute.
+
+        A snapshot takes none by itself, so it need not be looked at for each
+        of many.
+        """
+        if self.stamp is None:
+            return False
+        try:
+            age = time.time() - self.stamp.stat().st_mtime
+        except OSError:
+            return False
+        return 0 <= age < _MINUTE
 
     def _require(self, kind: str, needed: int, size: int, used: float,
                  what: str) -> None:
@@ -134,9 +155,19 @@ class ThinPool:
             "data": pool.used + 100 * data / pool.size,
             "metadata": pool.metadata_used
             + 100 * metadata / pool.metadata_size}
+        self._remember(max(shares.values()) + _MUCH < self.warning)
         if max(shares.values()) >= self.warning:
             self.observe(events.Event("filling", str(self), {
                 kind: f"{share:.0f}%" for kind, share in shares.items()}))
+
+    def _remember(self, has_room: bool) -> None:
+        # Who cannot write there looks each time.
+        with contextlib.suppress(OSError, exception.HostError):
+            if self.stamp and has_room:
+                durable.make_directory(self.stamp.parent)
+                self.stamp.touch()
+            elif self.stamp:
+                self.stamp.unlink(missing_ok=True)
 
 
 def group_of(policy: Policy) -> VolumeGroup:
@@ -160,7 +191,9 @@ def pool_of(policy: Policy, observe: events.Observer) -> ThinPool | None:
     if policy.lvm.thin_pool is None:
         return None
     return ThinPool(group_of(policy), policy.lvm.thin_pool,
-                    policy.lvm.pool_warning, policy.lvm.pool_limit, observe)
+                    policy.lvm.pool_warning, policy.lvm.pool_limit, observe,
+                    policy.bases / ".used" /
+                    f"{policy.lvm.volume_group}.{policy.lvm.thin_pool}")
 
 
 def place(path: pathlib.Path) -> pathlib.Path:
@@ -184,17 +217,3 @@ def flushed(volume: pathlib.Path) -> Iterator[pathlib.Path]:
             volume.open("r+b") as f:
         yield volume
         os.fsync(f.fileno())
-
-
-def wipe(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
-    """Let nothing of a volume's content be found by the next."""
-    if policy.clear == "none":
-        return
-    if not volume.active:
-        group.activate(volume.name)
-    size = min(policy.clear_size or volume.size, volume.size)
-    with group.lent(volume.name) as path:
-        if policy.clear == "shred":
-            device.shred(path, size)
-        else:
-            device.zero(path, size)

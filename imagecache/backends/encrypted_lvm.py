@@ -55,8 +55,13 @@ class EncryptedLvm(Lvm):
         return dm_crypt.device(self.volume.name + SUFFIX)
 
     def create(self, base: Base, size: int | None) -> None:
+        found, state = self._survey()
+        if found:
+            self._bring_back(found, size or 0)
+            self.open()
+            return
         full = whole_sectors(max(size or 0, base.virtual_size))
-        with self._new(dm_crypt.OFFSET + full, data=dm_crypt.OFFSET
+        with self._new(dm_crypt.OFFSET + full, state, data=dm_crypt.OFFSET
                        + base.virtual_size) as volume:
             dm_crypt.create(volume, self.encryption, self._root_helper)
             with volume.open("rb") as f:

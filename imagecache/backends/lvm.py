@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import pathlib
 import re
-import time
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -17,17 +15,17 @@ from imagecache import (
     pipeline,
     proof,
     sources,
+    volume_removal,
     volumes,
 )
 from imagecache.backends.base import Disk
 from imagecache.base_cache import BaseCache
-from imagecache.directory_store import DirectoryStore
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format, MiB, Proven
 from imagecache.sources.resolve import is_uuid
-from imagecache.thin_store import ThinStore
+from imagecache.thin_store import store_of
 from imagecache.tools import device, lvm, qemu_img
-from imagecache.tools.lvm import Volume, VolumeGroup, named
+from imagecache.tools.lvm import Pool, Volume, VolumeGroup, named
 from imagecache.volumes import (
     ThinPool,
     attempt_at,
@@ -44,8 +42,6 @@ ENCRYPTED = "imagecache.luks"    # what is in it is LUKS
 # it, and what LVM takes for the pool's metadata, twice.
 _SPARE = 64 * MiB
 _METADATA = 16 * MiB
-# Seconds for udev to look at a volume and to close it.
-_PATIENCE = 5
 # <instance>_<disk>, where the disk's own underscores are doubled.
 _NAME = re.compile(r"(?P<instance>.*[^_])_(?P<disk>(?:[^_]|__)+)")
 
@@ -64,11 +60,8 @@ class Lvm(Disk):
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
-        pool = volumes.pool_of(host.policy, host.observe)
-        if pool is None:
-            return host.directory_cache
-        return host.cache_over(ThinStore(pool, DirectoryStore(
-            host.policy.bases, host.policy.instances)))
+        store = store_of(host.policy, host.observe)
+        return host.cache_over(store) if store else host.directory_cache
 
     @classmethod
     def listed(cls, host: Host, instance: str | None = None
@@ -109,8 +102,8 @@ class Lvm(Disk):
         return volume is not None and ENCRYPTED in volume.tags
 
     def exists(self) -> bool:
-        # An inactive volume has no device.
-        return self.volume.is_block_device() or self._volume() is not None
+        # An inactive volume has no device; create() brings it back.
+        return self.volume.is_block_device()
 
     def size(self) -> int:
         try:
@@ -124,8 +117,45 @@ class Lvm(Disk):
 
     def create(self, base: Base, size: int | None) -> None:
         full = max(size or 0, base.virtual_size)
-        with self._new(full, base) as volume:
-            if self._pool is None:
+        if self._pool and full == base.virtual_size:
+            self._make_at_once(base, self._pool)
+            return
+        found, state = self._survey()
+        if found:
+            self._bring_back(found, full)
+        else:
+            self._make(base, full, state)
+
+    def _make_at_once(self, base: Base, pool: ThinPool) -> None:
+        """Make it by one command of LVM's, which does it all or nothing."""
+        if not pool.had_room():
+            pool.require(0, "a disk")
+        try:
+            self._snapshot(self.volume.name, base)
+        except exception.CommandFailed:
+            found = self._volume()
+            if found is None:
+                raise
+            self._bring_back(found, 0)
+            return
+        self._observe("created")
+
+    def _snapshot(self, name: str, base: Base) -> None:
+        """Make a snapshot of a base that may be gone; see ThinStore.lookup.
+
+        :raises BaseNotFound: it is
+        """
+        try:
+            self._group.snapshot(name, base.path.name, self.tags)
+        except exception.CommandFailed:
+            store = store_of(self.host.policy, self.host.observe)
+            if store:
+                store.require(base.key)
+            raise
+
+    def _make(self, base: Base, full: int, state: Pool | None) -> None:
+        with self._new(full, state, base) as volume:
+            if state is None:
                 self._fill(Proven(base.path, base.format, base.virtual_size),
                            volume, base.key)
             if full > base.virtual_size:
@@ -133,10 +163,17 @@ class Lvm(Disk):
 
     def generate(self, template: sources.Template,
                  size: int | None) -> None:
-        if template.on_device and size:
-            with self._new(size) as volume:
+        found, state = self._survey()
+        if found:
+            self._bring_back(found, size or 0)
+        elif template.on_device and size:
+            with self._new(size, state) as volume:
                 self._generate(template, volume)
-            return
+        else:
+            self._generate_from_file(template, size or 0, state)
+
+    def _generate_from_file(self, template: sources.Template, size: int,
+                            state: Pool | None) -> None:
         directory = self.host.policy.bases
         durable.make_directory(directory)
         with durable.staged(directory, self.volume.name) as written:
@@ -144,8 +181,8 @@ class Lvm(Disk):
             proven = proof.trust(written) if template.trusted \
                 else proof.prove(written, template.name, None,
                                  self.host.policy)
-            full = max(size or 0, proven.virtual_size)
-            with self._new(full) as volume:
+            full = max(size, proven.virtual_size)
+            with self._new(full, state) as volume:
                 self._fill(proven, volume, template.name)
                 if full > proven.virtual_size:
                     self._grow_filesystem(volume)
@@ -175,12 +212,11 @@ class Lvm(Disk):
 
     def remove(self) -> None:
         """Delete the disk; its content is wiped as the policy has it."""
-        volume = self._volume()
+        volume = self._find(self._group.volumes(*self._names))
         if volume:
-            self._require_closed(volume)
-            self._discard(volume)
+            volume_removal.discard(self._group, volume,
+                                   self.host.policy.lvm)
             self._observe("removed")
-        self._clear()
 
     @property
     def _group(self) -> VolumeGroup:
@@ -207,17 +243,22 @@ class Lvm(Disk):
         volume = self._volume()
         if volume is None:
             raise exception.DiskNotFound(location=self.volume)
-        if (ENCRYPTED in volume.tags) != self.encrypts:
-            raise exception.InvalidDiskFormat(
-                f"{self.volume} is{' not' if self.encrypts else ''} on record"
-                " as encrypted", disk_format=self.format)
+        self._require_kind(volume)
         if not volume.active:
             self._group.activate(volume.name)
         return volume
 
+    def _require_kind(self, volume: Volume) -> None:
+        """:raises InvalidDiskFormat: it is encrypted, or is to be"""
+        if (ENCRYPTED in volume.tags) != self.encrypts:
+            raise exception.InvalidDiskFormat(
+                f"{self.volume} is{' not' if self.encrypts else ''} on record"
+                " as encrypted", disk_format=self.format)
+
     @contextlib.contextmanager
-    def _new(self, size: int, base: Base | None = None, data: int = 0
-             ) -> Iterator[pathlib.Path]:
+    def _new(self, size: int, state: Pool | None,
+             base: Base | None = None,
+             data: int = 0) -> Iterator[pathlib.Path]:
         """Yield a volume of ``size``; it is the disk when the block ends.
 
         Until then it has a name of its own, so that whatever goes wrong,
@@ -226,45 +267,51 @@ class Lvm(Disk):
         :param data: bytes that the block will write, beside the base's
         :raises DiskExists: another made the disk meanwhile
         """
-        self._clear()
         attempt = attempt_at(self.volume.name)
         try:
-            self._make(attempt, size, base, data)
+            self._allocate(attempt, size, state, base, data)
             with self._group.lent(attempt) as path:
                 yield path
-            self._commit(attempt)
+            with self._first():
+                self._group.rename(attempt, self.volume.name)
         except BaseException:
             self._abandon(attempt)
             raise
         self._observe("created")
 
-    def _make(self, name: str, size: int, base: Base | None,
-              data: int) -> None:
-        group, pool = self._group, self._pool
-        if pool is None and not self._reads_zeros:
+    def _allocate(self, name: str, size: int, state: Pool | None,
+                  base: Base | None, data: int) -> None:
+        group = self._group
+        if state:
+            self._require_room(state, data)
+        if state is None and not self._reads_zeros:
             require_free(group, size, "a disk")
             group.create(name, size, self.tags)
-        elif pool is None:
+        elif state is None:
             room = _SPARE + data + (self._data(base) if base else 0)
             require_free(group, room + _METADATA, "a disk")
             group.create_pool(own_pool(name), room)
             group.create_thin(name, size, own_pool(name), self.tags)
         elif base is None:
-            pool.require(data, "a disk")
-            group.create_thin(name, size, pool.name, self.tags)
+            group.create_thin(name, size, state.name, self.tags)
         else:
-            pool.require(0, "a disk")
-            group.snapshot(name, base.path.name, self.tags)
+            self._snapshot(name, base)
             if size > device.size(group.device(name)):
                 group.extend(name, size)
 
-    def _commit(self, attempt: str) -> None:
+    @contextlib.contextmanager
+    def _first(self) -> Iterator[None]:
+        """Say so if the block fails because another made the disk."""
         try:
-            self._group.rename(attempt, self.volume.name)
+            yield
         except exception.CommandFailed:
             if self._volume():
                 raise exception.DiskExists(location=self.volume) from None
             raise
+
+    def _require_room(self, state: Pool, data: int) -> None:
+        if self._pool:
+            self._pool.require(data, "a disk", state)
 
     def _data(self, base: Base) -> int:
         """Return about how many bytes of a base are not holes."""
@@ -289,52 +336,36 @@ class Lvm(Disk):
         self._sweep(self._group.volumes(named(attempt),
                                         named(own_pool(attempt))))
 
-    def _clear(self) -> None:
+    def _sweep(self, attempts: list[Volume]) -> None:
+        volume_removal.sweep(self._group, attempts, self.host.policy.lvm)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        """The selections of the disk, and of attempts at it."""
+        return named(self.volume.name), attempts_at(self.volume.name)
+
+    def _survey(self) -> tuple[Volume | None, Pool | None]:
+        """Return the disk's volume and its pool, if there are any yet."""
+        if self._pool is None:
+            return self._find(self._group.volumes(*self._names)), None
+        pool, found = self._group.pool_and_volumes(self._pool.name,
+                                                   *self._names)
+        return self._find(found), pool
+
+    def _find(self, found: list[Volume]) -> Volume | None:
         """Finish what killed processes have begun: to make, or to remove."""
-        self._sweep([left for left
-                     in self._group.volumes(attempts_at(self.volume.name))
-                     if is_abandoned(left.name)])
+        self._sweep([each for each in found if is_abandoned(each.name)])
+        return next((each for each in found
+                     if each.name == self.volume.name), None)
 
-    def _sweep(self, found: list[Volume]) -> None:
-        for left in found:
-            if left.volumes is None:
-                self._destroy(left)
-            elif left.volumes == 0:
-                self._group.remove(left.name)
+    def _bring_back(self, volume: Volume, size: int) -> None:
+        """Give the disk its device again, which it has lost with a boot.
 
-    def _discard(self, volume: Volume) -> None:
-        """Remove the disk, so that no one ever sees one that is half wiped."""
-        if volume.pool:
-            self._destroy(volume)
-            return
-        gone = attempt_at(volume.name)
-        self._group.rename(volume.name, gone)
-        try:
-            self._destroy(dataclasses.replace(volume, name=gone))
-        except BaseException:
-            self._group.rename(gone, volume.name)
-            raise
-
-    def _destroy(self, volume: Volume) -> None:
-        """Remove a volume, and the thin pool it has to itself."""
-        if volume.pool is None:
-            volumes.wipe(self._group, volume, self.host.policy.lvm)
-        elif attempted(volume.pool) == self.volume.name:
-            self._group.remove(volume.pool)    # with what is in it
-            return
-        self._group.remove(volume.name)
-
-    def _require_closed(self, volume: Volume | None) -> None:
-        """Refuse to wipe what a guest may be running on.
-
-        :raises StorageFailed: somebody has it open
+        :raises DiskExists: it has one
         """
-        give_up = time.monotonic() + _PATIENCE
-        while volume and volume.open:
-            if time.monotonic() > give_up:
-                raise exception.StorageFailed(
-                    what="removing a disk", path=self.volume,
-                    reason="somebody has it open; is its guest running?")
-            time.sleep(0.2)
-            volume = self._volume()
-
+        self._require_kind(volume)
+        if volume.active:
+            raise exception.DiskExists(location=self.volume)
+        self._group.activate(volume.name)
+        if size:
+            self.grow(size)

@@ -30,8 +30,8 @@ _LONGEST = 93
 
 _VOLUME = ("lv_name", "lv_size", "lv_tags", "lv_active", "lv_device_open",
            "origin", "pool_lv", "data_percent", "thin_count")
-_POOL = ("lv_name", "lv_size", "data_percent", "lv_metadata_size",
-         "metadata_percent", "chunk_size", "zero", "thin_count")
+# And, of a thin pool:
+_POOL = ("lv_metadata_size", "metadata_percent", "chunk_size", "zero")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +101,24 @@ class VolumeGroup:
 
         :raises InvalidConfiguration: there is none of this name
         """
-        found = self._report("lv", "lvs", _POOL, (
-            f"{named(name)} && segtype=thin-pool",))
-        if not found:
+        return self.pool_and_volumes(name)[0]
+
+    def pool_and_volumes(self, name: str, *selections: str
+                         ) -> tuple[Pool, list[Volume]]:
+        """Return a thin pool, and volumes as volumes() does, at once.
+
+        :raises InvalidConfiguration: there is no such pool
+        """
+        found = self._report("lv", "lvs", (*_VOLUME, *_POOL), (
+            f"{named(name)} && segtype=thin-pool", *selections))
+        pools = [each for each in found if each["lv_name"] == name
+                 and each["lv_metadata_size"]]
+        if not pools:
             raise exception.InvalidConfiguration(
                 f"The volume group {self.name} has no thin pool {name}",
                 option="lvm_thin_pool", value=name)
-        return _pool(found[0])
+        return _pool(pools[0]), [_volume(each) for each in found
+                                 if each["lv_name"] != name]
 
     # Making.
 

@@ -3,13 +3,200 @@
 
 from __future__ import annotations
 
+import pathlib
+
+import fixtures
+
+import imagecache.execute
+from imagecache import exception, imagemodel
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.guest import volume_group
-from imagecache.tests.guest.volume_group import POOL
+from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
+
+CANARY = b"what the last guest wrote" * 1000
 
 
 class ThickTest(volume_group.LvmConformance):
-    pass
+
+    def test_novas_door_tells_libvirt_of_a_block_device(self) -> None:
+        self.make()
+        image = self.images.backend().by_name(
+            {"uuid": INSTANCE}, "disk", disk_info_mapping={
+                "bus": "virtio", "dev": "vda", "type": "disk"})
+        again = self.images.backend().by_libvirt_path(
+            {"uuid": INSTANCE}, f"/dev/mapper/{GROUP}-"
+            + INSTANCE.replace("-", "--") + "_disk")
+        self.assertEqual(f"/dev/{GROUP}/{INSTANCE}_disk", image.path)
+        self.assertEqual(image.path, again.path)
+        self.assertEqual(
+            (True, "raw", "native"),
+            (image.is_block_dev, image.driver_format, image.driver_io))
+        self.assertIsInstance(image.get_model(None),
+                              imagemodel.LocalBlockImage)
+        element = image.libvirt_info("none", {}).format_dom()
+        self.assertEqual("block", element.get("type"))
+        self.assertEqual(image.path, element.find("source").get("dev"))
+
+    def test_ephemeral_and_swap_are_made_on_the_volume(self) -> None:
+        self.cache.create_swap(INSTANCE, 4 * SIZE)
+        self.cache.create_ephemeral(INSTANCE, 4 * SIZE, label="scratch",
+                                    name="disk.eph0_1")
+        self.assertEqual({f"{GROUP}/{INSTANCE}_disk.swap",
+                          f"{GROUP}/{INSTANCE}_disk.eph0__1"}, self.left())
+        for name, label in (("disk.swap", "swap"),
+                            ("disk.eph0__1", "scratch")):
+            self.assertEqual(label, run(
+                "blkid", "-o", "value", "-s", "LABEL",
+                f"/dev/{GROUP}/{INSTANCE}_{name}").strip())
+        self.assertEqual({"disk.swap", "disk.eph0_1"}, {
+            disk.name for disk in self.cache.disks(INSTANCE)})
+
+    def test_the_next_volume_reads_zeros(self) -> None:
+        for clear in ("zero", "shred"):
+            self.images.config("libvirt", volume_clear=clear)
+            self.assertEqual(bytes(2 * SIZE), self.next_volume())
+
+    def test_only_as_much_is_wiped_as_is_asked_for(self) -> None:
+        self.images.config("libvirt", volume_clear_size=1)
+        found = self.next_volume()
+        self.assertEqual(bytes(MiB), found[:MiB])
+        self.assertEqual(CANARY, found[MiB:][:len(CANARY)])
+
+    def test_nothing_is_wiped_if_that_is_not_wanted(self) -> None:
+        self.images.config("libvirt", volume_clear="none")
+        self.assertEqual(CANARY, self.next_volume()[MiB:][:len(CANARY)])
+
+    def next_volume(self) -> bytes:
+        """Return what is where a disk was that is removed."""
+        disk = self.make(2 * SIZE)
+        images.write(disk.path, "raw", CANARY, MiB)
+        disk.remove()
+        # LVM takes the first extents that are free; it wipes none of them.
+        run("lvcreate", "--yes", "--zero", "n", "--wipesignatures", "n",
+            "--size", f"{2 * SIZE}b", "--name", "next", GROUP)
+        found = pathlib.Path(f"/dev/{GROUP}/next").read_bytes()
+        volume_group.clear(None)
+        return found
+
+    def test_a_volume_that_is_in_use_is_not_wiped(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.volume_removal._PATIENCE", 0))
+        disk = self.make()
+        with disk.path.open("rb"):
+            self.assertRaises(exception.StorageFailed, disk.remove)
+        self.assertTrue(self.content == self.read(disk))
+
+    def test_wiping_and_copying_leave_the_page_cache_alone(self) -> None:
+        image = self.images.add(images.content(SIZE), "raw")
+        before = cached()
+        for clear in ("zero", "shred"):
+            self.images.config("libvirt", volume_clear=clear)
+            self.cache.create_disk(INSTANCE, image, size=64 * MiB).remove()
+        self.assertLess(cached() - before, 16 * MiB)
+
+    def test_a_kernel_mounts_the_grown_file_system(self) -> None:
+        self.assert_grown_file_system_mounts()
 
 
 class ThinTest(volume_group.LvmConformance):
     pool = POOL
+
+    def test_disks_are_snapshots_of_one_base(self) -> None:
+        disks = [self.make(), self.make(64 * SIZE, OTHER)]
+        [base] = self.cache.bases()
+        self.assertEqual([str(each.path) for each in reversed(disks)],
+                         sorted(self.cache.users(base)))
+        self.assertEqual(f"{GROUP}/{POOL}", base.store)
+        for disk in disks:
+            self.assertLess(disk.allocated(), SIZE / 2)
+        with self.assertRaises(exception.BaseInUse):
+            self.cache.remove_base(base.key)
+        disks[0].remove()
+        disks[1].remove()
+        self.cache.remove_base(base.key)
+        self.assert_nothing_left()
+
+    def test_after_a_boot_disks_are_there_and_bases_are_not(self) -> None:
+        disk = self.make()
+        run("vgchange", "--activate", "n", GROUP)
+        self.assertFalse(disk.exists())    # without auto-activation
+        self.make(2 * SIZE)                # which brings it back
+        self.assertEqual(2 * SIZE, disk.size())
+        run("vgchange", "--activate", "n", GROUP)
+        run("vgchange", "--activate", "y", GROUP)
+        self.assertTrue(disk.path.is_block_device())
+        self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
+        [base] = self.cache.bases()
+        self.assertFalse(base.path.exists())
+
+    def test_a_lost_directory_of_bases_is_no_matter(self) -> None:
+        self.make()
+        [base] = self.cache.bases()
+        self.assertLess(0, base.used)
+        for each in (self.images.instances_path / "_base/.used").iterdir():
+            each.unlink()
+        [base] = self.cache.bases()
+        self.assertEqual(0, base.used)
+        self.make(instance=OTHER)
+        self.assertEqual(1, self.images.store.reads)
+
+    def test_a_base_that_somebody_removed_is_fetched_again(self) -> None:
+        self.make()
+        [base] = self.cache.bases()
+        run("lvremove", "--yes", f"{GROUP}/{base.path.name}")
+        self.assertTrue(self.content == self.read(self.make(instance=OTHER)))
+        self.assertEqual(2, self.images.store.reads)
+
+    def test_one_more_disk_takes_one_command_of_lvms(self) -> None:
+        self.make()
+        commands: list[str] = []
+
+        def run(*command: str, **options: object) -> str:
+            commands.append(command[0])
+            return execute(*command, **options)
+
+        execute = imagecache.execute.run
+        with fixtures.MonkeyPatch("imagecache.execute.run", run):
+            self.make(instance=OTHER)
+        self.assertEqual(["lvcreate"], commands)
+
+    def test_a_kernel_mounts_the_grown_file_system(self) -> None:
+        self.assert_grown_file_system_mounts()
+
+
+class SparseTest(volume_group.LvmTestCase):
+    """A thin pool for each disk; the rest is as for the others."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images.config("libvirt", sparse_logical_volumes=True)
+
+    def test_a_disk_has_a_pool_to_itself_as_long_as_it_lives(self) -> None:
+        disk = self.make(2 * SIZE)
+        self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
+        self.assertEqual(2, len(volumes()))
+        disk.grow(1024 * SIZE)
+        self.assertEqual(1024 * SIZE, disk.size())
+        self.assertLess(disk.allocated(), SIZE)
+        self.assertEqual([disk.path],
+                         [each.path for each in self.cache.disks()])
+        self.make(2 * SIZE)
+        with disk.path.open("rb") as f:
+            self.assertTrue(self.content == f.read(SIZE))
+        disk.remove()
+        self.assertEqual(set(), volumes())
+
+    def test_a_blank_disk_takes_next_to_nothing(self) -> None:
+        disk = self.cache.create_blank(INSTANCE, "blank", 8 * SIZE)
+        self.assertEqual(bytes(8 * SIZE), self.read(disk))
+        self.assertEqual(0, disk.allocated())
+
+
+def cached() -> int:
+    """Return the bytes of the page cache, also those of devices."""
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    found = dict(line.split(":") for line in lines)
+    return sum(int(found[name].split()[0]) * 1024
+               for name in ("Cached", "Buffers"))

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import subprocess
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from imagecache.model import KiB, MiB
-from imagecache.testing import conformance
+from imagecache import fixture
+from imagecache.backends import Disk
+from imagecache.image_cache import ImageCache
+from imagecache.model import GiB, KiB, MiB
+from imagecache.testing import conformance, images
+from imagecache.testing.conformance import INSTANCE, SIZE
+from imagecache.tests.guest import base
 
 GROUP = "vg"
 POOL = "pool"
@@ -24,14 +30,16 @@ class VolumeGroupMixin:
 
     @classmethod
     def setUpClass(cls) -> None:
-        super().setUpClass()    # type: ignore[misc]
+        super().setUpClass()
         if "GUEST_DISK" not in os.environ:
             raise AssertionError(
                 "this test changes devices: tools/in-guest runs it")
-        disk = os.environ["GUEST_DISK"]
-        run("pvcreate", "--quiet", "--yes", disk)
+        # More than the tests of a class take, one after the other.
+        run("blkdiscard", "--zeroout", "--length", str(GiB),
+            os.environ["GUEST_DISK"])
+        run("pvcreate", "--quiet", "--yes", os.environ["GUEST_DISK"])
         run("vgcreate", "--quiet", "--physicalextentsize", f"{EXTENT}b",
-            GROUP, disk)
+            GROUP, os.environ["GUEST_DISK"])
         if cls.pool:
             run("lvcreate", "--quiet", "--yes", "--type", "thin-pool",
                 "--size", f"{POOL_SIZE}b", "--poolmetadatasize",
@@ -41,21 +49,36 @@ class VolumeGroupMixin:
     def tearDownClass(cls) -> None:
         run("vgremove", "--quiet", "--yes", GROUP)
         run("pvremove", "--quiet", os.environ["GUEST_DISK"])
-        super().tearDownClass()    # type: ignore[misc]
+        super().tearDownClass()
 
-    def setUp(self) -> None:
-        super().setUp()    # type: ignore[misc]
-        self.addCleanup(self._clear)    # type: ignore[attr-defined]
+    def configure(self, images: fixture.ImageCacheFixture) -> None:
+        self.addCleanup(clear, self.pool)
+        images.config("libvirt", images_type="lvm",
+                      images_volume_group=GROUP)
+        images.config("image_cache", lvm_thin_pool=self.pool)
 
-    def _clear(self) -> None:
-        """Remove every volume; the next test finds zeros."""
-        left = volumes() - {self.pool}
-        for name in left:
-            if not self.pool and os.path.exists(f"/dev/{GROUP}/{name}"):
-                run("blkdiscard", "--zeroout", f"/dev/{GROUP}/{name}")
-        if left:
-            run("lvremove", "--quiet", "--yes",
-                *(f"{GROUP}/{name}" for name in left))
+    def assert_grown_file_system_mounts(self) -> None:
+        """Make a disk of a file system, three times as large; mount it."""
+        file = self.images.instances_path / "ext4"
+        file.write_bytes(bytes(8 * MiB))
+        run("mkfs.ext4", "-q", "-F", str(file))
+        run("debugfs", "-w", "-R", "write /etc/hostname name", str(file))
+        image = self.images.add(file.read_bytes(), "raw")
+        file.unlink()
+        disk = self.cache.create_disk(INSTANCE, image, size=16 * MiB)
+        self.assertEqual(16 * MiB, images.ext_size(disk.path))
+        disk.grow(24 * MiB)
+        self.assertEqual(24 * MiB, images.ext_size(disk.path))
+        place = self.images.instances_path / "mounted"
+        place.mkdir()
+        run("mount", str(disk.path), str(place))
+        try:
+            self.assertEqual(pathlib.Path("/etc/hostname").read_text(),
+                             (place / "name").read_text())
+            self.assertLess(16 * MiB, os.statvfs(place).f_blocks
+                            * os.statvfs(place).f_frsize)
+        finally:
+            run("umount", str(place))
 
 
 class LvmConformance(VolumeGroupMixin, conformance.DiskConformance):
@@ -65,15 +88,49 @@ class LvmConformance(VolumeGroupMixin, conformance.DiskConformance):
 
     def setUp(self) -> None:
         super().setUp()
-        self.images.config("libvirt", images_volume_group=GROUP)
-        self.images.config("image_cache", lvm_thin_pool=self.pool)
+        self.configure(self.images)
 
     def left(self) -> set[str]:
-        return super().left() | {f"{GROUP}/{name}"
-                                 for name in volumes() - {self.pool}}
+        files = super().left() - {f"_base/.used/{GROUP}.{self.pool}"}
+        return files | {f"{GROUP}/{name}"
+                        for name in volumes() - {self.pool}}
 
     def is_of_a_base(self, name: str) -> bool:
         return name.startswith(("_base/", f"{GROUP}/base-"))
+
+
+class LvmTestCase(VolumeGroupMixin, base.TestCase):
+    """A cache whose disks are in the volume group, and an image."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+        self.configure(self.images)
+        self.content = images.content(SIZE)
+        self.image = self.images.add(images.qcow2(self.content), "qcow2")
+
+    @property
+    def cache(self) -> ImageCache:
+        return self.images.cache
+
+    def make(self, size: int | None = None, instance: str = INSTANCE,
+             **options: Any) -> Disk:
+        return self.cache.create_disk(instance, self.image, size=size,
+                                      **options)
+
+    def read(self, disk: Disk) -> bytes:
+        return images.read(disk.path, disk.format)
+
+
+def clear(pool: str | None) -> None:
+    """Remove every volume but the pool; the next finds zeros."""
+    for name in sorted(volumes() - {pool}):
+        device = pathlib.Path("/dev", GROUP, name)
+        if name not in volumes():    # it was in a pool of its own
+            continue
+        if pool is None and device.is_block_device():
+            run("blkdiscard", "--zeroout", str(device))
+        run("lvremove", "--quiet", "--yes", f"{GROUP}/{name}")
 
 
 def volumes() -> set[str]:

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An agent that is not root, and the sudo of its host."""
+
+from __future__ import annotations
+
+# Loaded when they are first used, from where the agent may not read.
+import concurrent.futures.thread  # noqa: F401
+import os
+import pathlib
+import subprocess
+
+import fixtures
+
+from imagecache import execute
+from imagecache.testing.conformance import INSTANCE, SIZE
+from imagecache.tests.guest import volume_group
+from imagecache.tests.guest.test_lvm_trouble import child
+from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
+
+USER = "imagecache"
+UID = 4242
+SUDOERS = pathlib.Path("etc/imagecache/sudoers").absolute()
+INSTALLED = pathlib.Path("/etc/sudoers.d/imagecache")
+
+
+class AgentTestCase(volume_group.LvmTestCase):
+    """What is done here is done with the rules that are shipped."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        run("useradd", "--uid", str(UID), "--no-create-home", USER)
+        self.addCleanup(run, "userdel", USER)
+        run("install", "--mode=0440", str(SUDOERS), str(INSTALLED))
+        self.addCleanup(INSTALLED.unlink)
+        os.chown(self.images.instances_path, UID, UID)
+        self.images.config("image_cache", root_helper="sudo -n")
+
+    def assert_works_for_the_agent(self) -> None:
+        commands: list[tuple[str, ...]] = []
+        genuine = execute.run
+
+        def run_unprivileged(*command: str, **options: object) -> str:
+            commands.append(command)
+            return genuine(*command, **options)
+
+        def act() -> None:
+            os.setgroups([])
+            os.setresgid(UID, UID, UID)
+            os.setresuid(UID, UID, UID)
+            with fixtures.MonkeyPatch("imagecache.execute.run",
+                                      run_unprivileged):
+                self._live()
+            self.assertIn("qemu-img", {each[0] for each in commands})
+
+        self.assertEqual(0, child(act)())
+        self.assertEqual(set(), {name for name in volumes() - {self.pool}
+                                 if not name.startswith("base-")})
+
+    def _live(self) -> None:
+        """The whole life of a disk."""
+        disk = self.make(2 * SIZE)
+        self.assertFalse(os.access(disk.path, os.R_OK))
+        self.assertEqual(0, disk.path.stat().st_uid)
+        disk.grow(3 * SIZE)
+        output = self.images.instances_path / "extracted"
+        disk.extract(output, "raw")
+        self.assertTrue(self.content + bytes(2 * SIZE)
+                        == output.read_bytes())
+        self.cache.create_ephemeral(INSTANCE, 4 * SIZE).remove()
+        disk.remove()
+
+
+class ThickAgentTest(AgentTestCase):
+
+    def test_an_agent_needs_root_for_the_shipped_commands_only(self) -> None:
+        self.assert_works_for_the_agent()
+
+    def test_it_can_do_nothing_else(self) -> None:
+        run("lvcreate", "--yes", "--size", "1m", "--name", "root", GROUP)
+        for command in (f"lvremove --yes {GROUP}/root",
+                        f"chown {UID} /dev/{GROUP}/root",
+                        f"chown {UID} {os.environ['GUEST_DISK']}",
+                        f"lvrename {GROUP} root a_disk",
+                        "cat /etc/shadow"):
+            done = subprocess.run(
+                ["setpriv", f"--reuid={UID}", f"--regid={UID}",
+                 "--clear-groups", "sudo", "-n", *command.split()],
+                check=False, capture_output=True, text=True)
+            self.assertEqual(1, done.returncode, command)
+            self.assertIn("password is required", done.stderr)
+        self.assertIn("root", volumes())
+
+
+class ThinAgentTest(AgentTestCase):
+    pool = POOL
+
+    def test_an_agent_needs_root_for_the_shipped_commands_only(self) -> None:
+        self.assert_works_for_the_agent()

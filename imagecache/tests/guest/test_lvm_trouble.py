@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volume groups that are full, processes that are killed or race."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import traceback
+from collections.abc import Callable
+
+import fixtures
+
+from imagecache import exception, execute, sources
+from imagecache.backends import Disk
+from imagecache.model import GiB, MiB
+from imagecache.provision import provision
+from imagecache.testing import images
+from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
+from imagecache.tests.guest import volume_group
+from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
+
+
+class TroubleTestCase(volume_group.LvmTestCase):
+
+    def assert_only(self, *disks: Disk) -> None:
+        """Nothing is in the group but these, bases, and what they need."""
+        self.assertEqual(
+            {disk.path.name for disk in disks},
+            {name for name in volumes() - {self.pool}
+             if not name.startswith("base-")})
+
+    def killed_after(self, commands: int, act: Callable[[], object]) -> bool:
+        """Have a process do something; return whether it was killed.
+
+        That happens right after it has run so many of LVM's commands that
+        change something, or has begun to wipe.
+        """
+        genuine = execute.run
+        done = 0
+
+        def run_and_die(*command: str, **options: object) -> str:
+            nonlocal done
+            output = genuine(*command, **options)
+            if command[0] in CHANGES:
+                done += 1
+                if done == commands:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return output
+
+        def in_child() -> None:
+            with fixtures.MonkeyPatch("imagecache.execute.run", run_and_die):
+                act()
+
+        status = child(in_child)()
+        self.assertIn(status, (0, -signal.SIGKILL))
+        return status != 0
+
+    def assert_survives_kills(self, act: Callable[[], object],
+                              check: Callable[[], None]) -> None:
+        """Kill it after its first command, its second, and so on."""
+        commands = 1
+        while self.killed_after(commands, act):
+            with self.subTest(f"killed after {commands} commands"):
+                check()
+            commands += 1
+        self.assertGreater(commands, 2)
+
+    def assert_is_made_whole_whenever_it_is_killed(self) -> None:
+        def check() -> None:
+            disk = self.cache.disk(INSTANCE)
+            if disk.exists():
+                self.assertEqual(3 * SIZE, disk.size())
+            disk = self.make(3 * SIZE)
+            self.assertTrue(self.content + bytes(2 * SIZE)
+                            == self.read(disk))
+            self.assert_only(disk)
+            self.assertEqual(1, len(list(self.cache.bases())))
+            disk.remove()
+            [base] = self.cache.bases()
+            self.cache.remove_base(base.key)
+
+        self.assert_survives_kills(lambda: self.make(3 * SIZE), check)
+
+    def assert_racers_get_one_disk(self) -> None:
+        racers = [child(lambda: self.make(2 * SIZE)),
+                  child(lambda: self.make(2 * SIZE)),
+                  child(lambda: self.make(2 * SIZE, OTHER))]
+        self.assertEqual([0, 0, 0], [racer() for racer in racers])
+        disks = [self.cache.disk(each) for each in (INSTANCE, OTHER)]
+        for disk in disks:
+            self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
+        self.assert_only(*disks)
+        self.assertEqual(1, len(list(self.cache.bases())))
+
+
+CHANGES = ("lvcreate", "lvextend", "lvrename", "lvchange", "lvremove",
+           "qemu-img", "blkdiscard")
+
+
+class ThickTroubleTest(TroubleTestCase):
+
+    def test_a_full_group_is_found_before_anything_is_made(self) -> None:
+        with self.assertRaisesRegex(exception.NoSpace,
+                                    "in volume group vg for a disk"):
+            self.make(64 * GiB)
+        self.assert_only()
+        disk = self.make()
+        with self.assertRaisesRegex(exception.NoSpace, "for a larger disk"):
+            disk.grow(64 * GiB)
+        self.assertEqual(SIZE, disk.size())
+
+    def test_a_disk_is_whole_or_absent_whenever_its_maker_is_killed(
+            self) -> None:
+        self.assert_is_made_whole_whenever_it_is_killed()
+
+    def test_a_removal_that_was_killed_is_finished_by_the_next(self) -> None:
+        def check() -> None:
+            disk = self.cache.disk(INSTANCE)
+            self.assertFalse(disk.exists())    # not even in part
+            disk.remove()
+            self.assertEqual(set(), volumes())
+            self.assertEqual(-1, found_on_disk(canary))
+            self.make()
+            images.write(disk.path, "raw", canary)
+
+        canary = os.urandom(512)
+        images.write(self.make().path, "raw", canary)
+        self.assertLess(0, found_on_disk(canary))
+        self.assert_survives_kills(self.cache.disk(INSTANCE).remove, check)
+
+    def test_racers_get_one_disk(self) -> None:
+        self.assert_racers_get_one_disk()
+
+    def test_a_volume_outlives_a_disk_that_cannot_be_made(self) -> None:
+        """nova's error handler wipes it: see from-nova.rst."""
+        disk = self.make()
+        images.write(disk.path, "raw", b"precious")
+        [base] = self.cache.bases()
+        self.cache.remove_base(base.key)
+
+        def fetch(target: str, **arguments: object) -> None:
+            raise AssertionError("nobody needs the image")
+
+        self.images.backend().by_name({"uuid": INSTANCE}, "disk").cache(
+            fetch, base.key, 2 * SIZE, image_id=self.image)
+        self.assertTrue(self.read(disk).startswith(b"precious"))
+        run("lvchange", "--activate", "n", f"{GROUP}/{disk.path.name}")
+        self.make()
+        self.assertTrue(self.read(disk).startswith(b"precious"))
+
+    def test_a_disk_that_cannot_be_filled_leaves_nothing(self) -> None:
+        def fail(path: pathlib.Path) -> None:
+            path.write_bytes(b"half" * 1024)
+            raise exception.CommandFailed(
+                command="mkfs", exit_code=1, stderr="no")
+
+        with self.assertRaisesRegex(exception.CommandFailed, "mkfs"):
+            provision(self.cache.disk(INSTANCE), sources.Template(
+                "x", fail, on_device=True), SIZE)
+        self.assert_only()
+        self.assertEqual(-1, found_on_disk(b"half" * 1024))
+
+
+class ThinTroubleTest(TroubleTestCase):
+    pool = POOL
+
+    def test_a_full_pool_is_reported_and_then_refused(self) -> None:
+        disk = self.make(POOL_SIZE)
+        fill(disk, POOL_SIZE * 85 // 100)
+        self.images.events.clear()
+        self.let_a_minute_pass()
+        self.make(instance=OTHER)
+        [event] = [each for each in self.images.events
+                   if each.name == "filling"]
+        self.assertEqual("vg/pool", event.subject)
+        fill(disk, POOL_SIZE * 96 // 100)
+        before = volumes()
+        with self.assertRaisesRegex(exception.NoSpace,
+                                    "the data of thin pool vg/pool"):
+            self.make(name="disk2")
+        with self.assertRaisesRegex(exception.NoSpace, "the data of"):
+            disk.grow(2 * POOL_SIZE)
+        self.assertEqual(before, volumes())
+
+    def let_a_minute_pass(self) -> None:
+        stamp = self.images.instances_path / f"_base/.used/{GROUP}.{POOL}"
+        os.utime(stamp, (0, 0))
+
+    def test_an_image_that_the_pool_cannot_take_is_no_base(self) -> None:
+        self.images.config("image_cache", lvm_pool_limit=1)
+        self.image = self.images.add(os.urandom(8 * MiB), "raw")
+        with self.assertRaisesRegex(exception.NoSpace,
+                                    "the data of .* for a base"):
+            self.make()
+        self.images.config("image_cache", lvm_pool_limit=5)
+        with self.assertRaisesRegex(exception.NoSpace, "the metadata of"):
+            self.make()
+        self.assert_only()
+        self.assertEqual([], list(self.cache.bases()))
+
+    def test_a_pool_that_does_not_zero_is_refused(self) -> None:
+        run("lvchange", "--zero", "n", f"{GROUP}/{POOL}")
+        self.addCleanup(run, "lvchange", "--zero", "y", f"{GROUP}/{POOL}")
+        self.assertRaises(exception.InvalidConfiguration, self.make)
+        self.assert_only()
+
+    def test_a_disk_is_whole_or_absent_whenever_its_maker_is_killed(
+            self) -> None:
+        self.assert_is_made_whole_whenever_it_is_killed()
+
+    def test_racers_get_one_disk(self) -> None:
+        self.assert_racers_get_one_disk()
+
+    def test_what_one_guest_wrote_no_other_reads(self) -> None:
+        disk = self.make(16 * SIZE)
+        images.write(disk.path, "raw", b"mine" * 64 * 1024, 4 * SIZE)
+        disk.remove()
+        other = self.make(16 * SIZE, OTHER)
+        # A sector of each chunk: the pool has to give it a new one.
+        for offset in range(2 * SIZE, 16 * SIZE, 64 * 1024):
+            images.write(other.path, "raw", b"x", offset)
+        self.assertNotIn(b"mine", self.read(other))
+
+
+class SparseTroubleTest(TroubleTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images.config("libvirt", sparse_logical_volumes=True)
+
+    def test_a_killed_attempt_leaves_no_pool(self) -> None:
+        def check() -> None:
+            disk = self.make()
+            self.assertTrue(self.content == self.read(disk))
+            self.assertEqual(2, len(volumes()))
+            disk.remove()
+            self.assertEqual(set(), volumes())
+
+        self.assert_survives_kills(self.make, check)
+
+
+POOL_SIZE = volume_group.POOL_SIZE
+
+
+def child(act: Callable[[], object]) -> Callable[[], int]:
+    """Do something in a new process; return what waits for its status."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            act()
+            status = 0
+        finally:
+            if status:
+                traceback.print_exc()
+            os._exit(status)    # it must not go on with the tests
+    return lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fill(disk: Disk, size: int) -> None:
+    """Let a guest write to the first bytes of its disk."""
+    run("dd", "if=/dev/zero", f"of={disk.path}", "bs=4M", "conv=notrunc",
+        "oflag=direct", f"count={size // (4 * MiB)}")
+
+
+def found_on_disk(data: bytes) -> int:
+    """Return where something is on the physical volume; -1: nowhere.
+
+    The tests' volumes are at its start.
+    """
+    with pathlib.Path(os.environ["GUEST_DISK"]).open("rb") as f:
+        return f.read(64 * MiB).find(data)

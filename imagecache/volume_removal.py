@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How logical volumes go: wiped first, and never seen half wiped."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+
+from imagecache import exception
+from imagecache.policy import LvmPolicy
+from imagecache.tools import device
+from imagecache.tools.lvm import Volume, VolumeGroup
+from imagecache.volumes import attempt_at, attempted
+
+# Seconds for udev to look at a volume and to close it.
+_PATIENCE = 5
+
+
+def discard(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
+    """Remove a disk.
+
+    What is wiped has the name of an attempt by then, so what a killed process
+    leaves is cleared away like one.
+
+    :raises StorageFailed: somebody has it open; nothing has changed
+    """
+    _require_closed(group, volume)
+    if volume.pool:
+        _destroy(group, volume, policy)
+        return
+    gone = attempt_at(volume.name)
+    group.rename(volume.name, gone)
+    try:
+        _destroy(group, dataclasses.replace(volume, name=gone), policy)
+    except BaseException:
+        group.rename(gone, volume.name)
+        raise
+
+
+def sweep(group: VolumeGroup, attempts: Iterable[Volume],
+          policy: LvmPolicy) -> None:
+    """Remove attempts, and the pools they have to themselves.
+
+    A pool with a volume in it is that of a disk, or goes with its attempt.
+    """
+    for left in attempts:
+        if left.volumes is None:
+            _destroy(group, left, policy)
+        elif left.volumes == 0:
+            group.remove(left.name)
+
+
+def _destroy(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
+    name = attempted(volume.name) or volume.name
+    if volume.pool is None:
+        _wipe(group, volume, policy)
+    elif attempted(volume.pool) == name:
+        group.remove(volume.pool)    # it has no other volume
+        return
+    group.remove(volume.name)
+
+
+def _wipe(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
+    if policy.clear == "none":
+        return
+    if not volume.active:
+        group.activate(volume.name)
+    size = min(policy.clear_size or volume.size, volume.size)
+    wipe = device.shred if policy.clear == "shred" else device.zero
+    with group.lent(volume.name) as path:
+        wipe(path, size)
+
+
+def _require_closed(group: VolumeGroup, volume: Volume) -> None:
+    give_up = time.monotonic() + _PATIENCE
+    now: Volume | None = volume
+    while now and now.open:
+        if time.monotonic() > give_up:
+            raise exception.StorageFailed(
+                what="removing a disk", path=group.device(volume.name),
+                reason="somebody has it open; is its guest running?")
+        time.sleep(0.2)
+        now = group.volume(volume.name)
