@@ -11,7 +11,7 @@ import ddt
 from imagecache import imagebackend, imagemodel
 from imagecache.model import Format
 from imagecache.testing import images
-from imagecache.tests.functional import rows
+from imagecache.tests.functional import boot, rows
 from imagecache.tests.functional.rows import (
     FETCH_AS_IT_IS,
     FETCH_RAW,
@@ -24,16 +24,18 @@ from imagecache.tests.guest import volume_group
 
 @ddt.ddt
 class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
-    configure = rows.RowTestCase.configure
+
+    def configure(self, **options):
+        self.addCleanup(run, "lvremove", "--quiet", "--yes",
+                        volume_group.GROUP)
+        rows.RowTestCase.configure(
+            self, libvirt__images_type="lvm",
+            libvirt__images_volume_group=volume_group.GROUP, **options)
 
     @ddt.data(True, False)
     def test_a_volume_is_raw_whatever_its_base(self, force_raw):
-        self.addCleanup(run, "lvremove", "--quiet", "--yes",
-                        volume_group.GROUP)
         self.publish(self.qcow2(self.filesystem()))
-        self.configure(libvirt__images_type="lvm",
-                       libvirt__images_volume_group=volume_group.GROUP,
-                       force_raw_images=force_raw)
+        self.configure(force_raw_images=force_raw)
         outcome = self.make()
         self.assertIsNone(outcome.error, outcome.log)
         base = "raw" if force_raw else "qcow2"
@@ -49,6 +51,16 @@ class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
              if not step.startswith(("lvs ", "vgs "))])
         self.assert_volume()
         self.assert_files("base", disks=0)
+
+    def test_a_guest_sees_the_size_and_its_file_system_fills_it(self):
+        image = self.useFixture(boot.BootImage())
+        self.publish(image.path)
+        self.configure()
+        self.assertIsNone(self.make().error)
+        report = image.boot(self.disk().path, "raw")
+        self.assertEqual((SIZE, boot.TOKEN),
+                         (report.disk_bytes, report.token))
+        self.assertGreater(report.fs_bytes, SIZE * 3 // 4)
 
     def assert_volume(self) -> None:
         disk = self.disk()

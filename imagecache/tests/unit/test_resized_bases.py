@@ -77,6 +77,14 @@ class ResizedTest(ResizedTestCase):
         self.assertLess((self.bases / f"{self.key}_1").stat().st_blocks * 512,
                         32 * MiB)
 
+    def test_its_data_are_on_disk_before_it_has_a_name(self) -> None:
+        self.images.cache.fetch(self.image)
+        with mock.patch.object(resizing.durable, "fsync_file",
+                               wraps=resizing.durable.fsync_file) as fsync:
+            self.make()
+        [flushed] = [call.args[0] for call in fsync.call_args_list]
+        self.assertTrue(flushed.parent.name.startswith(f"{self.key}_1."))
+
     def test_its_record_says_what_it_was_made_from(self) -> None:
         self.make()
         own, resized = (json.loads((self.bases / f"{key}.json").read_bytes())
