@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 from imagecache.tests import base
 
@@ -99,3 +100,15 @@ class ElsewhereTest(base.TestCase):
                               cwd=there, check=False, text=True,
                               stdout=subprocess.PIPE)
         self.assertEqual(f"{there}\n", done.stdout)
+
+
+class LandlockTest(base.TestCase):
+    """User-Mode Linux has no Landlock; distributions' kernels have."""
+
+    def test_a_device_is_used_in_its_sandbox(self):
+        done = subprocess.run(
+            [TOOLS / "in-guest", "-b", "qemu", sys.executable, "-m",
+             "unittest", "imagecache.tests.guest.test_block_device"
+             ".AttachedTest.test_it_works_in_a_sandbox"],
+            cwd=TOOLS.parent, check=False, text=True, capture_output=True)
+        self.assertEqual(0, done.returncode, done.stderr)

@@ -200,8 +200,9 @@ class ClaimTest(DeviceTestCase):
             self.assertEqual(["nbd0", "nbd1"], devices.in_use())
 
     def test_one_that_is_being_connected_is_left_alone(self) -> None:
-        """Its owner is not to be seen yet, but the kernel knows it."""
-        with self.foreign("nbd0"), hidden("nbd0"), \
+        """It looks free still, and then has the size that we wait for."""
+        with self.foreign("nbd0"), mock.patch.object(
+                block_device.Device, "is_free", True), \
                 self.attached() as device:
             self.assertEqual(pathlib.Path("/dev/nbd1"), device)
 
@@ -227,19 +228,6 @@ class ClaimTest(DeviceTestCase):
             with self.attached() as device:
                 self.assertEqual(f"/dev/{each.name}", str(device))
             timer.join()
-
-
-@contextlib.contextmanager
-def hidden(name: str) -> Iterator[None]:
-    """Let a device look as if nobody had it yet."""
-    with contextlib.ExitStack() as stack:
-        for attribute, nothing in (("owner", None), ("size", 0)):
-            genuine = getattr(block_device.Device, attribute)
-            stack.enter_context(mock.patch.object(
-                block_device.Device, attribute, property(
-                    lambda self, genuine=genuine, nothing=nothing:
-                    nothing if self.name == name else genuine.fget(self))))
-        yield
 
 
 class KilledTest(DeviceTestCase):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What block devices are not needed for, where there are none.
+"""Disks as block devices, as far as that goes without one.
 
-What they are needed for is in the tests under another kernel.
+The rest is in the tests under another kernel.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import shlex
+import subprocess
 from collections.abc import Iterator
 from unittest import mock
 
 from imagecache import exception, fixture
 from imagecache.backends import Disk
 from imagecache.locks import Locks
-from imagecache.model import Limits, MiB
+from imagecache.model import Format, Limits, MiB
+from imagecache.policy import CONVERSION
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests import base
@@ -76,6 +78,55 @@ class WithoutDevicesTest(base.TestCase):
     def test_nothing_is_asked_of_them_unless_configured(self) -> None:
         self.images.config(resize_fs_using_block_device=False)
         self.make(2 * SIZE).grow(4 * SIZE)
+
+
+class ServingTest(base.TestCase):
+    """The program that reads a disk, in whatever sandbox this host has."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.disk = self.root / "disk"
+        self.disk.write_bytes(images.qcow2(images.content(SIZE)))
+        self.socket = self.root / "socket"
+
+    def serving(self, backing: pathlib.Path | None = None
+                ) -> contextlib.AbstractContextManager[block_device.Program]:
+        return block_device._serving(self.socket, self.disk, Format.QCOW2,
+                                     CONVERSION, backing)
+
+    def read(self) -> bytes:
+        output = self.root / "output"
+        subprocess.run(
+            ["qemu-img", "convert", "-f", "raw", "-O", "raw",
+             f"nbd+unix:///disk?socket={self.socket}", output], check=True,
+            stderr=subprocess.PIPE)
+        return output.read_bytes()
+
+    def test_it_serves_what_a_guest_reads(self) -> None:
+        with self.serving() as program:
+            self.assertTrue(images.content(SIZE) == self.read())
+            self.assertFalse(program.done())
+        self.assertTrue(program.done())
+
+    def test_it_reads_the_base_that_is_named_to_it(self) -> None:
+        secret = self.root / "secret"
+        secret.write_bytes(images.content(SIZE))
+        self.disk.write_bytes(images.backed_by(secret, SIZE))
+        with self.serving(secret):
+            self.assertTrue(images.content(SIZE) == self.read())
+
+    def test_it_reads_no_other(self) -> None:
+        secret = self.root / "secret"
+        secret.write_bytes(images.content(SIZE))
+        self.disk.write_bytes(images.backed_by(secret, SIZE))
+        with self.serving() as program:
+            self.assertRaises(subprocess.CalledProcessError, self.read)
+            self.assertRaises(exception.CommandFailed, program.result, 30)
+
+    def test_no_socket_means_that_it_is_the_hosts_fault(self) -> None:
+        self.socket = self.root / ("x" * 200)
+        with self.assertRaises(exception.StorageFailed), self.serving():
+            pass
 
 
 FORBIDDEN = (
