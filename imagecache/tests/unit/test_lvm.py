@@ -7,9 +7,11 @@ they are, and what may run them.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 import shlex
+import time
 from collections.abc import Iterator
 
 import fixtures
@@ -18,10 +20,10 @@ from oslo_rootwrap import wrapper
 from imagecache import Encryption, events, exception, fixture, volumes
 from imagecache.backends import EncryptedLvm, Lvm
 from imagecache.host import Host
-from imagecache.model import Format, GiB, MiB, Record
+from imagecache.model import Format, GiB, MiB, Proven, Record
 from imagecache.policy import LvmPolicy, Policy
 from imagecache.tests import base
-from imagecache.thin_store import _recorded, _tags
+from imagecache.thin_store import _recorded, _tags, store_of
 from imagecache.tools import dm_crypt, lvm
 
 ETC = pathlib.Path(__file__).resolve().parents[3] / "etc" / "imagecache"
@@ -271,6 +273,51 @@ class RecordTest(base.TestCase):
         self.assertIsNone(_recorded([]))
 
 
+class StoreTest(base.TestCase):
+    """A base that is on record in a file beside its volume."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        policy = Policy(self.root, root_helper="sudo",
+                        lvm=LvmPolicy("vg", "pool"))
+        self.store = store_of(policy, events.silent)
+        self.commands = self.useFixture(Recorder(
+            '{"report": [{"lv": []}]}')).commands
+        self.store.commit("key", Proven(
+            pathlib.Path("/dev/vg/.base-key.1-1.abcdef"), Format.RAW, MiB),
+            RECORD)
+
+    def test_committing_ends_with_the_rename(self) -> None:
+        self.assertEqual(["lvchange", "lvchange", "lvrename"],
+                         [command[0] for command in self.commands])
+
+    def test_it_is_found_again_without_a_command(self) -> None:
+        self.commands.clear()
+        entry = self.store.lookup("key")
+        self.assertEqual((RECORD, "/dev/vg/base-key"),
+                         (entry.record, str(entry.path)))
+        self.assertEqual([], self.commands)
+
+    def test_its_last_use_is_the_files(self) -> None:
+        file = self.root / "_base" / ".used" / "vg.base-key"
+        os.utime(file, (1, 1))
+        self.assertEqual(1, self.store.lookup("key").used)
+        self.store.touch("key")
+        self.assertLess(1, self.store.lookup("key").used)
+
+    def test_a_volume_that_is_gone_is_gone_for_good(self) -> None:
+        self.assertRaises(exception.BaseNotFound, self.store.require, "key")
+        self.assertIsNone(self.store.lookup("key"))
+
+    def test_a_damaged_file_is_no_record(self) -> None:
+        (self.root / "_base" / ".used" / "vg.base-key").write_bytes(b"\xff{")
+        self.assertIsNone(self.store.lookup("key"))
+
+    def test_a_key_that_no_volume_can_have_is_refused(self) -> None:
+        for key in ("a/b", "..", "a b", "x" * 90):
+            self.assertRaises(exception.InvalidName, self.store.lookup, key)
+
+
 class PoolTest(base.TestCase):
     """The watch over a thin pool of 1 GiB, which says how full it is."""
 
@@ -283,10 +330,28 @@ class PoolTest(base.TestCase):
             "imagecache.tools.lvm.VolumeGroup._report",
             lambda *arguments: [answer]))
         heard: list[events.Event] = []
-        pool = volumes.ThinPool(lvm.VolumeGroup("vg"), "pool", 80, 95,
-                                heard.append)
+        pool = self.pool(heard.append)
         pool.require(data, "a test")
         return heard
+
+    def pool(self, observe: events.Observer = events.silent
+             ) -> volumes.ThinPool:
+        return volumes.ThinPool(lvm.VolumeGroup("vg"), "pool", 80, 95,
+                                observe, self.root / "used" / "stamp")
+
+    def test_one_with_much_room_is_not_looked_at_for_a_minute(self) -> None:
+        self.assertFalse(self.pool().had_room())
+        self.require(0)
+        self.assertTrue(self.pool().had_room())
+        for age in (61, -1):     # the clock may have been set
+            then = time.time() - age
+            os.utime(self.root / "used" / "stamp", (then, then))
+            self.assertFalse(self.pool().had_room())
+
+    def test_one_that_will_soon_be_reported_is_looked_at(self) -> None:
+        self.require(0)
+        self.require(0, data_percent="70.10")
+        self.assertFalse(self.pool().had_room())
 
     def test_where_there_is_room_nothing_is_said(self) -> None:
         self.assertEqual([], self.require(256 * MiB))
