@@ -48,13 +48,17 @@ class BootImage(fixtures.Fixture):
                     [TOOLS / "make-boot-image", self._directory,
                      str(self.size), TOKEN], check=True)
 
-    def boot(self, disk: pathlib.Path, format: Format) -> Report:
-        """Start a machine from ``disk`` and wait for what it says."""
+    def boot(self, disk: pathlib.Path, format: Format | str,
+             *arguments: str) -> Report:
+        """Start a machine from ``disk`` and wait for what it says.
+
+        :param arguments: more of qemu's
+        """
         done = subprocess.run(
             [TOOLS / "boot-disk", disk, format,
              "-kernel", self._directory / "vmlinuz",
              "-initrd", self._directory / "initrd",
-             "-append", "console=ttyS0 panic=-1"],
+             "-append", "console=ttyS0 panic=-1", *arguments],
             env=os.environ | {"TIMEOUT": "180"},    # of a busy machine
             stdout=subprocess.PIPE, text=True, check=False)
         *console, last = done.stdout.splitlines() or [""]

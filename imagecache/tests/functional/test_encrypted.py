@@ -11,9 +11,12 @@ import subprocess
 import tempfile
 
 from imagecache.backends.base import Disk
-from imagecache.model import whole_sectors
+from imagecache.model import MiB, whole_sectors
+from imagecache.testing.conformance import INSTANCE
 from imagecache.tests import encrypting
-from imagecache.tests.encrypting import PASSPHRASE
+from imagecache.tests.encrypting import KEY, PASSPHRASE
+from imagecache.tests.functional import base as functional_base
+from imagecache.tests.functional import boot
 
 
 class FileMixin(encrypting.EncryptingMixin):
@@ -49,9 +52,32 @@ class EncryptedRawTest(FileMixin):
     noise_behind = True
 
     def test_extracting_copies_the_content(self) -> None:
-        disk, output = self.make(), self.root / "snapshot"
+        disk, output = self.make(), self.images.instances_path / "snapshot"
         disk.extract(output, "raw")
         self.assertTrue(self.content == output.read_bytes())
+
+
+class EncryptedBootTest(functional_base.TestCase):
+    """A guest boots, of which the hypervisor alone knows the key."""
+
+    def assert_it_boots(self, image_type: str, opened_as: str) -> None:
+        image = self.useFixture(boot.BootImage())
+        disk = self.cache().create_disk(
+            INSTANCE, str(image.path), size=128 * MiB, image_type=image_type,
+            encryption=KEY)
+        for times in (1, 2):
+            report = image.boot(
+                disk.path, opened_as, "-object",
+                f"secret,id=key,data={PASSPHRASE.decode()}")
+            self.assertEqual((128 * MiB, times),
+                             (report.disk_bytes, report.boots))
+
+    def test_from_qcow2(self) -> None:
+        self.assert_it_boots(
+            "qcow2", "qcow2,encrypt.format=luks,encrypt.key-secret=key")
+
+    def test_from_raw(self) -> None:
+        self.assert_it_boots("raw", "luks,key-secret=key")
 
 
 del FileMixin
