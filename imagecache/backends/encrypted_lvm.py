@@ -12,7 +12,8 @@ import os
 import pathlib
 
 from imagecache import exception
-from imagecache.backends.lvm import ENCRYPTED, Lvm
+from imagecache.backends.lvm import Lvm
+from imagecache.backends.volume_disk import ENCRYPTED
 from imagecache.base_cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.host import Host
