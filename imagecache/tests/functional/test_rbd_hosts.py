@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import select
 import signal
 import uuid
 from unittest import mock
@@ -89,14 +90,14 @@ class RaceTest(HostsTestCase):
         def stop(event):
             if event.name == "proven":
                 os.write(theirs, b"!")
-                os.read(goes_on, 1)
+                hear(goes_on)
 
         def let(event):
             if event.name == "waiting":
                 os.write(lets, b"!")
 
         first = processes.Child(lambda: self.make("a", stop))
-        os.read(ours, 1)
+        hear(ours)
         second = processes.Child(lambda: self.make("b", let))
         self.assertEqual([0, 0], [first.wait(), second.wait()])
         self.assertEqual(["b"], self.told("waiting"))
@@ -111,7 +112,7 @@ class RaceTest(HostsTestCase):
         def fail(event):
             if event.name == "proven":
                 os.write(theirs, b"!")
-                os.read(goes_on, 1)
+                hear(goes_on)
                 raise exception.NoSpace(path="/", what="a test", needed=1,
                                         available=0)
 
@@ -120,7 +121,7 @@ class RaceTest(HostsTestCase):
                 os.write(lets, b"!")
 
         first = processes.Child(lambda: self.make("a", fail))
-        os.read(ours, 1)
+        hear(ours)
         second = processes.Child(lambda: self.make("b", let))
         self.assertEqual([1, 0], [first.wait(), second.wait()])
         self.assertEqual(["b"], self.told("committed"))
@@ -131,7 +132,7 @@ class RaceTest(HostsTestCase):
         [entry] = self.host("a").bases()
         goes_on, lets = os.pipe()
         other = processes.Child(lambda: (
-            os.read(goes_on, 1), self.host("b").remove_base(entry.key)))
+            hear(goes_on), self.host("b").remove_base(entry.key)))
         ended = []
 
         def remove(event):
@@ -271,6 +272,12 @@ class KilledTest(HostsTestCase):
             with self.subTest(made):
                 self.assert_recovers()
         self.assertGreater(made, 3)
+
+
+def hear(readable):
+    """Return when somebody has written to a pipe."""
+    found, _, _ = select.select([readable], [], [], processes.PATIENCE)
+    assert found, "nobody said anything"
 
 
 READING = ("connecting", "asking", "opening", "closing", "listing", "reading",
