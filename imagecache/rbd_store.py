@@ -112,7 +112,11 @@ class RbdStore:
         return Base(key, self._path(key), Format.RAW, record.virtual_size)
 
     def touch(self, key: str) -> None:
-        with self._opened() as (_, pool):
+        # A base in a pool that is full, or not to be written to, is used all
+        # the same.
+        with contextlib.suppress(exception.NoSpace,
+                                 exception.StorageForbidden), \
+                self._opened() as (_, pool):
             pool.note(_USED + key, str(int(time.time())))
 
     def entries(self) -> Iterator[Entry]:

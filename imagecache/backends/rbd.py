@@ -63,6 +63,7 @@ class Rbd(Disk):
         with rbd.connected(rbd_store.access(host.policy.rbd)) as cluster, \
                 cluster.pool(host.policy.rbd.pool) as pool:
             names = pool.names()
+        # Not everything in a pool is an instance's.
         for name in names:
             owner, found, rest = name.partition("_")
             if found and rest and (_UUID.fullmatch(owner) if instance is None
@@ -208,8 +209,8 @@ class Rbd(Disk):
                     _remove_snapshots(pool, self.path.name)
                     pool.remove(self.path.name)
                     break
-                except exception.StorageBusy:
-                    if not left:
+                except exception.StorageBusy as e:
+                    if not left or e.facts.get("clones"):
                         raise
             time.sleep(policy.retry_interval)
         self._observe("removed")
@@ -325,10 +326,17 @@ class Rbd(Disk):
 
 
 def _remove_snapshots(pool: rbd.Pool, name: str) -> None:
-    """Remove the snapshots of a disk, but not those that have clones."""
+    """Remove the snapshots of a disk.
+
+    :raises StorageBusy: with ``clones``, if one of them has any
+    """
     try:
         with pool.open(name) as volume:
             for snapshot in volume.snapshots():
+                if clones := volume.children(snapshot):
+                    raise exception.StorageBusy(
+                        what="removing", path=volume.path, clones=clones,
+                        reason=f"{', '.join(clones)} depend on it")
                 if volume.is_protected(snapshot):
                     volume.unprotect(snapshot)
                 volume.remove_snapshot(snapshot)

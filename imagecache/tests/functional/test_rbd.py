@@ -114,9 +114,9 @@ class DiskTest(RbdTestCase):
             volume.protect("snap")
         with self.pool() as pool:
             pool.clone(pool, disk.path.name, "snap", "somebodys")
-        self.images.config("libvirt", rbd_destroy_volume_retries=0)
-        self.assertRaises(exception.StorageBusy,
-                          self.cache.disk(INSTANCE).remove)
+        with self.assertRaises(exception.StorageBusy) as caught:
+            disk.remove()    # there is nothing to wait for
+        self.assertIn("vms/somebodys", str(caught.exception))
         self.assertTrue(self.content + bytes(SIZE)
                         == self.read_volume("vms/somebodys"))
 

@@ -173,6 +173,13 @@ class FullTest(ErrorsTestCase):
         self.drain("vms")
         self.assert_works()
 
+    def test_a_full_pool_of_bases_has_no_effect_on_clones(self):
+        self.make(instance=OTHER).remove()
+        self.fill("bases")
+        self.make()
+        self.drain("bases")
+        self.assert_works()
+
     def test_what_is_in_a_full_pool_can_be_removed(self):
         disk = self.make()
         self.fill("vms")
