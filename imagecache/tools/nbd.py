@@ -18,13 +18,11 @@ import errno
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Iterator
 
 from imagecache import exception
 from imagecache.model import MiB
-
-Done = Callable[[exception.HostError | None], None]
+from imagecache.tools.gather import Device, Gathering
 
 _FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
 _OPTION = struct.Struct(">QII")             # magic, option, length
@@ -49,14 +47,6 @@ _LARGEST_OPTION = 4096
 _IN_FLIGHT, _REQUESTS_IN_FLIGHT = 32 * MiB, 64
 
 
-class Device(Protocol):
-    """Whoever begins to write is told in another thread how it ended."""
-
-    def write(self, data: bytes, offset: int, done: Done) -> None: ...
-    def zero(self, size: int, offset: int, done: Done) -> None: ...
-    def flush(self) -> None: ...
-
-
 @contextlib.contextmanager
 def serving(device: Device, size: int) -> Iterator[socket.socket]:
     """Yield the client's end; when the block ends, all is on the device.
@@ -65,23 +55,25 @@ def serving(device: Device, size: int) -> Iterator[socket.socket]:
     :raises HostError: the device's own error, whatever the client made of it
     """
     ours, theirs = socket.socketpair()
-    server = _Server(ours, device, size)
+    gathering = Gathering(device)
+    server = _Server(ours, gathering, size)
     thread = threading.Thread(target=server.serve, name="nbd")
-    with ours:
+    with ours, contextlib.closing(gathering):
         with theirs:
             thread.start()
             try:
                 yield theirs
             except exception.CommandFailed as e:
                 _end(theirs, thread)
-                if server.failure:
-                    raise server.failure from e
+                failure = server.failure or gathering.failure
+                if failure:
+                    raise failure from e
                 raise
             finally:
                 _end(theirs, thread)
         if server.failure:
             raise server.failure
-        device.flush()
+        gathering.flush()
 
 
 def _end(client: socket.socket, thread: threading.Thread) -> None:

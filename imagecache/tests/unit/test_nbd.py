@@ -13,7 +13,7 @@ from imagecache.model import Format, KiB, MiB, Sandbox
 from imagecache.policy import CONVERSION
 from imagecache.testing import images
 from imagecache.tests import base
-from imagecache.tools import nbd, qemu_img
+from imagecache.tools import gather, nbd, qemu_img
 
 SIZE = 4 * MiB
 WRITE, READ, FLUSH = 1, 0, 3
@@ -92,6 +92,14 @@ class ConversionTest(base.TestCase):
         with self.assertRaises(exception.NoSpace) as caught:
             self.convert()
         self.assertIs(FULL, caught.exception)
+
+    def test_a_program_is_not_left_to_write_in_vain(self):
+        size = 12 * gather.CHUNK
+        self.image.write_bytes(b"x" * size)
+        self.device = Memory(size)
+        self.device.failure = FULL
+        with self.assertRaises(exception.NoSpace) as caught:
+            self.convert(format=Format.RAW)
         self.assertIsInstance(caught.exception.__cause__,
                               exception.CommandFailed)
 

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many small writes, made into few large ones."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import fixtures
+
+from imagecache import exception
+from imagecache.tests import base
+from imagecache.tools import gather
+
+CHUNK, IN_FLIGHT = 16 * 1024, 128 * 1024     # a quick test's
+PIECE = CHUNK // 64
+FULL = exception.NoSpace(path="vms/x", what="writing", needed="more",
+                         available=0)
+
+
+class Device:
+    """Memory; its writes arrive when a test lets them, from other threads."""
+
+    def __init__(self, size):
+        self.data = bytearray(size)
+        self.writes = []
+        self.flushed_at = []
+        self.failing_at = None
+        self.open = threading.Event()
+        self.open.set()
+
+    def write(self, data, offset, done):
+        self.writes.append((offset, len(data)))
+        failing = len(self.writes) == self.failing_at
+
+        def land():
+            self.open.wait(10)
+            if not failing:
+                self.data[offset:offset + len(data)] = data
+            done(FULL if failing else None)
+
+        threading.Thread(target=land).start()
+
+    def zero(self, size, offset, done):
+        self.data[offset:offset + size] = bytes(size)
+        done(None)
+
+    def flush(self):
+        self.flushed_at.append(len(self.writes))
+
+
+class GatheringTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        for name, size in ("CHUNK", CHUNK), ("_IN_FLIGHT", IN_FLIGHT):
+            self.useFixture(fixtures.MonkeyPatch(
+                f"imagecache.tools.gather.{name}", size))
+        self.device = Device(40 * CHUNK)
+        self.gathering = gather.Gathering(self.device)
+        self.addCleanup(self.gathering.close)
+        self.answers = []
+
+    def _write(self, data, offset):
+        self.gathering.write(data, offset, self.answers.append)
+
+    def test_pieces_in_order_are_one_write(self):
+        content = random.Random(1).randbytes(2 * CHUNK)
+        for offset in range(0, len(content), PIECE):
+            self._write(content[offset:offset + PIECE], offset)
+        self.gathering.flush()
+        self.assertEqual([(0, CHUNK), (CHUNK, CHUNK)], self.device.writes)
+        self.assertTrue(self.device.data[:2 * CHUNK] == content)
+
+    def test_pieces_out_of_order_are_one_write_too(self):
+        chance = random.Random(2)
+        content = chance.randbytes(4 * CHUNK)
+        offsets = list(range(0, len(content), PIECE))
+        chance.shuffle(offsets)
+        for offset in offsets:
+            self._write(content[offset:offset + PIECE], offset)
+        self.gathering.flush()
+        self.assertEqual(4, len(self.device.writes))
+        self.assertTrue(self.device.data[:4 * CHUNK] == content)
+
+    def test_whatever_is_written_is_there(self):
+        chance = random.Random(3)
+        expected = bytearray(len(self.device.data))
+        for _ in range(500):
+            data = chance.randbytes(chance.randrange(1, 5 * PIECE))
+            offset = chance.randrange(len(expected) - len(data))
+            # What overlaps may be on its way, and then it must arrive first.
+            if any(expected[offset:offset + len(data)]):
+                self.gathering.flush()
+            expected[offset:offset + len(data)] = data
+            self._write(data, offset)
+        self.gathering.flush()
+        self.assertTrue(self.device.data == expected)
+        self.assertEqual({None}, set(self.answers))
+
+    def test_gaps_are_not_written(self):
+        self._write(b"a" * PIECE, 0)
+        self._write(b"c" * PIECE, 3 * PIECE)
+        self._write(b"b" * PIECE, PIECE)
+        self.gathering.flush()
+        self.assertEqual([(0, 2 * PIECE), (3 * PIECE, PIECE)],
+                         self.device.writes)
+
+    def test_no_more_than_a_few_chunks_are_kept(self):
+        for number in range(20):
+            self._write(b"x", number * CHUNK)
+        self.assertLess(20 - 9, len(self.device.writes))
+
+    def test_no_more_than_a_few_writes_are_under_way(self):
+        self.device.open.clear()
+        writer = threading.Thread(
+            target=self._write, args=(bytes(30 * CHUNK), 0))
+        writer.start()
+        writer.join(0.2)
+        self.assertTrue(writer.is_alive())
+        self.assertLessEqual(sum(size for _, size in self.device.writes),
+                             IN_FLIGHT)
+        self.device.open.set()
+        writer.join()
+        self.gathering.flush()
+
+    def test_flush_waits_and_flushes_what_is_behind(self):
+        self._write(b"x", 0)
+        self.assertEqual([], self.device.writes)
+        self.gathering.flush()
+        self.assertEqual([1], self.device.flushed_at)
+        self.assertEqual(b"x", self.device.data[:1])
+
+    def test_zeros_come_after_what_was_written_before(self):
+        self._write(b"x" * PIECE, 0)
+        self.gathering.zero(100, 0, self.answers.append)
+        self.gathering.flush()
+        self.assertEqual(bytes(100) + b"x" * (PIECE - 100),
+                         self.device.data[:PIECE])
+
+    def test_failure_is_told_by_whatever_comes_next(self):
+        self.device.failing_at = 1
+        self._write(bytes(CHUNK), 0)
+        for _ in range(2):
+            with self.assertRaises(exception.NoSpace):
+                self.gathering.flush()
+        self._write(b"x", 0)
+        self.gathering.zero(1, 0, self.answers.append)
+        self.assertEqual([FULL, FULL], self.answers[1:])
+        self.assertEqual([], self.device.flushed_at)
+
+    def test_nothing_is_written_after_a_failure(self):
+        self.device.failing_at = 1
+        self._write(b"x", 0)
+        with self.assertRaises(exception.NoSpace):
+            self.gathering.flush()
+        self._write(bytes(20 * CHUNK), 0)
+        self.assertEqual(1, len(self.device.writes))
+
+    def test_error_at_the_door_is_a_failure(self):
+        def refuse(*_):
+            raise FULL
+        self.device.write = refuse
+        self._write(b"x", 0)
+        with self.assertRaises(exception.NoSpace):
+            self.gathering.flush()
+
+    def test_what_was_given_up_is_not_written(self):
+        self._write(b"x", 0)
+        self.gathering.close()
+        self.assertEqual([], self.device.writes)
+
+    def test_giving_up_waits_for_what_is_under_way(self):
+        self.device.open.clear()
+        self._write(bytes(CHUNK), 0)
+        closing = threading.Thread(target=self.gathering.close)
+        closing.start()
+        closing.join(0.1)
+        self.assertTrue(closing.is_alive())
+        self.device.open.set()
+        closing.join()

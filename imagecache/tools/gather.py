@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many small writes, made into few large ones.
+
+A compressed image is decoded in pieces of 64 KiB, somewhat out of order; in
+Ceph each would be a transaction of its own, and take as long as one of 4 MiB.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from imagecache import exception
+from imagecache.model import MiB
+
+Done = Callable[[exception.HostError | None], None]
+
+CHUNK = 4 * MiB              # an object in Ceph, if nobody said otherwise
+_OPEN = 8                    # chunks that are gathered at a time
+_IN_FLIGHT = 32 * MiB        # bytes that are being written
+
+
+class Device(Protocol):
+    """Whoever begins to write is told in another thread how it ended."""
+
+    def write(self, data: bytes, offset: int, done: Done) -> None: ...
+    def zero(self, size: int, offset: int, done: Done) -> None: ...
+    def flush(self) -> None: ...
+
+
+class Gathering:
+    """A device that takes a write at once, and writes it in its own time.
+
+    What it has taken is on the device behind it after flush(), which tells
+    of any write that failed; so does every write after that.  One thread at
+    a time may use it.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.failure: exception.HostError | None = None
+        self._device = device
+        self._open: dict[int, _Chunk] = {}    # the oldest first
+        self._landed = threading.Condition()
+        self._in_flight = 0                   # bytes
+
+    def write(self, data: bytes, offset: int, done: Done) -> None:
+        left = memoryview(data)
+        while left:
+            number, start = divmod(offset, CHUNK)
+            part = left[:CHUNK - start]
+            self._gather(number, start, part)
+            left, offset = left[len(part):], offset + len(part)
+        done(self.failure)
+
+    def zero(self, size: int, offset: int, done: Done) -> None:
+        self._settle()     # it may be about what was just written
+        if self.failure:
+            done(self.failure)
+        else:
+            self._device.zero(size, offset, done)
+
+    def flush(self) -> None:
+        """Write all that was gathered.
+
+        :raises HostError: something did not arrive
+        """
+        self._settle()
+        if self.failure:
+            raise self.failure
+        self._device.flush()
+
+    def close(self) -> None:
+        """Forget what was gathered, and wait for what is being written."""
+        self._open.clear()
+        self._settle()
+
+    def _gather(self, number: int, start: int, data: memoryview) -> None:
+        chunk = self._open.get(number)
+        if chunk is None:
+            if len(self._open) == _OPEN:
+                self._send(next(iter(self._open)))
+            chunk = self._open[number] = _Chunk()
+        chunk.add(start, data)
+        if chunk.is_full:
+            self._send(number)
+
+    def _settle(self) -> None:
+        for number in list(self._open):
+            self._send(number)
+        with self._landed:
+            self._landed.wait_for(lambda: not self._in_flight)
+
+    def _send(self, number: int) -> None:
+        chunk = self._open.pop(number)
+        for start, data in chunk.runs():
+            if not self.failure:
+                self._begin(data, number * CHUNK + start)
+
+    def _begin(self, data: bytes, offset: int) -> None:
+        with self._landed:
+            self._landed.wait_for(
+                lambda: self._in_flight + len(data) <= _IN_FLIGHT)
+            self._in_flight += len(data)
+
+        def done(error: exception.HostError | None) -> None:
+            with self._landed:
+                self.failure = self.failure or error
+                self._in_flight -= len(data)
+                self._landed.notify_all()
+
+        try:
+            self._device.write(data, offset, done)
+        except exception.HostError as e:
+            done(e)
+
+
+class _Chunk:
+    """What is known so far of CHUNK bytes."""
+
+    def __init__(self) -> None:
+        self._data = bytearray(CHUNK)
+        self._known: list[tuple[int, int]] = []    # apart, in order
+
+    @property
+    def is_full(self) -> bool:
+        return self._known == [(0, CHUNK)]
+
+    def add(self, start: int, data: memoryview) -> None:
+        end = start + len(data)
+        self._data[start:end] = data
+        apart = []
+        for each in self._known:
+            if each[1] < start or end < each[0]:
+                apart.append(each)
+            else:
+                start, end = min(start, each[0]), max(end, each[1])
+        self._known = sorted([*apart, (start, end)])
+
+    def runs(self) -> list[tuple[int, bytes]]:
+        """Return where each piece without a gap starts, and the piece."""
+        return [(start, bytes(self._data[start:end]))
+                for start, end in self._known]
