@@ -120,12 +120,11 @@ class RbdStore:
             pool.note(_USED + key, str(int(time.time())))
 
     def entries(self) -> Iterator[Entry]:
+        # All at once: whoever asks may take his time, or never come back.
         with self._opened() as (_, pool):
-            for name in pool.names():
-                if name.startswith(PREFIX):
-                    entry = self._entry(pool, name.removeprefix(PREFIX))
-                    if entry:
-                        yield entry
+            found = [self._entry(pool, name.removeprefix(PREFIX))
+                     for name in pool.names() if name.startswith(PREFIX)]
+        return iter([entry for entry in found if entry])
 
     def in_use(self, key: str) -> Sequence[str]:
         with contextlib.suppress(exception.StorageMissing), \

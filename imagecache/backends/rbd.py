@@ -90,10 +90,11 @@ class Rbd(Disk):
             return self._path
         instance = self.host.instance_directory(self.instance).name
         name = f"{instance}_{require_plain(self.name, 'a disk')}"
-        if set(_SEPARATORS) & set(name):
+        if set(_SEPARATORS) & set(name) or name.startswith(rbd_store.PREFIX):
             raise exception.InvalidName(
                 name=name, what="the name of a disk",
-                reason=f"in Ceph it must have none of {_SEPARATORS}")
+                reason=f"in Ceph it must have none of {_SEPARATORS}, and not"
+                " be that of a base")
         return pathlib.Path(self.host.policy.rbd.pool, name)
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pathlib
 import threading
 import time
+import uuid
 
 import imagecache
 from imagecache import exception, fixture, imagebackend, imagemodel
@@ -175,6 +176,30 @@ class DiskTest(RbdTestCase):
             disk.extract(self.root / "out", "raw")
         self.assertTrue(self.content + bytes(SIZE)
                         == (self.root / "out").read_bytes())
+
+    def test_threads_make_disks_of_two_images_at_once(self):
+        other = self.images.add(images.qcow2(images.content(SIZE, 2)),
+                                "qcow2")
+        made = []
+
+        def make(ref):
+            cache = self.cache
+            made.append((ref, cache.create_disk(
+                str(uuid.uuid4()), ref, size=2 * SIZE)))
+
+        threads = [threading.Thread(target=make, args=(ref,))
+                   for ref in (self.ref, other) * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(6, len(made))
+        self.assertEqual(2, len(list(self.cache.bases())))
+        for ref, disk in made:
+            content = self.content if ref == self.ref \
+                else images.content(SIZE, 2)
+            self.assertTrue(content + bytes(SIZE)
+                            == self.read_volume(disk.path))
 
     def test_nothing_raw_is_written_to_this_host(self):
         content = bytes(range(256)) * (32 * MiB // 256)    # compresses well
@@ -383,6 +408,14 @@ class BootTest(RbdTestCase):
 
 
 class ListedTest(RbdTestCase):
+
+    def test_a_list_that_nobody_finishes_holds_nothing(self):
+        disk = self.make()
+        bases = self.cache.bases()
+        next(bases)
+        with disk.session():
+            del bases
+            self.assertEqual(2 * SIZE, disk.size())
 
     def test_another_backends_disks_are_left_to_it(self):
         self.images.config("libvirt", images_type="qcow2")

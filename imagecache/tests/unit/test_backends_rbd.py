@@ -46,6 +46,10 @@ class NamesTest(base.TestCase):
                     self.assertRaises(exception.InvalidName):
                 _ = Rbd(self.host, INSTANCE, name).path
 
+    def test_a_disk_is_not_named_as_a_base(self):
+        with self.assertRaises(exception.InvalidName):
+            _ = Rbd(self.host, "imagecache", "base_swap_64").path
+
     def test_qemu_is_told_where_a_disk_is_and_no_more(self):
         host = Host(Policy(self.root, rbd=RbdPolicy(
             pool="vms", conf="/etc/ceph/a:b.conf", user="nova", secret="s")))
