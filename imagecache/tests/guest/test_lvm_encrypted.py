@@ -9,16 +9,19 @@ import subprocess
 from typing import Any
 
 import fixtures
+from castellan import key_manager as castellan
+from castellan.common import utils
 
-from imagecache import exception, execute, fixture
+from imagecache import exception, execute, fixture, imagebackend
 from imagecache.backends.encrypted_lvm import EncryptedLvm
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
-from imagecache.tests import base, encrypting
+from imagecache.tests import base, directory_keys, encrypting
 from imagecache.tests.encrypting import KEY, PASSPHRASE, WRONG
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import GROUP, POOL
+from imagecache.tools import dm_crypt
 
 
 class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
@@ -153,6 +156,43 @@ class ThinTest(volume_group.VolumeGroupMixin, base.TestCase):
         self.assertIn("_base", str(next(self.images.cache.bases()).path))
         disk.remove()
         self.assertEqual({POOL}, volume_group.volumes())
+
+    def test_the_key_of_an_instance_encrypts_its_volumes(self) -> None:
+        """As nova's drivers ask for it."""
+        for options in (castellan.key_manager_opts, utils.credential_opts,
+                        directory_keys.OPTS):
+            self.images.conf.register_opts(options, group="key_manager")
+        (self.root / "a-key.key").write_bytes(b"\1\xff" * 32)
+        self.images.config(
+            "key_manager", directory=str(self.root),
+            backend="imagecache.tests.directory_keys.DirectoryKeys")
+        content = images.content(MiB)
+
+        def fetch(context: object, target: str, image_id: str) -> None:
+            pathlib.Path(target).write_bytes(content)
+
+        def described() -> imagebackend.Image:
+            return self.images.backend().by_name(
+                {"uuid": INSTANCE, "ephemeral_key_uuid": "a-key"}, "disk",
+                disk_info_mapping={"bus": "virtio", "dev": "vda",
+                                   "type": "disk"})
+
+        for size in (2 * MiB, 3 * MiB):     # the second time, it is there
+            described().cache(fetch, "a" * 40, size, image_id="x",
+                              context=None)
+            disk = described()
+            self.assertEqual(size, disk.get_disk_size(disk.path))
+            self.assertTrue(content == images.read(
+                pathlib.Path(disk.path), "raw")[:MiB])
+            self.assertIn(f"/dev/mapper/{INSTANCE}_disk-dmcrypt",
+                          disk.libvirt_info("none", {}).to_xml())
+            dm_crypt.close(pathlib.Path(disk.path).name, "")
+        self.assertTrue(images.read(
+            disk.disk.volume, "raw").startswith(b"LUKS"))
+        disk.snapshot_extract(str(self.root / "snapshot"), "raw")
+        self.assertTrue(
+            content == (self.root / "snapshot").read_bytes()[:MiB])
+        disk.disk.remove()
 
     def test_in_a_pool_a_disk_is_no_snapshot(self) -> None:
         self.images.config("image_cache", lvm_thin_pool=POOL)

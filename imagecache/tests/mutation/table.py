@@ -97,6 +97,16 @@ CHANGES: tuple[Change, ...] = (
     Change("a data file", "overlay.py",
            "qcow2.NO_DATA_FILE + sound", "sound",
            ("unit.test_overlay",)),
+    # Encrypted disks.
+    Change("whether a disk is encrypted", "backends/file_disk.py",
+           "if self.is_encrypted() != self.encrypts:", "if False:",
+           ("unit.test_backends_encrypted",)),
+    Change("a disk that is LUKS no more", "tools/luks.py",
+           "if magic == MAGIC and version == 1 and 0 < offset <= size:",
+           "if True:", ("unit.test_backends_encrypted",)),
+    Change("a record of no disk", "backends/file_disk.py",
+           "format if self.encrypts else None", "format",
+           ("unit.test_backends_encrypted",)),
     # The sandbox.
     *(Change(name, "sandbox/__init__.py", old, "", _SANDBOX)
       for name, old in (

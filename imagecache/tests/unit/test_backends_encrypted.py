@@ -13,6 +13,7 @@ from collections.abc import Callable
 import fixtures
 
 from imagecache import Encryption, exception, execute, fixture
+from imagecache.backends import Raw
 from imagecache.backends.base import Disk
 from imagecache.backends.encrypted import EncryptedQcow2, EncryptedRaw
 from imagecache.model import MiB
@@ -176,6 +177,21 @@ class EncryptedRawTest(EncryptedTestCase):
         disk = self.images.cache.create_disk(INSTANCE, image)
         self.assertFalse(record.exists())
         self.assertEqual(MiB, disk.size())
+
+    def test_whoever_takes_an_encrypted_disk_for_another_is_refused(
+            self) -> None:
+        """Grown as plain raw, its guest would see too little of it."""
+        directory = self.images.instances_path / INSTANCE
+        directory.mkdir()
+        for name in ("disk.luks", "disk.info"):
+            (directory / name).write_text(f'{{"{directory}/disk": "raw"}}')
+        content = b"LUKS\xba\xbe\0\1" + bytes(MiB)
+        (directory / "disk").write_bytes(content)
+        plain = Raw(self.images.cache.host, INSTANCE, "disk")
+        for act in (lambda: plain.grow(4 * MiB), lambda: plain.size(),
+                    lambda: self.content(plain)):
+            self.assertRaises(exception.InvalidDiskFormat, act)
+        self.assertEqual(content, plain.path.read_bytes())
 
     def test_a_disk_that_is_luks_no_more_is_opened_by_no_program(
             self) -> None:
