@@ -52,7 +52,7 @@ class Disk(abc.ABC):
         self.name = name
         self._path = path
 
-    @classmethod
+    @classmethod    # noqa: B027  (most have nothing to refuse)
     def require(cls, policy: Policy) -> None:
         """Refuse what such disks can never be made with.
 
