@@ -41,8 +41,7 @@ _KINDS: dict[str, Callable[..., Any]] = {
 
 
 class DirectoryKeys(key_manager.KeyManager):
-    """Reads <id>.der, a certificate; <id>.pass, a passphrase; <id>.key, a
-    key; and <id>, which is anything else."""
+    """Reads files: certificates, passphrases and keys, by their suffix."""
 
     def __init__(self, configuration: cfg.ConfigOpts) -> None:
         configuration.register_opts(OPTS, group="key_manager")

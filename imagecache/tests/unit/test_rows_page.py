@@ -27,7 +27,7 @@ class RowsPageTest(base.TestCase):
     def test_every_module_of_rows_is_on_it(self) -> None:
         page = PAGE.read_text()
         for path in TESTS.glob("functional/test_rows_*.py"):
-            self.assertTrue(f"``{path.stem}." in page, path)
+            self.assertIn(f"``{path.stem}.", page)
 
     def test_the_row_that_it_shows_is_the_one_that_runs(self) -> None:
         steps = [*rows.FETCH_RAW, rows.overlay("raw"), *rows.APPEAR]
