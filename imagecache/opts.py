@@ -65,9 +65,9 @@ LIBVIRT_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "images_type", default="default",
         deprecated_name="libvirt_images_type", deprecated_group="DEFAULT",
-        help="Backend of the disks: qcow2, raw (or flat), lvm, the name of"
-             " an imagecache.backends entry point, or default, which follows"
-             " use_cow_images."),
+        help="Backend of the disks: qcow2, raw (or flat), lvm, rbd, the name"
+             " of an imagecache.backends entry point, or default, which"
+             " follows use_cow_images."),
     cfg.BoolOpt(
         "snapshot_compression", default=False,
         deprecated_name="libvirt_snapshot_compression",
