@@ -27,6 +27,8 @@ IMAGE_DATA = 700 * MiB
 DISK_SIZE = 10 * GiB
 DISKS = {0: "first disk", 1: "second disk", 9: "tenth disk"}
 
+_ROUNDS = 5     # of what has no first, second and tenth
+
 _OURS, _NOVA = "imagecache", "nova"
 
 
@@ -240,15 +242,18 @@ def _elsewhere(site: Site, image: cloud_image.CloudImage,
                made: dict[str, list[Made]]) -> Result:
     glance = site.upload(image.raw)
     host = site.cache(glance)
-    other = site.make(site.cache(), str(image.compressed))
-    raw = [site.make(host, glance.image_id) for _ in range(2)]
+    others = [site.make(site.cache(), str(image.compressed))
+              for _ in range(_ROUNDS)]
+    raw = [site.make(host, glance.image_id) for _ in range(_ROUNDS)]
+    other = statistics.median(one.seconds for one in others)
     rows = [
-        Row(name, meaning, {"time s": one.seconds, "host MiB": one.host,
-                            "pool MiB": one.pool})
-        for name, meaning, one in (
-            ("another host", "its first disk of the image above", other),
-            ("raw, first disk", "of a raw image in Glance's pool", raw[0]),
-            ("raw, second disk", "the same again", raw[1]))]
+        Row(name, meaning, {
+            "time s": statistics.median(one.seconds for one in disks),
+            "host MiB": max(one.host for one in disks),
+            "pool MiB": max(one.pool for one in disks)})
+        for name, meaning, disks in (
+            ("another host", "its first disk of the image above", others),
+            ("raw image", "a disk of one in Glance's pool", raw))]
     return Result(
         "Disks in Ceph: another host, and images of Glance's", rows, [
             Bar("raw image in Glance's pool: how often it was downloaded",
@@ -256,4 +261,5 @@ def _elsewhere(site: Site, image: cloud_image.CloudImage,
             Bar("raw image in Glance's pool: MiB over the host's disk",
                 max(one.host for one in raw), 1),
             Bar("another host's first disk in Ceph: time, of nova's first",
-                other.seconds / made[_NOVA][0].seconds, 1 / 20)])
+                other / made[_NOVA][0].seconds, 1 / 20)],
+        [f"time: the median of {_ROUNDS}; the rest: the most of them."])
