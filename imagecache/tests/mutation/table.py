@@ -30,6 +30,9 @@ TESTS: dict[str, tuple[str, ...]] = {
                            "unit.test_sources_file",
                            "unit.test_sources_http"),
     "sources/wire.py": ("unit.test_sources_http", "unit.test_sources_glance"),
+    "thin_store.py": ("unit.test_lvm",),
+    "tools/lvm.py": ("unit.test_lvm",),
+    "volumes.py": ("unit.test_lvm",),
 }
 
 

@@ -255,6 +255,18 @@ class NamesTest(base.TestCase):
         self.assertFalse(volumes.is_abandoned("disk"))
 
 
+class GroupTest(base.TestCase):
+
+    def test_more_than_there_is_is_refused_in_whole_extents(self) -> None:
+        self.useFixture(Recorder(
+            '{"report": [{"vg": [{"vg_free": "8388608",'
+            ' "vg_extent_size": "4194304"}]}]}'))
+        group = lvm.VolumeGroup("vg", "sudo")
+        volumes.require_free(group, 8 * MiB, "a test")
+        with self.assertRaisesRegex(exception.NoSpace, "12582912 bytes need"):
+            volumes.require_free(group, 8 * MiB + 1, "a test")
+
+
 class RecordTest(base.TestCase):
 
     def test_a_record_survives_being_tags(self) -> None:
@@ -308,6 +320,10 @@ class StoreTest(base.TestCase):
     def test_a_volume_that_is_gone_is_gone_for_good(self) -> None:
         self.assertRaises(exception.BaseNotFound, self.store.require, "key")
         self.assertIsNone(self.store.lookup("key"))
+
+    def test_one_that_is_gone_gets_no_new_record(self) -> None:
+        self.assertRaises(exception.BaseNotFound, self.store.record, "key",
+                          RECORD)
 
     def test_a_damaged_file_is_no_record(self) -> None:
         (self.root / "_base" / ".used" / "vg.base-key").write_bytes(b"\xff{")
