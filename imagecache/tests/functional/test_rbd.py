@@ -42,6 +42,7 @@ class RbdTestCase(rbd_case.RbdMixin, base.TestCase):
 class DiskTest(RbdTestCase):
 
     base_pool = "bases"
+    missed = 5
 
     def test_a_disk_is_named_as_novas_and_a_clone_of_a_protected_base(self):
         disk = self.make()

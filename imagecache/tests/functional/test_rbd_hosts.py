@@ -195,6 +195,8 @@ class NewerClonesRaceTest(RaceTest):
 
 class KilledTest(HostsTestCase):
 
+    missed = 5
+
     def assert_recovers(self):
         """Another host gets a whole disk, and finds nothing in its way."""
         child = processes.Child(lambda: self.make("b", instance=INSTANCE))
@@ -232,7 +234,7 @@ class KilledTest(HostsTestCase):
                     self.assertTrue(
                         self.content == self.read_volume(entry.path))
                 self.assert_recovers()
-        self.assertGreater(made, 8)
+        self.assertGreater(made, 7)
         self.assert_whole()
 
     def test_what_a_killed_host_downloaded_goes_with_its_next_attempt(self):
@@ -280,8 +282,9 @@ def hear(readable):
     assert found, "nobody said anything"
 
 
-READING = ("connecting", "asking", "opening", "closing", "listing", "reading",
-           "measuring")
+# What changes nothing; and of writing, the event "convert" tells.
+NO_CHANGE = ("connecting", "asking", "opening", "closing", "listing",
+             "reading", "measuring", "writing")
 
 
 def die_before_operation(step):
@@ -290,7 +293,7 @@ def die_before_operation(step):
 
     def counting(what, where):
         nonlocal asked
-        asked += not what.startswith(READING)
+        asked += not what.startswith(NO_CHANGE)
         if asked == step:
             os.kill(os.getpid(), signal.SIGKILL)
         return translated(what, where)
