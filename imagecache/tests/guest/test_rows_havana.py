@@ -45,7 +45,9 @@ class SwitchedOnTest(rows.RowTestCase):
         outcome = super().make(*args, **how)
         self.assertEqual([], devices.in_use())
         processes.wait_for(lambda: not devices.leftovers())
-        outcome.steps[:] = map(_plain, outcome.steps)
+        # What libblkid notes of a device, for root and without a sandbox.
+        outcome.steps[:] = [_plain(step) for step in outcome.steps
+                            if "/blkid.tab" not in step]
         return outcome
 
     @ddt.data(*DOORS)
