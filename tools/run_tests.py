@@ -6,7 +6,8 @@
 The last line is ``N passed, N failed``.  What did not pass failed: a test
 that was skipped, or that is listed and never reported, is a failure too,
 because nobody checked its promise.  The suite named guest runs under another
-kernel, by tools/in-guest: one start of that for all of it.
+kernel, by tools/in-guest: one start of that for all of it, beside the others,
+as each of them keeps one processor busy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
 
 import psutil
 import subunit
@@ -36,7 +39,9 @@ IN_GUEST = pathlib.Path(__file__).with_name("in-guest")
 
 # Seconds for a whole suite: far more than it takes, so that a test that hangs
 # fails the run and does not become it.
-LIMIT = {"unit": 10 * 60, "functional": 45 * 60, "guest": 30 * 60}
+LIMIT = {"unit": 10 * 60, "functional": 45 * 60, "guest": 45 * 60}
+
+InGuest = tuple[subprocess.Popen[bytes], IO[bytes]]    # and what it prints
 
 
 def main(arguments: list[str]) -> int:
@@ -44,19 +49,22 @@ def main(arguments: list[str]) -> int:
     _repository()    # stestr does not even list tests without one
     suites, patterns = arguments[:split], arguments[split + 1:]
     statuses: collections.Counter[str] = collections.Counter()
-    for suite in suites:
-        print(f"\n{suite} tests\n{'=' * len(suite)}======", flush=True)
-        statuses.update(_run(suite, patterns).values())
+    with contextlib.ExitStack() as stack:
+        in_guest = stack.enter_context(_started_in_guest(patterns)) \
+            if "guest" in suites else None
+        for suite in suites:
+            print(f"\n{suite} tests\n{'=' * len(suite)}======", flush=True)
+            statuses.update(_run(suite, patterns, in_guest).values())
     passed = sum(statuses[status] for status in PASSED)
     failed = statuses.total() - passed
     print(f"\n{passed} passed, {failed} failed", flush=True)
     return int(failed > 0 or passed == 0)
 
 
-def _run(suite: str, patterns: list[str]) -> dict[str, str]:
+def _run(suite: str, patterns: list[str],
+         in_guest: InGuest | None) -> dict[str, str]:
     """Run one suite; return the status of each of its tests by name."""
-    where = ["--test-path", f"imagecache/tests/{suite}", "--top-dir", "."]
-    listing = subprocess.run([*STESTR, "list", *where, *patterns],
+    listing = subprocess.run([*STESTR, "list", *_where(suite), *patterns],
                              stdout=subprocess.PIPE, text=True, check=False)
     if listing.returncode:
         print(listing.stdout)
@@ -65,13 +73,11 @@ def _run(suite: str, patterns: list[str]) -> dict[str, str]:
     if not outcome:
         return outcome
     runs = _repository().count()
-    command = [*STESTR, "run", *where,
-               *(["--serial"] if suite in SERIAL else []), *patterns]
-    if suite == "guest":
-        _run_in_guest([*command, "--subunit"], LIMIT[suite])
+    if suite == "guest" and in_guest:
+        _load(*in_guest)
     else:
-        _finish(subprocess.Popen(
-            [*command, "--slowest", *_shown()]), LIMIT[suite])
+        _finish(subprocess.Popen([*_command(suite, patterns), "--slowest",
+                                  *_shown()]), LIMIT[suite])
     if _repository().count() > runs:
         outcome |= _last_run()
     for test, status in sorted(outcome.items()):
@@ -80,21 +86,43 @@ def _run(suite: str, patterns: list[str]) -> dict[str, str]:
     return outcome
 
 
+def _where(suite: str) -> list[str]:
+    return ["--test-path", f"imagecache/tests/{suite}", "--top-dir", "."]
+
+
+def _command(suite: str, patterns: list[str]) -> list[str]:
+    return [*STESTR, "run", *_where(suite),
+            *(["--serial"] if suite in SERIAL else []), *patterns]
+
+
 def _shown() -> list[str]:
     return ["--suppress-attachments", *(["--color"] if os.isatty(1) else [])]
 
 
-def _run_in_guest(command: list[str], limit: int) -> None:
-    """Run it under another kernel, and record here what it reports.
+@contextlib.contextmanager
+def _started_in_guest(patterns: list[str]) -> Iterator[InGuest]:
+    """Start the suite that runs under another kernel.
 
     What is written there is lost, but for the stream of results that it
     prints.  A guest that does not come up, or dies, leaves tests that never
     reported.
     """
-    with subprocess.Popen([IN_GUEST, "-t", str(limit), *command],
-                          stdout=subprocess.PIPE) as guest:
-        subprocess.run([*STESTR, "load", "--subunit-trace", *_shown()],
-                       stdin=guest.stdout, check=False)
+    with tempfile.TemporaryFile() as results, subprocess.Popen(
+            [IN_GUEST, "-t", str(LIMIT["guest"]),
+             *_command("guest", patterns), "--subunit"],
+            stdout=results) as guest:
+        try:
+            yield guest, results
+        finally:
+            guest.terminate()
+
+
+def _load(guest: subprocess.Popen[bytes], results: IO[bytes]) -> None:
+    """Record here what a guest reports."""
+    guest.wait()
+    results.seek(0)
+    subprocess.run([*STESTR, "load", "--subunit-trace", *_shown()],
+                   stdin=results, check=False)
     if guest.returncode:
         print(f"\nThe guest ended with {guest.returncode}", flush=True)
 
