@@ -59,7 +59,7 @@ def run(config: pathlib.Path, door: str, instance: str, image: str,
     if done.returncode:
         raise AssertionError(done.stderr)
     said = json.loads(done.stdout)
-    calls = _joined(trace.read_text(errors="replace"))
+    calls = joined(trace.read_text(errors="replace"))
     begin = next(i for i, call in enumerate(calls) if row_agent.BEGIN in call)
     key = hashlib.sha1(image.encode()).hexdigest()
     return Outcome(
@@ -84,7 +84,7 @@ def named(text: str, key: str, instance: str) -> str:
     return text
 
 
-def _joined(trace: str) -> list[str]:
+def joined(trace: str) -> list[str]:
     """Return the calls of all processes, in the order in which they ended."""
     begun: dict[str, str] = {}
     calls: list[str] = []

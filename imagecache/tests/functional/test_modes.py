@@ -16,7 +16,7 @@ from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests import base
-from imagecache.tests.functional import processes
+from imagecache.tests.functional import processes, recorded
 
 SIZE = 2 * MiB
 NOBODY = 65534
@@ -244,25 +244,11 @@ class TraceTest(ModesTestCase):
              "trace=%process,%file,%desc", "-e", "signal=none",
              sys.executable, "-c", script], check=True,
             cwd=pathlib.Path(imagecache.__file__).parents[1])
-        calls = joined(output.read_text())
+        calls = recorded.joined(output.read_text())
         begin, end = (next(i for i, call in enumerate(calls)
                            if f'"/{mark}"' in call)
                       for mark in ("begin", "end"))
         return calls[begin:end]
-
-
-def joined(trace: str) -> list[str]:
-    """Return the calls of all processes, in the order in which they ended."""
-    begun: dict[str, str] = {}
-    calls: list[str] = []
-    for pid, call in re.findall(r"^(\d+) +(.*)$", trace, re.MULTILINE):
-        if call.endswith(" <unfinished ...>"):
-            begun[pid] = call.removesuffix(" <unfinished ...>")
-        else:
-            resumed = re.match(r"<\.\.\. \w+ resumed>", call)
-            calls.append(begun.pop(pid) + call[resumed.end():] if resumed
-                         else call)
-    return calls
 
 
 def become_the_agent() -> None:

@@ -60,15 +60,7 @@ class LocksTest(base.TestCase):
         self.assertTrue(self.another_process_gets_it())
 
     def test_a_lock_that_was_waited_for_is_held(self) -> None:
-        took, taken = os.pipe()
-        let_go, told = os.pipe()
-        child = os.fork()
-        if not child:
-            with self.locks.holding("key"):
-                os.write(taken, b"x")
-                os.read(let_go, 1)
-            os._exit(0)
-        os.read(took, 1)
+        child, told = self.held_by_a_child()
         waited: list[int] = []
 
         def waiting() -> None:
@@ -107,15 +99,7 @@ class LocksTest(base.TestCase):
             self.assertFalse(self.another_process_gets_it())
 
     def test_trying_a_lock_of_another_process_says_no(self) -> None:
-        took, taken = os.pipe()
-        let_go, told = os.pipe()
-        child = os.fork()
-        if not child:
-            with self.locks.holding("key"):
-                os.write(taken, b"x")
-                os.read(let_go, 1)
-            os._exit(0)
-        os.read(took, 1)
+        child, told = self.held_by_a_child()
         with self.locks.trying("key") as held:
             self.assertFalse(held)
         os.write(told, b"x")
@@ -153,6 +137,19 @@ class LocksTest(base.TestCase):
             with Locks(self.root / name).holding("key"):
                 pass
             self.assertEqual(0o755, (self.root / name).stat().st_mode & 0o777)
+
+    def held_by_a_child(self) -> tuple[int, int]:
+        """Return a process that holds the lock, and a pipe that ends it."""
+        took, taken = os.pipe()
+        let_go, told = os.pipe()
+        child = os.fork()
+        if not child:
+            with self.locks.holding("key"):
+                os.write(taken, b"x")
+                os.read(let_go, 1)
+            os._exit(0)
+        os.read(took, 1)
+        return child, told
 
     def another_process_gets_it(self) -> bool:
         child = os.fork()
