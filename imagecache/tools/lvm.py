@@ -64,10 +64,6 @@ class Pool:
     def free(self) -> int:
         return int(self.size * (100 - self.used) / 100)
 
-    @property
-    def metadata_free(self) -> int:
-        return int(self.metadata_size * (100 - self.metadata_used) / 100)
-
 
 @dataclasses.dataclass(frozen=True)
 class VolumeGroup:
