@@ -3,16 +3,16 @@
 
     run_tests.py SUITE... [-- REGEX...]
 
-The last line is ``N passed, N failed``.  What did not pass failed: a test
-that was skipped, or that is listed and never reported, is a failure too,
-because nobody checked its promise.  The suite named guest runs under another
+The last line is ``N passed, N failed``, and above it stands why, of each that
+failed.  What did not pass failed: a test that was skipped, or that is listed
+and never reported, is a failure too, because nobody checked its promise.  The
+suite named guest runs under another
 kernel, by tools/in-guest: one start of that for all of it, beside the others,
 as each of them keeps one processor busy.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import pathlib
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import psutil
 import subunit
@@ -31,7 +31,6 @@ from stestr.repository import util
 STESTR = (sys.executable, "-m", "stestr")
 
 PASSED = ("success", "xfail")
-SHOWN_BY_STESTR = ("fail", "uxsuccess")
 
 # Guests, servers and mounts would compete for the machine.
 SERIAL = ("functional", "guest")
@@ -44,32 +43,42 @@ LIMIT = {"unit": 10 * 60, "functional": 45 * 60, "guest": 45 * 60}
 InGuest = tuple[subprocess.Popen[bytes], IO[bytes]]    # and what it prints
 
 
+class Outcome(NamedTuple):
+    """How a test ended, and why."""
+
+    status: str
+    reason: str = ""
+
+
 def main(arguments: list[str]) -> int:
     split = arguments.index("--")
     _repository()    # stestr does not even list tests without one
     suites, patterns = arguments[:split], arguments[split + 1:]
-    statuses: collections.Counter[str] = collections.Counter()
+    outcomes: dict[str, Outcome] = {}
     with contextlib.ExitStack() as stack:
         in_guest = stack.enter_context(_started_in_guest(patterns)) \
             if "guest" in suites else None
         for suite in suites:
             print(f"\n{suite} tests\n{'=' * len(suite)}======", flush=True)
-            statuses.update(_run(suite, patterns, in_guest).values())
-    passed = sum(statuses[status] for status in PASSED)
-    failed = statuses.total() - passed
-    print(f"\n{passed} passed, {failed} failed", flush=True)
-    return int(failed > 0 or passed == 0)
+            outcomes |= _run(suite, patterns, in_guest)
+    failed = {test: outcome for test, outcome in sorted(outcomes.items())
+              if outcome.status not in PASSED}
+    for test, outcome in failed.items():
+        print(f"\n{test}: {outcome.status}, which counts as a failure\n"
+              f"{outcome.reason}")
+    passed = len(outcomes) - len(failed)
+    print(f"\n{passed} passed, {len(failed)} failed", flush=True)
+    return int(bool(failed) or passed == 0)
 
 
 def _run(suite: str, patterns: list[str],
-         in_guest: InGuest | None) -> dict[str, str]:
-    """Run one suite; return the status of each of its tests by name."""
+         in_guest: InGuest | None) -> dict[str, Outcome]:
+    """Run one suite; return how each of its tests ended, by name."""
     listing = subprocess.run([*STESTR, "list", *_where(suite), *patterns],
                              stdout=subprocess.PIPE, text=True, check=False)
     if listing.returncode:
-        print(listing.stdout)
-        return {f"the list of {suite} tests": "fail"}
-    outcome = dict.fromkeys(listing.stdout.split(), "never reported")
+        return {f"the list of {suite} tests": Outcome("fail", listing.stdout)}
+    outcome = dict.fromkeys(listing.stdout.split(), Outcome("never reported"))
     if not outcome:
         return outcome
     runs = _repository().count()
@@ -80,9 +89,6 @@ def _run(suite: str, patterns: list[str],
                                   *_shown()]), LIMIT[suite])
     if _repository().count() > runs:
         outcome |= _last_run()
-    for test, status in sorted(outcome.items()):
-        if status not in PASSED + SHOWN_BY_STESTR:
-            print(f"{test}: {status}, which counts as a failure")
     return outcome
 
 
@@ -146,12 +152,15 @@ def _repository() -> repository.AbstractRepository:
         return util.get_repo_initialise()
 
 
-def _last_run() -> dict[str, str]:
-    """The status of each test of the run that stestr recorded last."""
-    outcome: dict[str, str] = {}
+def _last_run() -> dict[str, Outcome]:
+    """How each test of the run that stestr recorded last ended."""
+    outcome: dict[str, Outcome] = {}
 
     def keep(test: dict[str, Any]) -> None:
-        outcome[test["id"]] = test["status"]
+        outcome[test["id"]] = Outcome(test["status"], "\n".join(
+            detail.as_text() for name, detail in sorted(
+                test["details"].items())
+            if name.startswith(("traceback", "reason"))))
 
     result = testtools.StreamToDict(keep)
     result.startTestRun()
