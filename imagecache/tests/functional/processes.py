@@ -16,15 +16,25 @@ from typing import Any
 PATIENCE = 60
 
 
-class Child:
-    """A process that acts as this one would, from here on."""
+REFUSED = 3
 
-    def __init__(self, act: Callable[[], Any]) -> None:
+
+class Child:
+    """A process that acts as this one would, from here on.
+
+    It ends with 0, with ``REFUSED`` where ``act`` raised what a test foresaw,
+    and for any other error with 1, which it explains.
+    """
+
+    def __init__(self, act: Callable[[], Any],
+                 foreseen: type[Exception] | tuple[()] = ()) -> None:
         self.pid = os.fork()
         if not self.pid:
             try:
                 act()
                 os._exit(0)
+            except foreseen:
+                os._exit(REFUSED)
             finally:
                 traceback.print_exc()
                 os._exit(1)

@@ -120,10 +120,12 @@ class RaceTest(HostsTestCase):
             if event.name == "waiting":
                 os.write(lets, b"!")
 
-        first = processes.Child(lambda: self.make("a", fail))
+        first = processes.Child(lambda: self.make("a", fail),
+                                exception.NoSpace)
         hear(ours)
         second = processes.Child(lambda: self.make("b", let))
-        self.assertEqual([1, 0], [first.wait(), second.wait()])
+        self.assertEqual([processes.REFUSED, 0],
+                         [first.wait(), second.wait()])
         self.assertEqual(["b"], self.told("committed"))
         self.assertEqual(1, len(self.assert_whole()))
 
@@ -253,11 +255,12 @@ class KilledTest(HostsTestCase):
             if event.name == "proven":
                 os.kill(os.getpid(), signal.SIGSTOP)
 
-        paused = processes.Child(lambda: self.make("a", stop))
+        paused = processes.Child(lambda: self.make("a", stop),
+                                 exception.StorageFailed)
         processes.wait_for(lambda: self.told("proven"))
         self.make("b")
         os.kill(paused.pid, signal.SIGCONT)
-        self.assertEqual(1, paused.wait())
+        self.assertEqual(processes.REFUSED, paused.wait())
         self.assertEqual(["b"], self.told("committed"))
         self.assertEqual(1, len(self.assert_whole()))
 
