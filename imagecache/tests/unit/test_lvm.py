@@ -72,6 +72,7 @@ class CommandsTest(base.TestCase):
                           ["imagecache.disk"])
         group.create_thin(staged, GiB, "pool")
         group.snapshot(attempt, key, ["imagecache.disk"])
+        group.snapshot(disk, key, ["imagecache.disk"])    # at once
         group.extend(attempt, GiB)
         group.extend(disk, GiB)
         group.rename(attempt, disk)
@@ -149,6 +150,15 @@ FORBIDDEN = (
     "chown -R 1000 /dev/vg/a_disk",
     "lvs --reportformat json --units b --nosuffix --options lv_name --config"
     " /etc/x vg",
+    # Whatever LVM is told by --config, root writes there, or loads from there.
+    "lvs --reportformat json --units b --nosuffix --options lv_name --select"
+    " x --config log{file=x} vg",
+    "lvrename vg --config=log{file=a_b} a_disk",
+    "lvrename vg a_disk --config=log{file=a_b}",
+    "lvremove --yes --config=log{file=a_b} vg/a_disk",
+    "cryptsetup open --type luks1 --key-file=- /dev/vg/a_disk"
+    " --header=a_b-dmcrypt",
+    "cryptsetup close --debug=a_b-dmcrypt",
     "vgremove --yes vg",
     "sh -c id",
 )
