@@ -91,6 +91,34 @@ class EmulatedTest(InGuestTest):
         self.run_in_guest("true")    # the first one fetches a kernel
 
 
+class AcceleratorTest(base.TestCase):
+    """KVM, where a kernel boots by it; here something else says whether."""
+
+    def accelerator(self, said):
+        asked = self.root / "asked"
+        program = self.root / "qemu-system-x86_64"
+        program.write_text(
+            f'#!/bin/sh\necho "$1 $2" >> {asked}\n'
+            f'case "$*" in *"-serial stdio"*) {said} ;; esac\n')
+        program.chmod(0o755)
+        subprocess.run(
+            [TOOLS / "in-guest", "-b", "qemu", "true"], check=False,
+            capture_output=True, env=os.environ | {
+                "PATH": f"{self.root}:{os.environ['PATH']}"})
+        trial, started = asked.read_text().splitlines()
+        self.assertEqual("-accel kvm", trial)
+        return started
+
+    def test_a_kernel_that_boots_by_kvm_is_run_by_kvm(self):
+        self.assertEqual("-accel kvm", self.accelerator(
+            "echo Kernel panic - not syncing"))
+
+    def test_one_that_does_not_is_emulated(self):
+        for said in ("kill -ABRT $$", "true", "exit 1"):
+            (self.root / "asked").unlink(missing_ok=True)
+            self.assertEqual("-accel tcg", self.accelerator(said))
+
+
 class ElsewhereTest(base.TestCase):
 
     def test_a_checkout_can_be_anywhere(self):
