@@ -185,6 +185,7 @@ class RbdStore:
         while True:
             with contextlib.suppress(exception.StorageExists):
                 pool.create(name, 0)
+            gone = False
             with contextlib.ExitStack() as stack:
                 try:
                     volume = stack.enter_context(pool.open(name))
@@ -192,11 +193,13 @@ class RbdStore:
                     if mine:
                         self._clear(pool, key, volume)
                 except exception.StorageMissing:
-                    continue      # its maker failed, and took it away
+                    gone, mine = True, False
                 if mine:
                     yield volume
                     return
-            if not waited:
+            if waited and gone:
+                _remove_rest(pool, name)
+            elif not waited:
                 self.observe(Event("waiting", key, {"source": name}))
             waited = True
             time.sleep(_PATIENCE)
@@ -250,6 +253,17 @@ def _empty(volume: Volume) -> None:
             pass      # it never was
         volume.remove_snapshot(snapshot)
     volume.resize(0)
+
+
+def _remove_rest(pool: rbd.Pool, name: str) -> None:
+    """Remove what has a name and cannot be opened, if it stays like that.
+
+    A volume consists of several objects: whoever dies while it is made, or
+    removed, leaves some of them, and nobody can make another of its name.
+    """
+    with contextlib.suppress(exception.StorageBusy,
+                             exception.StorageMissing):
+        pool.remove(name)
 
 
 def _uncommit(key: str, volume: Volume) -> None:
