@@ -7,7 +7,7 @@ import struct
 
 from imagecache import fixture
 from imagecache.model import MiB
-from imagecache.rbd_store import PREFIX
+from imagecache.rbd_store import PREFIX, SNAPSHOT
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE
 from imagecache.tests import base
@@ -19,6 +19,8 @@ SIZE = 2 * MiB
 # removed: its name, its entry in the pool's directory, its header.
 PARTS = (("id",), ("id", "directory"), ("directory",),
          ("directory", "header"), ("header",))
+# What a snapshot is while librbd looks for its clones, to unprotect it.
+UNPROTECTING = 1
 
 
 class LeftoversTest(rbd_case.RbdMixin, base.TestCase):
@@ -69,6 +71,19 @@ class LeftoversTest(rbd_case.RbdMixin, base.TestCase):
                 self.leave(PREFIX + key, parts)
                 self.assertEqual([], list(self.images.cache.bases()))
                 self.assert_makes_a_disk()
+
+    def test_a_base_whose_removal_was_cut_short_is_cloned_all_the_same(self):
+        disk = self.make()
+        [entry] = self.images.cache.bases()
+        disk.remove()
+        with self.pool() as pool, pool.open(entry.path.name) as volume:
+            pool._context.execute(
+                f"rbd_header.{volume._image.id()}", "rbd",
+                "set_protection_status", struct.pack(
+                    "<QB", volume._image.snap_get_id(SNAPSHOT),
+                    UNPROTECTING))
+        self.assert_makes_a_disk()
+        self.assertEqual(1, self.images.store.reads)
 
 
 def packed(text: str) -> bytes:
