@@ -111,6 +111,26 @@ class RbdStore:
             volume.note(_RECORD, records.written(record))
         return Base(key, self._path(key), Format.RAW, record.virtual_size)
 
+    def recommit(self, key: str) -> bool:
+        """Finish the other way round what began as the removal of a base.
+
+        While librbd unprotects a snapshot, nobody can clone it; and if the
+        one who removes it dies, nobody ever could.
+
+        :return: False if there is no such base
+        """
+        with self._opened() as (_, pool):
+            while self._entry(pool, key):
+                with contextlib.suppress(exception.StorageMissing), \
+                        pool.open(self._name(key)) as volume:
+                    if volume.lock():
+                        # Unless it is busy, and protected after all.
+                        with contextlib.suppress(exception.StorageBusy):
+                            volume.protect(SNAPSHOT)
+                        return True
+                time.sleep(_PATIENCE)
+        return False
+
     def touch(self, key: str) -> None:
         # A base in a pool that is full, or not to be written to, is used all
         # the same.
@@ -277,10 +297,9 @@ def _uncommit(key: str, volume: Volume) -> None:
     if not users:
         try:
             volume.unprotect(SNAPSHOT)
+            volume.remove_snapshot(SNAPSHOT)
         except exception.StorageBusy:
             users = volume.children(SNAPSHOT) or ["a clone"]
-        else:
-            volume.remove_snapshot(SNAPSHOT)
     if users:
         raise exception.BaseInUse(key=key, users=", ".join(users))
 

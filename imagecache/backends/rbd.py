@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import re
 import time
 from collections.abc import Iterator
 from typing import Self
 
-from imagecache import durable, exception, rbd_store, sources
-from imagecache.backends.base import EXTRACTS, Disk
+from imagecache import exception, rbd_store, sources
+from imagecache.backends.base import Disk
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore
 from imagecache.host import Host, require_plain
@@ -25,6 +24,8 @@ from imagecache.tools.rbd_volume import Volume
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SEPARATORS = "@:"      # of snapshots, and of options in a name for qemu
+# What Ceph says if a base is gone, or going.
+_OF_A_BASE = (exception.StorageFailed, exception.StorageMissing)
 
 
 class Rbd(Disk):
@@ -52,10 +53,7 @@ class Rbd(Disk):
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
-        return host.cache_over(RbdStore(
-            rbd_store.access(host.policy.rbd), host.policy.rbd.base_pool,
-            DirectoryStore(host.policy.bases, host.policy.instances),
-            host.observe))
+        return host.cache_over(_bases(host))
 
     @classmethod
     def listed(cls, host: Host, instance: str | None = None
@@ -113,20 +111,19 @@ class Rbd(Disk):
 
         :raises BaseNotFound: another host has just removed it
         """
-        with self._pool() as (cluster, pool), \
-                cluster.pool(base.path.parent.name) as bases:
+        for was_recommitted in (False, True):
             try:
-                pool.clone(bases, base.path.name, rbd_store.SNAPSHOT,
-                           self.path.name)
-            except exception.StorageExists as e:
-                raise exception.DiskExists(location=self.path) from e
+                self.clone_snapshot(base.path.parent.name, base.path.name,
+                                    rbd_store.SNAPSHOT, size)
+                return
             except exception.StorageFailed as e:
-                if self.cache.store.lookup(base.key):
+                if type(e) not in _OF_A_BASE:
                     raise
-                raise exception.BaseNotFound(
-                    key=base.key, store=str(self.cache.store)) from e
-            self._finish(pool, size)
-        self._observe("created")
+                if not _bases(self.host).recommit(base.key):
+                    raise exception.BaseNotFound(
+                        key=base.key, store=str(self.cache.store)) from e
+                if was_recommitted:
+                    raise
 
     def clone_snapshot(self, pool: str, image: str, snapshot: str,
                        size: int | None) -> None:
@@ -223,21 +220,14 @@ class Rbd(Disk):
         :raises DiskNotFound: there is no disk
         :raises InvalidDiskFormat: the output format is none of these
         """
-        most = qemu_img.most(self.size())
-        if output_format not in EXTRACTS:
-            raise exception.InvalidDiskFormat(disk_format=output_format)
-        policy = self.host.policy
-        with durable.staged(output.parent, output.name) as new, \
-                durable.translated("extracting a disk", output):
-            qemu_img.convert_remote(
-                self._for_qemu(), new, EXTRACTS[output_format],
-                limits=policy.conversion.writing(most),
-                compress=output_format == "qcow2"
-                and policy.compress_snapshots)
-            durable.fsync_file(new)
-            os.rename(new, output)
-            durable.fsync_directory(output.parent)
-        self._observe("extracted", output=str(output))
+        self.size()    # or there is none
+        self._extract(output, output_format)
+
+    def _copy_out(self, new: pathlib.Path, output_format: str,
+                  backing: pathlib.Path | None, compress: bool) -> None:
+        qemu_img.convert_remote(self._for_qemu(), new, output_format,
+                                limits=self._limits_of_a_copy,
+                                compress=compress)
 
     def import_file(self, source: pathlib.Path) -> None:
         """Make the disk of a raw file of this host's; one before it goes.
@@ -324,6 +314,13 @@ class Rbd(Disk):
             if name not in volume.snapshots():
                 raise exception.SnapshotNotFound(snapshot_id=name)
             yield volume
+
+
+def _bases(host: Host) -> RbdStore:
+    return RbdStore(
+        rbd_store.access(host.policy.rbd), host.policy.rbd.base_pool,
+        DirectoryStore(host.policy.bases, host.policy.instances),
+        host.observe)
 
 
 def _remove_snapshots(pool: rbd.Pool, name: str) -> None:
