@@ -83,10 +83,11 @@ class RbdMixin:
         with self.volume(path) as volume:
             return volume.read(0, volume.size())
 
-    def write_volume(self, path: pathlib.Path | str, data: bytes) -> None:
+    def write_volume(self, path: pathlib.Path | str, data: bytes,
+                     offset: int = 0) -> None:
         written: list[object] = []
         with self.volume(path) as volume:
-            volume.write(data, 0, written.append)
+            volume.write(data, offset, written.append)
             volume.flush()
         assert written in ([], [None]), written
 

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import signal
 import struct
+import uuid
 
-from imagecache import fixture
+import imagecache
+from imagecache import exception, fixture
 from imagecache.model import MiB
 from imagecache.rbd_store import PREFIX, SNAPSHOT
 from imagecache.testing import images
-from imagecache.testing.conformance import INSTANCE
+from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests import base
-from imagecache.tests.functional import rbd_case
+from imagecache.tests.functional import processes, rbd_case
 
 SIZE = 2 * MiB
 
@@ -23,7 +26,7 @@ PARTS = (("id",), ("id", "directory"), ("directory",),
 UNPROTECTING = 1
 
 
-class LeftoversTest(rbd_case.RbdMixin, base.TestCase):
+class LeftoversTestCase(rbd_case.RbdMixin, base.TestCase):
 
     def setUp(self):
         super().setUp()
@@ -33,9 +36,13 @@ class LeftoversTest(rbd_case.RbdMixin, base.TestCase):
         self.content = images.content(SIZE)
         self.ref = self.images.add(images.qcow2(self.content), "qcow2")
 
-    def make(self, instance=INSTANCE):
-        return self.images.cache.create_disk(instance, self.ref,
-                                             size=2 * SIZE)
+    def make(self, instance=INSTANCE, observe=lambda event: None):
+        return imagecache.ImageCache(
+            self.images.conf, glance=self.images.store, observe=observe,
+        ).create_disk(instance, self.ref, size=2 * SIZE)
+
+
+class LeftoversTest(LeftoversTestCase):
 
     def assert_makes_a_disk(self):
         """A disk can be made, and nothing is in its way."""
@@ -84,6 +91,109 @@ class LeftoversTest(rbd_case.RbdMixin, base.TestCase):
                     UNPROTECTING))
         self.assert_makes_a_disk()
         self.assertEqual(1, self.images.store.reads)
+
+    def test_a_part_of_a_disk_is_in_nobodys_way(self):
+        for parts in PARTS:
+            with self.subTest(parts):
+                self.leave(f"{INSTANCE}_disk", parts)
+                self.assertFalse(self.images.cache.disk(INSTANCE).exists())
+                self.assert_makes_a_disk()
+
+    def test_a_clone_without_its_parent_is_no_disk(self):
+        with self.pool() as pool:
+            pool.create(f"{INSTANCE}_disk", SIZE)
+        self.assertFalse(self.images.cache.disk(INSTANCE).exists())
+        self.assert_makes_a_disk()
+
+    def test_a_clone_that_its_parent_does_not_know_is_no_disk(self):
+        disk = self.make(OTHER)
+        [entry] = self.images.cache.bases()
+        self.clone(entry.path.name, f"{INSTANCE}_disk")
+        self.forget(entry.path.name, f"{INSTANCE}_disk")
+        self.assertFalse(self.images.cache.disk(INSTANCE).exists())
+        disk.remove()
+        self.assert_makes_a_disk()
+
+    def test_what_others_have_made_is_a_disk(self):
+        """Whatever is in it, and as long as there is anything to lose."""
+        self.make(OTHER)
+        [entry] = self.images.cache.bases()
+        made = [f"{uuid.uuid4()}_disk" for _ in range(4)]
+        clone, written, late, snapshot = made
+        self.clone(entry.path.name, clone)
+        self.clone(entry.path.name, written)
+        self.write_volume(f"vms/{written}", b"precious")
+        self.forget(entry.path.name, written)
+        # Before its parent, which does not wait for it.
+        self.addCleanup(self.remove, written)
+        with self.pool() as pool:
+            pool.create(late, 256 * MiB)
+            pool.create(snapshot, SIZE)
+            with pool.open(snapshot) as volume:
+                volume.create_snapshot("of-something")
+        self.write_volume(f"vms/{late}", b"precious", 255 * MiB)
+        for name in made:
+            disk = self.images.cache.disk(name.partition("_")[0])
+            with self.subTest(made.index(name)):
+                self.assertTrue(disk.exists())
+                self.assertRaises(exception.DiskExists, disk.clone_snapshot,
+                                  *entry.path.parts, SNAPSHOT, None)
+
+    def test_a_disk_may_be_zeros(self):
+        cache = self.images.cache
+        self.images.config("image_cache", rbd_flatten_disks=True)
+        ref = self.images.add(bytes(SIZE), "raw")
+        empty = self.root / "empty"
+        empty.write_bytes(bytes(SIZE))
+        cache.disk(INSTANCE, "disk.config").import_file(empty)
+        self.images.cache.create_disk(INSTANCE, ref)
+        for name in ("disk", "disk.config"):
+            disk = cache.disk(INSTANCE, name)
+            self.assertIsNone(disk.parent())
+            self.assertTrue(disk.exists())
+
+    def remove(self, name):
+        with self.pool() as pool:
+            pool.remove(name)
+
+    def clone(self, parent, name):
+        """As somebody else would."""
+        with self.pool() as pool:
+            pool.clone(pool, parent, SNAPSHOT, name)
+
+    def forget(self, parent, name):
+        """Have a clone that is not among its parent's children."""
+        with self.pool() as pool, pool.open(name) as clone, \
+                pool.open(parent) as volume:
+            pool._context.execute("rbd_children", "rbd", "remove_child", (
+                struct.pack("<q", pool._context.get_pool_id())
+                + packed(volume._image.id())
+                + struct.pack("<Q", volume._image.snap_get_id(SNAPSHOT))
+                + packed(clone._image.id())))
+            self.assertNotIn(f"vms/{name}", volume.children(SNAPSHOT))
+
+
+class KilledTest(LeftoversTestCase):
+
+    missed = 5
+
+    def test_a_disk_is_whole_after_a_kill_at_any_moment_of_its_clone(self):
+        self.make(OTHER)
+        for moment in range(2, 42, 4):    # milliseconds
+            def die(event, moment=moment):
+                if event.name == "hit":
+                    signal.setitimer(signal.ITIMER_REAL, moment / 1000)
+
+            with self.subTest(moment):
+                child = processes.Child(
+                    lambda die=die: self.make(observe=die))
+                self.assertIn(child.wait(), (0, -signal.SIGALRM))
+                disk = self.make()
+                self.assertTrue(self.content + bytes(SIZE)
+                                == self.read_volume(disk.path))
+                self.assertIn(str(disk.path), disk.cache.store.in_use(
+                    disk.base_key()))
+                disk.remove()
 
 
 def packed(text: str) -> bytes:
