@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-from imagecache import exception, rbd_store, sources
+from imagecache import exception, rbd_clones, rbd_store, sources
 from imagecache.backends.base import Disk
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore
@@ -103,8 +103,8 @@ class Rbd(Disk):
         return rbd.connected(rbd_store.access(self.host.policy.rbd))
 
     def exists(self) -> bool:
-        with self._pool() as (_, pool):
-            return pool.has(self.path.name)
+        with self._pool() as (cluster, pool):
+            return rbd_clones.is_whole(cluster, pool, self.path.name)
 
     def create(self, base: Base, size: int | None) -> None:
         """Clone the base.
@@ -131,12 +131,15 @@ class Rbd(Disk):
 
         :raises DiskExists, StorageFailed: and nothing has changed
         """
-        with self._pool() as (cluster, disks), cluster.pool(pool) as images:
+        policy, name = self.host.policy.rbd, self.path.name
+        with self._pool() as (cluster, disks):
             try:
-                disks.clone(images, image, snapshot, self.path.name)
+                rbd_clones.make(cluster, (pool, image, snapshot), disks, name,
+                                policy.retries, policy.retry_interval)
             except exception.StorageExists as e:
                 raise exception.DiskExists(location=self.path) from e
-            self._finish(disks, size)
+            rbd_clones.finish(disks, name, whole_sectors(size or 0),
+                              policy.flatten)
         self._observe("created")
 
     def clone(self, source: sources.Source, size: int | None) -> bool:
@@ -248,6 +251,7 @@ class Rbd(Disk):
                 with contextlib.suppress(exception.HostError):
                     pool.remove(self.path.name)
                 raise
+            rbd_clones.finish(pool, self.path.name, size, flatten=False)
         self._observe("created")
 
     def create_snapshot(self, name: str) -> None:
@@ -277,19 +281,6 @@ class Rbd(Disk):
                  "image": path.name, "user": policy.user or "",
                  "conf": policy.conf}
         return {name: value for name, value in named.items() if value}
-
-    def _finish(self, pool: rbd.Pool, size: int | None) -> None:
-        """Bring a new clone to its size, or take it away again."""
-        try:
-            with pool.open(self.path.name) as volume:
-                if size and whole_sectors(size) > volume.size():
-                    volume.resize(whole_sectors(size))
-                if self.host.policy.rbd.flatten:
-                    volume.flatten()
-        except BaseException:
-            with contextlib.suppress(exception.HostError):
-                pool.remove(self.path.name)
-            raise
 
     @contextlib.contextmanager
     def _pool(self) -> Iterator[tuple[rbd.Cluster, rbd.Pool]]:

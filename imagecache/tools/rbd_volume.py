@@ -8,7 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from imagecache import exception
+from imagecache.model import MiB
 from imagecache.tools import ceph
+
+_NEAR = 64 * MiB
 
 Done = Callable[[exception.HostError | None], None]
 
@@ -71,6 +74,19 @@ class Volume:
 
     def allocated(self) -> int:
         """Return about how many bytes it occupies, without its parent's."""
+        return self._allocated(0, self.size())
+
+    def is_blank(self) -> bool:
+        """Say whether it has neither data of its own nor snapshots."""
+        # Most of those that have data have some near the beginning.
+        size = self.size()
+        near = min(size, _NEAR)
+        return not (self.snapshots() or self._allocated(0, near)
+                    or self._allocated(near, size - near))
+
+    def _allocated(self, offset: int, size: int) -> int:
+        if not size:
+            return 0      # librbd would end this process
         found = 0
 
         def count(offset: int, size: int, exists: bool) -> None:
@@ -78,7 +94,7 @@ class Volume:
             found += size if exists else 0
 
         with self._doing("measuring"):
-            self._image.diff_iterate(0, self._image.size(), None, count,
+            self._image.diff_iterate(offset, size, None, count,
                                      include_parent=False, whole_object=True)
         return found
 

@@ -33,7 +33,7 @@ FLOORS = (
      "records", "rbd_store",
      "volumes", "volume_removal", "thin_store", "pipeline", "base_cache",
      "host", "provision",
-     "rbd_images", "rbd_publish"),
+     "rbd_images", "rbd_publish", "rbd_clones"),
     ("backends", "imagemodel", "guest"),
     ("lvm_opts", "rbd_opts",
      "opts", "observers", "image_stores", "key_manager", "image_cache",
