@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 from typing import Any
 
@@ -123,8 +124,12 @@ class List(Command, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        return _COLUMNS, [_row(disk) for disk in
-                          self.cache.disks(parsed_args.instance)]
+        rows = []
+        for disk in self.cache.disks(parsed_args.instance):
+            # In a pool that hosts share, another may have removed it.
+            with contextlib.suppress(exception.DiskNotFound):
+                rows.append(_row(disk))
+        return _COLUMNS, rows
 
 
 class Grow(Command, show.ShowOne):
@@ -206,7 +211,9 @@ class Remove(Command):
             if parsed_args.all else parsed_args.name or ["disk"]
 
         def remove(name: str) -> None:
-            _existing(self.cache.disk(instance, name)).remove()
+            disk = self.cache.disk(instance, name)
+            # All: also what is left of one that was never finished.
+            (disk if parsed_args.all else _existing(disk)).remove()
 
         for _ in self.each(remove, names):
             pass
