@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+from unittest import mock
 
 import ddt
 
@@ -273,6 +274,13 @@ class InUseTest(DirectoryStoreTestCase):
         os.mkfifo(self.instances / "instance" / "fifo")
         (self.instances / "gone").symlink_to("nowhere")
         self.assertEqual([], self.users())
+
+    def test_what_the_file_system_keeps_for_root_is_no_instance(self) -> None:
+        """Where instances have a file system of their own, and root none."""
+        found = self.disk(self.directory / KEY, "lost+found", "#12")
+        self.assertEqual([str(found)], self.users())    # it may be one
+        with mock.patch("os.access", return_value=False):
+            self.assertEqual([], self.users())
 
     def test_a_guest_cannot_stop_the_search(self) -> None:
         """It wrote a header to its raw disk."""

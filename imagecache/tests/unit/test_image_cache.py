@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import types
+from unittest import mock
 
 import ddt
 from oslo_config import cfg
@@ -186,6 +187,13 @@ class DisksTest(ImageCacheTestCase):
         (self.images.instances_path / "compute_nodes").write_text("{}")
         (self.images.instances_path / "empty").mkdir()
         self.assertEqual(1, len(list(self.cache.disks())))
+
+    def test_what_the_file_system_keeps_for_root_is_no_instance(self) -> None:
+        self.cache.create_disk(INSTANCE, self.ref)
+        (self.images.instances_path / "lost+found" / "disk.info").mkdir(
+            parents=True)    # as unreadable as it is to others than root
+        with mock.patch("os.access", return_value=False):
+            self.assertEqual(1, len(list(self.cache.disks())))
 
     def test_a_disk_on_record_twice_is_one(self) -> None:
         """Its directory was moved, and it was put on record again."""
