@@ -200,8 +200,8 @@ class DirectoryStore:
 
     def _disks(self) -> Iterator[pathlib.Path]:
         """Yield every file that may be a disk of an instance."""
-        for instance in self.instances.iterdir():
-            if instance == self.directory or not instance.is_dir():
+        for instance in disk_info.directories(self.instances):
+            if instance == self.directory:
                 continue
             with contextlib.suppress(FileNotFoundError):   # just removed
                 yield from (f for f in list(instance.iterdir())

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -119,6 +120,19 @@ class DiskInfo:
                 self.path.unlink(missing_ok=True)
         except (exception.HostError, OSError) as e:
             raise exception.DiskInfoReadWriteFail(reason=str(e)) from e
+
+
+def directories(instances: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yield the directories that may be of an instance, in order.
+
+    That in which fsck(8) puts what it finds is none, if it is root's alone.
+    """
+    for each in sorted(instances.iterdir()):
+        if each.name == "lost+found" \
+                and not os.access(each, os.R_OK | os.X_OK):
+            continue
+        if each.is_dir():    # nova keeps a file there, too
+            yield each
 
 
 def _without(formats: Formats, disk: pathlib.Path) -> Formats:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 
 from imagecache import (
+    disk_info,
     events,
     exception,
     observers,
@@ -175,9 +176,9 @@ class ImageCache:
         if uuid is not None:
             yield from self._recorded(self.host.instance_directory(uuid))
         elif self.host.policy.instances.is_dir():
-            for directory in sorted(self.host.policy.instances.iterdir()):
-                if directory.is_dir():   # nova keeps a file there, too
-                    yield from self._recorded(directory)
+            for directory in disk_info.directories(
+                    self.host.policy.instances):
+                yield from self._recorded(directory)
         for disk in self._backend().listed(self.host, uuid):
             yield with_key(disk, None)
 
