@@ -211,6 +211,23 @@ class TestShowAndList(DiskTestCase):
         done = self.succeed("disk", "list", "--instance", "b", "-f", "json")
         self.assertEqual([b], done.json)
 
+    def test_a_damaged_record_hides_no_other_disk(self) -> None:
+        found = [self.create("--blank", "--size", "1MiB", instance=each)
+                 for each in "abc"]
+        (self.instances / "b" / "disk.info").write_text("{")
+        done = self.run_command("disk", "list", "-f", "json")
+        self.assertEqual((5, [found[0], found[2]]), (done.code, done.json))
+        self.assertIn(f"{self.instances}/b/disk.info", done.err)
+        self.assertEqual(1, done.err.count("\n"), done.err)
+
+    def test_a_damaged_disk_hides_no_other(self) -> None:
+        found = [self.create("--blank", "--size", "1MiB", instance=each)
+                 for each in "abc"]
+        (self.instances / "b" / "disk").write_bytes(b"")
+        done = self.run_command("disk", "list", "-f", "json")
+        self.assertEqual((7, [found[0], found[2]]), (done.code, done.json))
+        self.assertIn(f"{self.instances}/b/disk", done.err)
+
     def test_a_host_without_disks_has_an_empty_list(self) -> None:
         self.assertEqual([], self.succeed("disk", "list", "-f", "json").json)
 

@@ -195,6 +195,24 @@ class DisksTest(ImageCacheTestCase):
         with mock.patch("os.access", return_value=False):
             self.assertEqual(1, len(list(self.cache.disks())))
 
+    def test_a_damaged_record_ends_the_list_or_is_reported(self) -> None:
+        for instance in ("a", "b", "c"):
+            self.cache.create_disk(instance, self.ref)
+        for name in ("disk.info", "disk.luks"):
+            record = self.images.instances_path / "b" / name
+            before = record.read_bytes() if record.exists() else b"{}"
+            record.write_text("{")
+            with self.subTest(name):
+                self.assertRaises(exception.InvalidDiskInfo, list,
+                                  self.cache.disks())
+                reported: list[exception.ImageCacheError] = []
+                self.assertEqual(["a", "c"], [
+                    disk.instance for disk in self.cache.disks(
+                        report=reported.append)])
+                [error] = reported
+                self.assertIn(str(record), str(error))
+            record.write_bytes(before)
+
     def test_a_disk_on_record_twice_is_one(self) -> None:
         """Its directory was moved, and it was put on record again."""
         disk = self.cache.create_disk(INSTANCE, self.ref)
