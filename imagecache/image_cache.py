@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from oslo_config import cfg
@@ -38,6 +38,7 @@ class HasUuid(Protocol):
 
 
 Instance = HasUuid | Mapping[str, str] | str
+Report = Callable[[exception.ImageCacheError], object]
 
 
 class ImageCache:
@@ -167,18 +168,26 @@ class ImageCache:
                 f" {image_type}", disk_format=recorded)
         return self._disk(instance, name, recorded.value)
 
-    def disks(self, instance: Instance | None = None) -> Iterator[Disk]:
+    def disks(self, instance: Instance | None = None, *,
+              report: Report | None = None) -> Iterator[Disk]:
         """Yield the disks of one instance, or of all.
 
         They are those that are files, and those of the configured backend.
+
+        :param report: told why an instance's disks are not known, while
+            those of the others are yielded; None: that is raised
+        :raises InvalidDiskInfo: a record of disks is damaged
         """
         uuid = None if instance is None else uuid_of(instance)
-        if uuid is not None:
-            yield from self._recorded(self.host.instance_directory(uuid))
-        elif self.host.policy.instances.is_dir():
-            for directory in disk_info.directories(
-                    self.host.policy.instances):
-                yield from self._recorded(directory)
+        for directory in self._directories(uuid):
+            try:
+                found = list(self._recorded(directory))
+            except exception.ImageCacheError as e:
+                if report is None:
+                    raise
+                report(e)
+            else:
+                yield from found
         for disk in self._backend().listed(self.host, uuid):
             yield with_key(disk, None)
 
@@ -273,6 +282,12 @@ class ImageCache:
         disk = self.disk(instance, name, image_type, encryption=encryption)
         provision(disk, template, size)
         return disk
+
+    def _directories(self, uuid: str | None) -> Iterable[pathlib.Path]:
+        if uuid is not None:
+            return [self.host.instance_directory(uuid)]
+        instances = self.host.policy.instances
+        return disk_info.directories(instances) if instances.is_dir() else ()
 
     def _recorded(self, directory: pathlib.Path) -> Iterator[Disk]:
         formats = self.host.disk_info(directory).formats()

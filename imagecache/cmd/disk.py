@@ -124,12 +124,15 @@ class List(Command, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        rows = []
-        for disk in self.cache.disks(parsed_args.instance):
+        def row(disk: Disk) -> tuple[Any, ...] | None:
             # In a pool that hosts share, another may have removed it.
             with contextlib.suppress(exception.DiskNotFound):
-                rows.append(_row(disk))
-        return _COLUMNS, rows
+                return _row(disk)
+            return None
+
+        disks = self.cache.disks(parsed_args.instance,
+                                 report=self.app.report)
+        return _COLUMNS, [each for each in self.each(row, disks) if each]
 
 
 class Grow(Command, show.ShowOne):

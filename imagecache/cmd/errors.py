@@ -35,8 +35,8 @@ exit codes, by who must act:
   5  this host's operator: no space, no permission, a program that failed
   6  whoever wrote the configuration
   7  you: it makes no sense as things stand (no such disk, a base in use)
-When several things were asked for, all are tried; the code is that of the
-first that failed.
+When several things were asked for, or are listed, all are tried; the code is
+that of the first that failed.
 """
 
 
