@@ -8,6 +8,7 @@ import stat
 
 from imagecache import exception
 from imagecache.backends import BACKENDS, FileDisk
+from imagecache.backends.base import Extractor
 from imagecache.model import Format
 from imagecache.testing import conformance, images
 from imagecache.testing.conformance import INSTANCE, SIZE
@@ -75,6 +76,18 @@ class FileDiskConformance(conformance.DiskConformance):
         before = self.left()
         self.assertRaises(exception.InvalidDiskInfo, disk.remove)
         self.assertEqual(before, self.left())
+
+    def test_a_disk_that_cannot_be_opened_is_the_hosts_fault(self) -> None:
+        disk = self.make()
+        assert isinstance(disk, Extractor)
+        disk.path.unlink()
+        disk.path.mkdir()
+        output = self.images.instances_path / "output"
+        for act in (lambda: disk.grow(64 * SIZE),
+                    lambda: self.make(64 * SIZE),
+                    lambda: disk.extract(output, "raw")):
+            self.assertRaises(exception.HostError, act)
+        self.assertFalse(output.exists())
 
     def test_the_loser_of_a_race_leaves_the_record_alone(self) -> None:
         """Whoever believes a wrong record reads what the guest wrote."""

@@ -45,8 +45,12 @@ class HeaderTest(base.TestCase):
             self.assertEqual(name, found.backing_file)
 
     def test_what_is_not_there_is_not_found(self) -> None:
-        self.assertRaises(FileNotFoundError, qcow2.read_header,
+        self.assertRaises(exception.DiskNotFound, qcow2.read_header,
                           self.root / "no")
+
+    def test_what_cannot_be_read_is_the_hosts_fault(self) -> None:
+        self.assertRaises(exception.StorageFailed, qcow2.read_header,
+                          self.root)
 
     @ddt.data(b"", b"QFI", b"QFI\xfb", bytes(512), b"raw" * 100)
     def test_what_is_not_qcow2_is_refused(self, content: bytes) -> None:

@@ -286,6 +286,11 @@ class AdoptedTest(ResizedTestCase):
             images.backed_by(pathlib.Path("/etc/passwd"), size=GiB))
         self.assertRaises(exception.ImageUnacceptable, self.make)
 
+    def test_one_that_no_file_system_takes_leaves_nothing(self) -> None:
+        self.assertRaises(exception.HostError, self.make, 2**62)
+        self.assertEqual([self.key], self.keys())
+        self.assert_clean()
+
 
 class BlockDeviceTest(ResizedTestCase):
     """With resize_fs_using_block_device, and none on this machine."""
