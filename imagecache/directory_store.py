@@ -217,11 +217,10 @@ def _is_made_of(disk: pathlib.Path, base: pathlib.Path) -> bool:
     """Say whether a disk reads a base; what cannot be known counts as yes."""
     try:
         backing = qcow2.read_header(disk).backing_file
-    except exception.InvalidDiskFormat:
+    except (exception.InvalidDiskFormat,
+            exception.DiskNotFound):      # removed since it was listed
         return False
-    except FileNotFoundError:
-        return False      # removed since it was listed
-    except OSError:
+    except exception.StorageFailed:
         return True
     return backing is not None and (
         disk.parent / backing).resolve() == base.resolve()

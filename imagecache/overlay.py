@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache import exception
+from imagecache import durable, exception
 from imagecache.formats import qcow2, raw
 from imagecache.formats.rules import Refusal, require
 from imagecache.model import Format
@@ -22,7 +22,8 @@ def base_of(disk: pathlib.Path, bases: pathlib.Path, *,
 
     :param bases: the only directory whose files it may be read through
     :param encrypted: whether the disk is on record as such
-    :raises FileNotFoundError: there is no disk
+    :raises DiskNotFound: there is no disk
+    :raises StorageFailed: it cannot be read, or its base
     :raises InvalidDiskFormat: it is not qcow2
     :raises UnsafeDisk: no program may open it
     """
@@ -54,7 +55,7 @@ def _require_agreement(base: pathlib.Path, named: str | None) -> None:
     """
     if named == Format.RAW:
         return
-    with base.open("rb") as f:
+    with durable.translated("reading a base", base), base.open("rb") as f:
         start = f.read(raw.NEEDED)
     mark = raw.format_of(start)
     if mark is None and named is None:

@@ -57,7 +57,8 @@ def grow_filesystem(path: pathlib.Path, policy: Policy,
 def _grow(path: pathlib.Path, format: Format, size: int, policy: Policy,
           complain: Complain) -> None:
     if format is Format.RAW:
-        os.truncate(path, size)
+        with durable.translated("resizing a base", path):
+            os.truncate(path, size)
         grow_filesystem(path, policy, complain)
     else:
         qemu_img.resize(path, format, size, limits=policy.inspection)

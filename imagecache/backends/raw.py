@@ -46,9 +46,9 @@ class Raw(Qcow2File):
 
     def size(self) -> int:
         self._require()
+        if self.format is Format.QCOW2:
+            return qcow2.read_header(self.path).virtual_size
         try:
-            if self.format is Format.QCOW2:
-                return qcow2.read_header(self.path).virtual_size
             return whole_sectors(self.path.stat().st_size)
         except FileNotFoundError:
             raise exception.DiskNotFound(location=self.path) from None
@@ -86,7 +86,8 @@ class Raw(Qcow2File):
         if size <= now:
             return    # byte by byte the image: a kernel may be signed
         if format is Format.RAW:
-            os.truncate(path, full)
+            with durable.translated("growing a disk", self.path):
+                os.truncate(path, full)
             self._grow_filesystem(path)
         else:
             self._resize_qcow2(path, size)

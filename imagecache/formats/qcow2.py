@@ -40,7 +40,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from imagecache import exception
+from imagecache import durable, exception
 from imagecache.formats import reader
 from imagecache.formats.rules import Refusal, Rule, require
 from imagecache.model import MiB
@@ -230,13 +230,18 @@ def read_header(path: pathlib.Path) -> Header:
     Asking a file what it is, is something else, and is not done with what a
     guest has written.
 
-    :raises FileNotFoundError: there is no such file
+    :raises DiskNotFound: there is no such file
+    :raises StorageFailed: it cannot be read
     :raises InvalidDiskFormat: it is not qcow2, or is damaged
     """
-    with path.open("rb") as f:
-        start = f.read(SMALLEST)
-        start += f.read(needed(start) - len(start))
-        size = os.fstat(f.fileno()).st_size
+    with durable.translated("reading a disk", path):
+        try:
+            with path.open("rb") as f:
+                start = f.read(SMALLEST)
+                start += f.read(needed(start) - len(start))
+                size = os.fstat(f.fileno()).st_size
+        except FileNotFoundError:
+            raise exception.DiskNotFound(location=path) from None
     try:
         return parse(start, size)
     except Refusal as e:
