@@ -98,6 +98,24 @@ class CreateTest(ImageCacheTestCase):
         with disk.path.open("rb") as f:
             self.assertEqual(b"\x53\xef", os.pread(f.fileno(), 2, 1080))
 
+    @ddt.data("qcow2", "raw")
+    def test_what_is_made_here_may_have_any_size(self, kind: str) -> None:
+        cache = self.cache
+        for make in (cache.create_blank, cache.create_swap,
+                     cache.create_ephemeral):
+            disk = make(INSTANCE, size=SIZE + 1, name=make.__name__,
+                        image_type=kind)
+            self.assertGreater(disk.size(), SIZE)
+            self.assertEqual(0, disk.size() % 512)
+
+    @ddt.data(0, -1)
+    def test_what_is_made_here_needs_a_size(self, size: int) -> None:
+        for make in (self.cache.create_blank, self.cache.create_swap,
+                     self.cache.create_ephemeral):
+            self.assertRaises(exception.SizeRequired, make, INSTANCE,
+                              size=size, name="disk")
+        self.assertEqual([], os.listdir(self.images.instances_path))
+
     def test_several_threads_may_use_one(self) -> None:
         cache = self.cache
         self.assertEqual(cache.host.policy, cache.host.policy)
