@@ -56,7 +56,7 @@ too take the arguments nova's take.
         ├── KeyRequired                     the disk is encrypted
         ├── WrongKey                        and not with this key
         ├── SnapshotNotFound
-        ├── SizeRequired
+        ├── SizeRequired                    a disk that no image gives a size
         └── UnsupportedImageModel
 """
 

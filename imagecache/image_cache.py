@@ -27,7 +27,7 @@ from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.image_stores import ImageStores
 from imagecache.key_manager import KeyManager
-from imagecache.model import Base, Digest, Entry
+from imagecache.model import SECTOR, Base, Digest, Entry, MiB
 from imagecache.provision import provision
 from imagecache.sources.resolve import is_uuid
 
@@ -105,7 +105,12 @@ class ImageCache:
     def create_blank(self, instance: Instance, name: str, size: int,
                      image_type: str | None = None, *,
                      encryption: Encryption | None = None) -> Disk:
-        """Make a disk of zeros."""
+        """Make a disk of zeros.
+
+        :param size: rounded up to whole sectors
+        :raises SizeRequired: it is 0
+        """
+        size = _rounded(size, SECTOR, name)
         return self._generate(instance, name, templates.blank(size), size,
                               image_type, encryption)
 
@@ -113,7 +118,12 @@ class ImageCache:
                     name: str = "disk.swap",
                     image_type: str | None = None, *,
                     encryption: Encryption | None = None) -> Disk:
-        """Make a disk that is swap space."""
+        """Make a disk that is swap space.
+
+        :param size: rounded up to MiB
+        :raises SizeRequired: it is 0
+        """
+        size = _rounded(size, MiB, name)
         return self._generate(instance, name, templates.swap(size), size,
                               image_type, encryption)
 
@@ -125,8 +135,11 @@ class ImageCache:
                          encryption: Encryption | None = None) -> Disk:
         """Make a disk that holds an empty file system.
 
+        :param size: rounded up to whole sectors
         :param fs_type: ext4, xfs, vfat, ...; None for what is configured
+        :raises SizeRequired: the size is 0
         """
+        size = _rounded(size, SECTOR, name)
         template = templates.ephemeral(
             size, fs_type or self.host.policy.ephemeral_format, label)
         return self._generate(instance, name, template, size, image_type,
@@ -295,6 +308,13 @@ class ImageCache:
             disk = self.disk(directory.name, name)
             if disk.exists():
                 yield disk
+
+
+def _rounded(size: int, unit: int, name: str) -> int:
+    """Return the size that what this host makes has, and its disk."""
+    if size <= 0:
+        raise exception.SizeRequired(name=name)
+    return -(-size // unit) * unit
 
 
 def uuid_of(instance: Instance | None) -> str:
