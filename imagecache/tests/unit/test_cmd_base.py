@@ -4,9 +4,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from unittest import mock
 
 import fixtures
 
+from imagecache import backends
+from imagecache.base_cache import BaseCache
+from imagecache.directory_store import DirectoryStore
+from imagecache.host import Host
 from imagecache.model import MiB
 from imagecache.testing import glance
 from imagecache.tests import signing
@@ -43,6 +48,35 @@ class TestFetch(CommandTestCase):
             "--digest", f"sha256:{'0' * 64}").code)
         self.assertIn("one image", self.fails(
             2, "base", "fetch", image, image, "--digest", digest))
+
+
+class TestFetchElsewhere(CommandTestCase):
+    """The bases of the configured disks are not those that are files."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.dict(backends.BACKENDS, raw=Elsewhere))
+        self.conf = self.root / "elsewhere.conf"
+        self.conf.write_text("[libvirt]\nimages_type = raw\n")
+
+    def test_a_file_of_the_same_image_is_no_obstacle(self) -> None:
+        image = self.image()
+        key = self.succeed("base", "fetch", image, "-f",
+                           "json").json[0]["key"]
+        for _ in range(2):
+            [found] = self.succeed("--config-file", self.conf, "base",
+                                   "fetch", image, "-f", "json").json
+            self.assertEqual(key, found["key"])
+        self.assertEqual([key, key], [each["key"] for each in self.succeed(
+            "--config-file", self.conf, "base", "list", "-f", "json").json])
+
+
+class Elsewhere(backends.Raw):
+
+    @classmethod
+    def cache_of(cls, host: Host) -> BaseCache:
+        return host.cache_over(DirectoryStore(
+            host.policy.instances / "elsewhere", host.policy.instances))
 
 
 class TestSigned(CommandTestCase):
