@@ -72,7 +72,8 @@ class Fetch(Command, lister.Lister):
                 ref, disk_format=parsed_args.image_format,
                 digest=parsed_args.digest,
                 trusted_certs=parsed_args.trusted_certs)
-            entry = self.cache.base(base.key)
+            # Of its key there may be another, in another store.
+            entry = self.cache.base(str(base.path))
             return _row(entry, len(self.cache.users(entry)))
 
         return _COLUMNS, list(self.each(fetch, parsed_args.images))
