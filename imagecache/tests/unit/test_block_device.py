@@ -47,19 +47,25 @@ class WithoutDevicesTest(base.TestCase):
         self.assertFalse(self.images.cache.disk(INSTANCE).path.parent.exists())
 
     def test_a_disk_that_is_to_grow_stays_as_it_is(self) -> None:
-        disk = self.make(None)
-        before = disk.path.read_bytes()
-        self.assertRaises(exception.NbdUnavailable, disk.grow, 2 * SIZE)
+        self.make(None)
+        self.images.config(preallocate_images="space")
+        disk = self.images.cache.disk(INSTANCE)
+        before, taken = disk.path.read_bytes(), disk.allocated()
+        self.assertRaises(exception.NbdUnavailable, disk.grow, 16 * SIZE)
         self.assertTrue(before == disk.path.read_bytes())
+        self.assertEqual(taken, disk.allocated())
 
     def test_so_does_a_copy_that_is_qcow2(self) -> None:
         self.images.config(use_cow_images=False, force_raw_images=False)
         self.image = self.images.add(images.qcow2(images.content(SIZE)),
                                      "qcow2")
         self.assertRaises(exception.NbdUnavailable, self.make, 2 * SIZE)
-        disk = self.make(None)
-        self.assertRaises(exception.NbdUnavailable, disk.grow, 2 * SIZE)
-        self.assertEqual(SIZE, disk.size())
+        self.make(None)
+        self.images.config(preallocate_images="space")
+        disk = self.images.cache.disk(INSTANCE)
+        taken = disk.allocated()
+        self.assertRaises(exception.NbdUnavailable, disk.grow, 16 * SIZE)
+        self.assertEqual((SIZE, taken), (disk.size(), disk.allocated()))
 
     def test_a_disk_as_large_as_its_image_needs_none(self) -> None:
         self.make(None)
