@@ -51,7 +51,6 @@ class Qcow2(Qcow2File):
     def grow(self, size: int) -> None:
         if size <= self.size():
             return
-        self._preallocate(self.path, size, Format.QCOW2)
         self._resize_qcow2(self.path, size)
         self._observe("grown", size=size)
 

@@ -19,6 +19,7 @@ class Qcow2File(FileDisk):
         """
         if self.host.policy.resize_fs_using_block_device:
             block_device.require(path)     # before anything has changed
+        self._preallocate(path, size, Format.QCOW2)
         qemu_img.resize(path, Format.QCOW2, size,
                         limits=self.host.policy.inspection,
                         backing=self._backing(path, Format.QCOW2))

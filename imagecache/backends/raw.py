@@ -81,13 +81,12 @@ class Raw(Qcow2File):
     def _extend(self, path: pathlib.Path, format: Format, now: int,
                 size: int) -> None:
         """Bring a file to its full size, and what is in it with it."""
+        if size > now and format is Format.QCOW2:
+            self._resize_qcow2(path, size)
+            return
         full = whole_sectors(max(size, now))
         self._preallocate(path, full, format)
-        if size <= now:
-            return    # byte by byte the image: a kernel may be signed
-        if format is Format.RAW:
+        if size > now:    # or byte by byte the image: a kernel may be signed
             with durable.translated("growing a disk", self.path):
                 os.truncate(path, full)
             self._grow_filesystem(path)
-        else:
-            self._resize_qcow2(path, size)
