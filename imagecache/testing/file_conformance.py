@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import stat
+from unittest import mock
 
 from imagecache import exception
 from imagecache.backends import BACKENDS, FileDisk
@@ -44,6 +45,16 @@ class FileDiskConformance(conformance.DiskConformance):
         self.assertGreaterEqual(disk.path.stat().st_blocks * 512, 16 * SIZE)
         self.assertEqual(16 * SIZE, disk.size())
         self.assertTrue(self.content == self.read(disk)[:SIZE])
+
+    def test_a_disk_that_finds_no_space_to_grow_keeps_its_size(self) -> None:
+        self.make()
+        self.images.config(preallocate_images="space")
+        disk = self.cache.disk(INSTANCE)
+        with mock.patch("imagecache.tools.allocation.preallocate",
+                        side_effect=exception.NoSpace("no")), \
+                self.assertRaises(exception.NoSpace):
+            disk.grow(2 * SIZE)
+        self.assertEqual(SIZE, disk.size())
 
     def test_without_preallocation_a_disk_is_sparse(self) -> None:
         disk = self.make(64 * SIZE)
