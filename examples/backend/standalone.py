@@ -37,7 +37,7 @@ class Standalone(FileDisk):
             self._observe("grown", size=size)
 
     def _resize(self, path: pathlib.Path, size: int) -> None:
+        self._preallocate(path, size, Format.QCOW2)    # or it stays as it is
         qemu_img.resize(path, Format.QCOW2, size,
                         limits=self.host.policy.inspection,
                         backing=self._backing(path, Format.QCOW2))
-        self._preallocate(path, qemu_img.measure(size, Format.QCOW2))
