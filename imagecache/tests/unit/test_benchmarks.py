@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import json
 import pathlib
 import subprocess
@@ -13,6 +14,7 @@ from unittest import mock
 from benchmarks import __main__ as bench
 from benchmarks import ballast, fetch_once, processes, report, timing
 from imagecache.tests import base
+from imagecache.tests.unit import test_floors
 
 TOP = pathlib.Path(bench.__file__).resolve().parent.parent
 
@@ -28,6 +30,14 @@ class BenchmarksTest(base.TestCase):
                   for path in (TOP / "benchmarks").glob("*.py")
                   if "\ndef results(" in path.read_text()}
         self.assertEqual(having, set(bench.BENCHMARKS))
+
+    def test_no_module_imports_one_that_imports_it(self):
+        graph = {f"benchmarks.{path.stem}": {
+            ".".join(name.split(".")[:2])
+            for name in test_floors.imports(path)}
+            for path in (TOP / "benchmarks").glob("*.py")}
+        self.assertIn("benchmarks.report", graph["benchmarks.measurements"])
+        graphlib.TopologicalSorter(graph).prepare()
 
 
 class TimingTest(base.TestCase):
