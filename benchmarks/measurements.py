@@ -9,12 +9,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from benchmarks import report
 from benchmarks.report import Result
@@ -61,9 +59,3 @@ def text(machine: Mapping[str, str], results: Sequence[Result]) -> str:
     head = "\n".join(f"{name:12}{value}" for name, value in machine.items())
     tables = "\n\n\n".join(report.table(result) for result in results)
     return f"{head}\n\n\n{tables}\n"
-
-
-def stamp(result: Mapping[str, Any]) -> str:
-    """Return what tells a drawing of this table from one of another."""
-    drawn = json.dumps([result["chart"], result["rows"]], sort_keys=True)
-    return "of table " + hashlib.sha256(drawn.encode()).hexdigest()

@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib
 from matplotlib import figure
 
-from benchmarks import measurements, report
+from benchmarks import report
 
 # Of middling lightness: they can be read on white and on black.
 _INK = "#7b818a"
@@ -57,7 +57,7 @@ def draw(result: Result, path: pathlib.Path) -> None:
             drawing.legend(loc="outside lower center", ncols=2)
         drawing.savefig(path, format="svg", transparent=True, metadata={
             "Date": None, "Creator": None,
-            "Description": measurements.stamp(result)})
+            "Description": report.stamp(result)})
 
 
 def _groups(axes: Any, chart: Result, rows: Sequence[Result]) -> None:

@@ -7,8 +7,11 @@ Runs inside nova's virtualenv too: standard library only.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 _WIDTH = 79
 
@@ -80,6 +83,15 @@ def verdicts(results: Sequence[Result]) -> str:
         f"{'holds ' if bar.holds else 'MISSED'}  {bar.promise}:"
         f" {number(bar.measured)} (at most {number(bar.limit)})"
         for result in results for bar in result.bars)
+
+
+def stamp(result: Mapping[str, Any]) -> str:
+    """Return what tells a drawing of this table from one of another.
+
+    :param result: as as_json() has it
+    """
+    drawn = json.dumps([result["chart"], result["rows"]], sort_keys=True)
+    return "of table " + hashlib.sha256(drawn.encode()).hexdigest()
 
 
 def number(value: float) -> str:

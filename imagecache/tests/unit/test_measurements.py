@@ -19,7 +19,7 @@ class KeptTest(base.TestCase):
                 if result["chart"]:
                     drawing = measurements.DIRECTORY / (
                         result["chart"]["name"] + ".svg")
-                    self.assertIn(measurements.stamp(result),
+                    self.assertIn(report.stamp(result),
                                   drawing.read_text(), drawing)
 
     def test_every_number_of_the_tables_is_on_record(self):
