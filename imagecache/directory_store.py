@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -27,18 +26,17 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, get_type_hints
+from typing import ClassVar
 
-from imagecache import disk_info, durable, exception
+from imagecache import disk_info, durable, exception, records
 from imagecache.formats import qcow2
-from imagecache.model import Base, Entry, Proven, Record, native
+from imagecache.model import Base, Entry, Proven, Record
 
 _RECORD = ".json"
 _READ_ONLY = 0o444
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 # Records, and what nova has not finished.
 _NO_BASES = (_RECORD, ".part", ".converted")
-_RECORDED = get_type_hints(Record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,17 +183,13 @@ class DirectoryStore:
     def _read_record(self, key: str, size: int) -> Record | None:
         """Return the record, if it is of the base that is there."""
         try:
-            found = json.loads(self._record_path(key).read_bytes())
-            record = Record(**(found | {"format": native(found["format"])}))
-        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            record = records.read(self._record_path(key).read_bytes())
+        except FileNotFoundError:
             return None
-        valid = record.size == size and all(
-            isinstance(getattr(record, name), kind)
-            for name, kind in _RECORDED.items())
-        return record if valid else None
+        return record if record and record.size == size else None
 
     def _write_record(self, key: str, record: Record) -> None:
-        content = json.dumps(dataclasses.asdict(record), indent=1)
+        content = records.written(record, indent=1)    # for people, too
         durable.write_file(self._record_path(key), content.encode())
 
     def _disks(self) -> Iterator[pathlib.Path]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A base's record as text, for stores that keep it beside the base."""
+"""A base's record as text, as each store keeps it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from imagecache.model import Record, native
 _FIELDS = get_type_hints(Record)
 
 
-def written(record: Record) -> str:
-    return json.dumps(dataclasses.asdict(record))
+def written(record: Record, indent: int | None = None) -> str:
+    return json.dumps(dataclasses.asdict(record), indent=indent)
 
 
-def read(text: str) -> Record | None:
+def read(text: str | bytes) -> Record | None:
     """Return the record, or None if that is none."""
     try:
         found = json.loads(text)
