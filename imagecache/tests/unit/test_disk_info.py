@@ -86,6 +86,10 @@ class DiskInfoTest(base.TestCase):
             self.info.forget(each)
         self.assertEqual([], os.listdir(self.directory))
 
+    def test_forgetting_what_nobody_recorded_creates_nothing(self) -> None:
+        self.info.forget(self.disk)
+        self.assertEqual(["instance"], os.listdir(self.root))
+
     def test_forgetting_a_disk_of_a_moved_directory(self) -> None:
         self.info.record(self.disk, Format.RAW)
         moved = self.root / "moved"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import types
+import uuid
 from unittest import mock
 
 import ddt
@@ -37,7 +38,7 @@ class ImageCacheTestCase(base.TestCase):
 @ddt.ddt
 class CreateTest(ImageCacheTestCase):
 
-    @ddt.data(INSTANCE, {"uuid": INSTANCE, "name": "x"},
+    @ddt.data(INSTANCE, uuid.UUID(INSTANCE), {"uuid": INSTANCE, "name": "x"},
               types.SimpleNamespace(uuid=INSTANCE))
     def test_an_instance_is_whatever_has_a_uuid(self, instance: object
                                                 ) -> None:
