@@ -99,6 +99,8 @@ class DiskInfo:
 
     def forget(self, disk: pathlib.Path) -> None:
         """Take a removed disk off the record."""
+        if not self.path.exists():
+            return
         with self._locked():
             before = self.formats()
             self._replace(before, _without(before, disk))

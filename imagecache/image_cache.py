@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -37,7 +38,7 @@ class HasUuid(Protocol):
     def uuid(self) -> str: ...
 
 
-Instance = HasUuid | Mapping[str, str] | str
+Instance = HasUuid | Mapping[str, str] | uuid.UUID | str
 Report = Callable[[exception.ImageCacheError], object]
 
 
@@ -191,8 +192,8 @@ class ImageCache:
             those of the others are yielded; None: that is raised
         :raises InvalidDiskInfo: a record of disks is damaged
         """
-        uuid = None if instance is None else uuid_of(instance)
-        for directory in self._directories(uuid):
+        name = None if instance is None else uuid_of(instance)
+        for directory in self._directories(name):
             try:
                 found = list(self._recorded(directory))
             except exception.ImageCacheError as e:
@@ -201,7 +202,7 @@ class ImageCache:
                 report(e)
             else:
                 yield from found
-        for disk in self._backend().listed(self.host, uuid):
+        for disk in self._backend().listed(self.host, name):
             yield with_key(disk, None)
 
     def fetch(self, image_ref: str, *, image_type: str | None = None,
@@ -296,9 +297,9 @@ class ImageCache:
         provision(disk, template, size)
         return disk
 
-    def _directories(self, uuid: str | None) -> Iterable[pathlib.Path]:
-        if uuid is not None:
-            return [self.host.instance_directory(uuid)]
+    def _directories(self, instance: str | None) -> Iterable[pathlib.Path]:
+        if instance is not None:
+            return [self.host.instance_directory(instance)]
         instances = self.host.policy.instances
         return disk_info.directories(instances) if instances.is_dir() else ()
 
@@ -322,8 +323,8 @@ def uuid_of(instance: Instance | None) -> str:
 
     :raises InvalidName: the instance has no uuid
     """
-    if isinstance(instance, str):
-        return instance
+    if isinstance(instance, (str, uuid.UUID)):
+        return str(instance)
     if isinstance(instance, Mapping):
         found = instance.get("uuid")
     else:
