@@ -44,7 +44,7 @@ class ImageCacheFixture(fixtures.Fixture):
     ``store``
         what stands for Glance
     ``events``, ``heard``
-        what happened, and the names of that
+        what happened to disks of ``cache``, and the names of that
     """
 
     def __init__(self, conf: cfg.ConfigOpts | None = None,

@@ -211,6 +211,8 @@ class ImageCache:
               trusted_certs: Sequence[str] | None = None) -> Base:
         """Bring an image into the cache before any disk needs it.
 
+        What is returned has no lease any more: somebody may remove it.
+
         :param image_type: whose disks it is for: a backend's name; None for
             what is configured
         """

@@ -29,7 +29,8 @@ class Locks:
                 ) -> Iterator[None]:
         """Hold the lock ``name`` until the block ends; wait if it is taken.
 
-        It is not reentrant, and whoever holds one takes no second.
+        It is not reentrant.  Whoever takes a second keeps to the order of
+        doc/source/on-disk-layout.rst, or two can wait for each other.
 
         :param waiting: called once if it is taken
         :raises StorageFailed: this process may not lock here

@@ -118,8 +118,8 @@ class Proven:
 class Base:
     """A committed base: complete, proven, never rewritten.
 
-    Whoever holds one holds its lease: it cannot be removed meanwhile, and
-    nobody needs to ask again what it contains.
+    Within its lease it cannot be removed.  Nobody needs to ask again what it
+    contains.
     """
 
     key: str

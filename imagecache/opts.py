@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: the only module that reads oslo.config.
+"""Configuration: what of oslo.config decides, read into a Policy at once.
 
 Groups, names and defaults are nova's where nova has the option, so an agent's
 configuration file goes on working.  Where the program that embeds this
