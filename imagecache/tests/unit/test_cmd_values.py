@@ -31,7 +31,7 @@ class TestSize(base.TestCase):
 
     def test_what_is_no_size_is_refused(self) -> None:
         for text in ("", "G", "-1", "0", "0GiB", "1.5", "big", "1e9", "٣GiB",
-                     "0.1T", "1GiB\n", "inf", "."):
+                     "0.1T", "1GiB\n", "inf", ".", "8192PiB"):
             with self.subTest(text):
                 self.assertRaises(argparse.ArgumentTypeError, command.size,
                                   text)

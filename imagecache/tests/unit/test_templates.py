@@ -48,6 +48,12 @@ class TemplatesTest(base.TestCase):
         self.assertEqual((size, fs_type, "eph0"), (
             found["size"], found["TYPE"], found["LABEL"]))
 
+    def test_a_size_that_no_file_system_takes_is_the_hosts_fault(
+            self) -> None:
+        for template in (templates.blank(2**62), templates.swap(2**62)):
+            self.assertRaises(exception.HostError, template.write,
+                              self.root / "template")
+
     def test_keys_have_the_shapes_nova_knows(self) -> None:
         for size, expected in ((GiB, 1), (2 * GiB, 2), (GiB + 1, 2)):
             key = templates.ephemeral(size, "ext4", "x").key
