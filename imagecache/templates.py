@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 
+from imagecache import durable
 from imagecache.model import GiB, MiB
 from imagecache.sources import Template
 from imagecache.tools import filesystem
@@ -56,5 +57,6 @@ def ephemeral(size: int, fs_type: str, label: str) -> Template:
 def _make_room(path: pathlib.Path, size: int) -> None:
     if path.is_block_device():    # it has its size
         return
-    path.touch()
-    os.truncate(path, size)
+    with durable.translated("making a template", path):
+        path.touch()
+        os.truncate(path, size)

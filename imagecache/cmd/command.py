@@ -79,7 +79,7 @@ def size(text: str) -> int:
     Not oslo.utils' string_to_bytes, to which 20Gb is an eighth of 20GB, and
     20G and 1024 are errors.
 
-    :return: bytes, at least one
+    :return: bytes, at least one, and no more than the kernel can count
     """
     found = _SIZE.fullmatch(text)
     if found is None:
@@ -88,9 +88,9 @@ def size(text: str) -> int:
             " in 20GiB")
     power = " KMGTP".index((found[2] or " ").upper())
     amount = decimal.Decimal(found[1]) * 1024 ** power
-    if amount < 1 or amount != int(amount):
+    if not 1 <= amount < 2**63 or amount != int(amount):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not one byte or more, and a whole number of them")
+            f"{text!r} is not a whole number of bytes, of 1 to 8 EiB")
     return int(amount)
 
 
