@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import pathlib
+import re
 import subprocess
 from typing import Any
 
@@ -46,6 +47,7 @@ add_module_names = False
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", show_drawings)
+    app.connect("autodoc-process-signature", show_aliases)
     if has_whole_history():
         app.setup_extension("reno.sphinxext")
     else:
@@ -88,3 +90,13 @@ def show_drawings(app: Any, what: str, name: str, thing: object,
         shown.append(line)
         last = line if line.strip() else last
     lines[:] = shown
+
+
+def show_aliases(app: Any, what: str, name: str, thing: object,
+                 options: object, signature: str | None, returns: str | None
+                 ) -> tuple[str | None, str | None]:
+    """Show a type by its name also where it is one of several."""
+    if signature is not None:
+        signature = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1",
+                           signature)
+    return signature, returns
