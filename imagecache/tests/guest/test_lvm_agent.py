@@ -12,8 +12,10 @@ import subprocess
 import fixtures
 
 from imagecache import execute
-from imagecache.testing.conformance import INSTANCE, SIZE
+from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
+from imagecache.tests.encrypting import KEY, PASSPHRASE
 from imagecache.tests.guest import volume_group
+from imagecache.tests.guest.test_lvm_encrypted import close_all, opened
 from imagecache.tests.guest.test_lvm_trouble import child
 from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
 
@@ -68,6 +70,7 @@ class AgentTestCase(volume_group.LvmTestCase):
                         == output.read_bytes())
         self.cache.create_ephemeral(INSTANCE, 4 * SIZE).remove()
         disk.remove()
+        self.make(instance=OTHER).remove()    # at once, if it is thin
 
 
 class ThickAgentTest(AgentTestCase):
@@ -81,6 +84,10 @@ class ThickAgentTest(AgentTestCase):
                         f"chown {UID} /dev/{GROUP}/root",
                         f"chown {UID} {os.environ['GUEST_DISK']}",
                         f"lvrename {GROUP} root a_disk",
+                        f"lvrename {GROUP} --config=log{{file=a_b}} a_disk",
+                        "lvs --reportformat json --units b --nosuffix"
+                        " --options lv_name --select x --config log{file=x}"
+                        f" {GROUP}",
                         "cat /etc/shadow"):
             done = subprocess.run(
                 ["setpriv", f"--reuid={UID}", f"--regid={UID}",
@@ -96,3 +103,36 @@ class ThinAgentTest(AgentTestCase):
 
     def test_an_agent_needs_root_for_the_shipped_commands_only(self) -> None:
         self.assert_works_for_the_agent()
+
+
+class EncryptedAgentTest(AgentTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(close_all)
+        # What an operator may have sudo keep of each command.
+        self.logged = self.root / "logged"
+        self.logs = pathlib.Path("/etc/sudoers.d/a-log")
+        self.logs.write_text("Defaults log_input, log_output, !compress_io\n"
+                             f"Defaults iolog_dir={self.logged}\n")
+        self.addCleanup(self.logs.unlink)
+
+    def _live(self) -> None:
+        disk = self.make(2 * SIZE, encryption=KEY)
+        self.assertFalse(os.access(disk.path, os.R_OK))
+        disk.close()
+        disk.open()
+        disk.grow(3 * SIZE)
+        output = self.images.instances_path / "extracted"
+        disk.extract(output, "raw")
+        self.assertTrue(self.content == output.read_bytes()[:SIZE])
+        disk.remove()
+
+    def test_an_agent_needs_root_for_the_shipped_commands_only(self) -> None:
+        self.assert_works_for_the_agent()
+        self.assertEqual(set(), opened())
+        logs = [path for path in self.logged.rglob("*") if path.is_file()]
+        self.assertIn(b"cryptsetup open", b"".join(
+            path.read_bytes() for path in logs if path.name == "log"))
+        for path in logs:
+            self.assertNotIn(PASSPHRASE, path.read_bytes())
