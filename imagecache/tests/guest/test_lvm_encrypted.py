@@ -44,6 +44,13 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
         disk.extract(output, "raw")
         self.assertTrue(self.content == output.read_bytes())
 
+    def test_what_a_guest_wrote_since_is_extracted_as_well(self) -> None:
+        disk, output = self.make(), self.images.instances_path / "snapshot"
+        for written in (b"once", b"again"):
+            self.write(disk, written)
+            disk.extract(output, "raw")
+            self.assertTrue(output.read_bytes().startswith(written))
+
     def test_the_volume_is_luks_and_the_device_is_not(self) -> None:
         disk = self.make()
         self.assertIsInstance(disk, EncryptedLvm)
