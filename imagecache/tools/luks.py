@@ -97,8 +97,10 @@ def extract(path: pathlib.Path, format: Format, output: pathlib.Path,
             progress: Progress | None = None) -> None:
     """Copy the content into another file, where it is not encrypted."""
     output.touch()    # in a sandbox nothing can be created
+    # What its guest writes goes to a volume below its page cache.
+    caching = "none" if path.is_block_device() else "writeback"
     _qemu_img(path, encryption, "convert", "-q", "-c" if compress else "-W",
-              "-t", "writeback", *_SECRET, "--image-opts", "-O", output_format,
+              "-T", caching, "-t", "writeback", *_SECRET, "--image-opts", "-O", output_format,
               _opened(path, format), _name(output), limits=limits,
               reads=_there(path, backing), writes=[output],
               progress=progress)
