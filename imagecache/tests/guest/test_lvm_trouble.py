@@ -17,7 +17,9 @@ from imagecache.model import GiB, MiB
 from imagecache.provision import provision
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
+from imagecache.tests.encrypting import KEY
 from imagecache.tests.guest import volume_group
+from imagecache.tests.guest.test_lvm_encrypted import close_all, opened
 from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
 
 
@@ -95,7 +97,7 @@ class TroubleTestCase(volume_group.LvmTestCase):
 
 
 CHANGES = ("lvcreate", "lvextend", "lvrename", "lvchange", "lvremove",
-           "blkdiscard")
+           "blkdiscard", "cryptsetup")
 
 
 class ThickTroubleTest(TroubleTestCase):
@@ -148,6 +150,46 @@ class ThickTroubleTest(TroubleTestCase):
         run("lvchange", "--activate", "n", f"{GROUP}/{disk.path.name}")
         self.make()
         self.assertTrue(self.read(disk).startswith(b"precious"))
+
+    def test_novas_error_handler_spares_a_volume_without_a_device(
+            self) -> None:
+        disk = self.make()
+        images.write(disk.path, "raw", b"precious")
+        run("lvchange", "--activate", "n", f"{GROUP}/{disk.path.name}")
+        image = self.images.backend().by_name({"uuid": INSTANCE}, "disk")
+        with self.assertRaises(OSError), \
+                image.remove_volume_on_error(image.path):
+            raise OSError
+        self.make()
+        self.assertTrue(self.read(disk).startswith(b"precious"))
+
+    def test_a_volume_that_was_wiped_in_part_is_no_disk(self) -> None:
+        def fail(path: pathlib.Path, size: int) -> None:
+            run("blkdiscard", "--zeroout", "--length", "4096", str(path))
+            raise exception.CommandFailed(
+                command="blkdiscard", exit_code=1, stderr="no")
+
+        disk = self.make()
+        with fixtures.MonkeyPatch("imagecache.tools.device.zero", fail):
+            self.assertRaises(exception.CommandFailed, disk.remove)
+        self.assertFalse(disk.exists())
+        self.assertEqual([], list(self.cache.disks()))
+        disk.remove()    # which goes on with it
+        self.assertEqual(set(), volumes())
+
+    def test_an_attempt_that_somebody_has_open_is_left_alone(self) -> None:
+        """By a program, say, that has outlived the process that began it."""
+        left = f".{INSTANCE}_disk.99999999-1.012345"
+        run("lvcreate", "--yes", "--size", "1m", "--name", left, GROUP)
+        with pathlib.Path("/dev", GROUP, left).open("r+b") as f:
+            f.write(b"still written")
+            f.flush()
+            disk = self.make()
+            self.assertTrue(self.content == self.read(disk))
+            f.seek(0)
+            self.assertEqual(b"still written", f.read(13))
+        disk.remove()
+        self.assertEqual(set(), volumes())
 
     def test_a_disk_that_cannot_be_filled_leaves_nothing(self) -> None:
         def fail(path: pathlib.Path) -> None:
@@ -238,6 +280,39 @@ class SparseTroubleTest(TroubleTestCase):
             self.assertEqual(set(), volumes())
 
         self.assert_survives_kills(self.make, check)
+
+
+class EncryptedTroubleTest(TroubleTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(close_all)
+
+    def test_a_disk_is_whole_or_absent_whenever_its_maker_is_killed(
+            self) -> None:
+        def make() -> Disk:
+            return self.make(encryption=KEY)
+
+        def check() -> None:
+            disk = make()
+            self.assertTrue(self.content == self.read(disk))
+            disk.remove()
+            self.assertEqual((set(), set()), (volumes(), opened()))
+
+        self.assert_survives_kills(make, check)
+
+    def test_a_disk_grows_in_the_end_if_that_was_killed(self) -> None:
+        def grow() -> None:
+            self.cache.disk(INSTANCE, encryption=KEY).grow(size)
+
+        def check() -> None:
+            nonlocal size
+            grow()
+            self.assertEqual(size, disk.size())
+            size += SIZE
+
+        disk, size = self.make(encryption=KEY), 2 * SIZE
+        self.assert_survives_kills(grow, check)
 
 
 POOL_SIZE = volume_group.POOL_SIZE
