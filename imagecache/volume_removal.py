@@ -11,7 +11,7 @@ from imagecache import exception
 from imagecache.policy import LvmPolicy
 from imagecache.tools import device
 from imagecache.tools.lvm import Volume, VolumeGroup
-from imagecache.volumes import attempt_at, attempted
+from imagecache.volumes import attempt_at, attempted, leftover_of
 
 # Seconds for udev to look at a volume and to close it.
 _PATIENCE = 5
@@ -21,9 +21,12 @@ def discard(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
     """Remove a disk.
 
     What is wiped has the name of an attempt by then, so what a killed process
-    leaves is cleared away like one.
+    leaves is cleared away like one, and so is what could not be wiped: it
+    may be wiped in part.
 
     :raises StorageFailed: somebody has it open; nothing has changed
+    :raises CommandFailed: there is no such disk any more; to remove it again
+        goes on with what is left of it
     """
     _require_closed(group, volume)
     if volume.pool:
@@ -34,7 +37,7 @@ def discard(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
     try:
         _destroy(group, dataclasses.replace(volume, name=gone), policy)
     except BaseException:
-        group.rename(gone, volume.name)
+        group.rename(gone, leftover_of(volume.name))
         raise
 
 

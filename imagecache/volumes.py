@@ -43,6 +43,11 @@ def attempt_at(name: str) -> str:
     return f".{name}.{pid}-{_start(pid)}.{secrets.token_hex(3)}"
 
 
+def leftover_of(name: str) -> str:
+    """Return a name as attempt_at() does, of an attempt that is abandoned."""
+    return f".{name}.0-0.{secrets.token_hex(3)}"    # no process is number 0
+
+
 def own_pool(attempt: str) -> str:
     """Return the name of the thin pool of one volume, from its making on."""
     return f"{attempt}p"
