@@ -77,6 +77,10 @@ class VolumeDisk(Disk):
         # An inactive volume has no device; create() brings it back.
         return self.volume.is_block_device()
 
+    def has_volume(self) -> bool:
+        """Say whether there is a volume, with a device or without one."""
+        return self._volume() is not None
+
     def size(self) -> int:
         try:
             return device.size(self.volume)
@@ -160,6 +164,8 @@ class VolumeDisk(Disk):
 
     def _find(self, found: list[Volume]) -> Volume | None:
         """Finish what killed processes have begun: to make, or to remove."""
-        self._sweep([each for each in found if is_abandoned(each.name)])
+        # A program may have outlived the process, and write to it still.
+        self._sweep([each for each in found if is_abandoned(each.name)
+                     and not each.open])
         return next((each for each in found
                      if each.name == self.volume.name), None)
