@@ -70,11 +70,12 @@ class Lvm(Image):
     @contextlib.contextmanager
     def remove_volume_on_error(self, path: str) -> Iterator[None]:
         """Remove the volume if the block fails, and has made it."""
-        mine = pathlib.Path(path) in (self.disk.path, self._volume) \
-            and not self.exists()
+        disk = cast(backends.Lvm, self.disk)
+        mine = pathlib.Path(path) in (disk.path, disk.volume) \
+            and not disk.has_volume()
         try:
             yield
         except BaseException:
             if mine:
-                self.disk.remove()
+                disk.remove()
             raise
