@@ -113,7 +113,9 @@ class EncryptedLvm(Lvm):
         """
         if size > self.size():
             self.open()
-            self._extend(self._require(), dm_crypt.OFFSET + size)
+            volume, full = self._require(), dm_crypt.OFFSET + size
+            if full > volume.size:    # or else who began was killed here
+                self._extend(volume, full)
             dm_crypt.resize(self.path.name, self._root_helper)
             self._observe("grown", size=size)
 
