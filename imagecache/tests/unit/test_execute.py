@@ -8,6 +8,7 @@ import os
 import pathlib
 import signal
 import time
+import tracemalloc
 
 import fixtures
 from oslo_concurrency import processutils
@@ -119,6 +120,25 @@ class LimitsTest(base.TestCase):
                 (Limits(file_size=MiB), "-f", MiB // 512)):
             self.assertEqual(f"{expected}\n", execute.run(
                 "sh", "-c", f"ulimit {flag}", limits=limits))
+
+    def test_what_a_program_says_without_end_is_not_kept(self) -> None:
+        """A few KiB of a tenant's can make qemu-img print gigabytes."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        with self.assertRaises(exception.CommandFailed) as caught:
+            execute.run("sh", "-c", "yes oh no | head -c 64M >&2; exit 3",
+                        limits=SOME)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 16 * MiB)
+        self.assertEqual(3, caught.exception.facts["exit_code"])
+        self.assertIn("oh no", str(caught.exception))
+        self.assertLess(len(str(caught.exception)), 5000)
+
+    def test_an_answer_without_end_is_none(self) -> None:
+        self.assertEqual(MiB - 1, len(execute.run(
+            "head", "-c", str(MiB - 1), "/dev/zero", limits=SOME)))
+        with self.assertRaises(exception.CommandFailed) as caught:
+            execute.run("head", "-c", "64M", "/dev/zero", limits=SOME)
+        self.assertIn("printed more than", str(caught.exception))
 
     def test_a_limit_of_nothing_is_a_limit(self) -> None:
         self.assertRaises(exception.CommandFailed, execute.run, "dd",

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import struct
+import tracemalloc
 
 import ddt
 import fixtures
 
 from imagecache import exception, fixture, proof
-from imagecache.model import Base, Format, Limits, MiB, Proven
+from imagecache.model import Base, Format, KiB, Limits, MiB, Proven
 from imagecache.policy import Policy
 from imagecache.testing import images
 from imagecache.tests import base
@@ -212,6 +213,14 @@ class BlameTest(base.TestCase):
             self.assertIs(exception.ImageUnacceptable,
                           self.blamed(tables, self.failure(1)))
 
+    def test_no_number_of_errors_is_too_many(self) -> None:
+        """qemu-img tells each, of which a few KiB may have billions."""
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        self.assertIs(exception.ImageUnacceptable, self.blamed(
+            with_errors(64 * MiB), self.failure(1)))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 6 * MiB)
+
     def test_the_host_s_if_it_can(self) -> None:
         self.assertIs(exception.CommandFailed,
                       self.blamed(QCOW2, self.failure(1)))
@@ -243,3 +252,19 @@ def with_l2(entry: bytes) -> bytes:
     l1 = int.from_bytes(QCOW2[40:48])
     l2 = int.from_bytes(QCOW2[l1:l1 + 8]) & (1 << 56) - 1
     return QCOW2[:l2] + entry + QCOW2[l2 + 8:]
+
+
+def with_errors(size: int) -> bytes:
+    """Return a qcow2 image whose tables are one, and wrong in each entry."""
+    cluster = KiB
+    clusters = size // (cluster // 8 * cluster)    # that L2 tables cover
+    l1 = ((1 << 63) | 3 * cluster).to_bytes(8) * clusters
+    l2 = ((1 << 63) | 4 * cluster + 512).to_bytes(8) * (cluster // 8)
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQQQQII", b"QFI\xfb", 3, 0, 0, 10, size, 0, clusters,
+        4 * cluster, cluster, 1, 0, 0, 0, 0, 0, 4, 104)
+    table = (2 * cluster).to_bytes(8)
+    counts = (1).to_bytes(2) * 5
+    return b"".join(each.ljust(cluster, b"\0")
+                    for each in (header, table, counts, l2)) \
+        + l1.ljust(8 * cluster + len(l1), b"\0")
