@@ -8,9 +8,11 @@ import functools
 import logging
 import os
 import pathlib
+import selectors
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from typing import NamedTuple
 from oslo_concurrency import processutils
 
 from imagecache import exception, sandbox
-from imagecache.model import Limits
+from imagecache.model import KiB, Limits, MiB
 from imagecache.sandbox import bubblewrap, kernel
 
 LOG = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ _VARIABLES = {"LC_ALL": "C", "LANG": "C", "LANGUAGE": "C",
               "EXT2FS_NO_MTAB_OK": "1"}
 # What the C library says of ENOSPC and EDQUOT, in English.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
+# What a tenant wrote can make a program say gigabytes: of each stream as many
+# bytes are kept, and of those as many characters are told.
+_MOST_HEARD, _MOST_TOLD = MiB, 4 * KiB
 # mkfs and e2fsck are not on the PATH of an ordinary user.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -66,9 +71,9 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     :param secret: what it reads there instead, or from /dev/stdin; nobody
         else sees it.  At most 4096 bytes.
     :param started: called with the running process, to watch it
-    :param root_helper: what runs a command as root, if we are not; not with
-        a sandbox, which lets nobody be root
-    :raises CommandFailed: its subclass says if it was slow, or not there
+    :param root_helper: what makes us root; not in a sandbox, where nobody is
+    :raises CommandFailed: its subclass says if it was slow, or not there; or
+        it has limits, and printed more than 1 MiB
     :raises NoSpace: it failed because a file system is full
     :raises InvalidConfiguration: it needs a sandbox, and there is none
     """
@@ -97,11 +102,49 @@ def _forked(launch: sandbox.Launch, exit_codes: Collection[int],
             environment: dict[str, str], stdin: int | None,
             on_execute: Callable[[subprocess.Popen[bytes]], None],
             timeout: int | None) -> str:
+    def listen(process: subprocess.Popen[bytes]) -> None:
+        if launch.restrict:
+            # processutils calls this, and itself it would keep everything.
+            vars(process)["communicate"] = functools.partial(_hear, process)
+        on_execute(process)
+
     stdout, _ = processutils.execute(
         *launch.command, check_exit_code=list(exit_codes),
-        env_variables=environment, on_execute=on_execute,
+        env_variables=environment, on_execute=listen,
         preexec_fn=_fed(stdin, launch.restrict), timeout=timeout)
+    if launch.restrict and len(os.fsencode(stdout)) >= _MOST_HEARD:
+        raise processutils.ProcessExecutionError(
+            stderr=f"it printed more than {_MOST_HEARD} bytes", exit_code=0)
     return stdout
+
+
+def _hear(process: subprocess.Popen[bytes], _input: None,
+          timeout: float | None) -> tuple[bytes, bytes]:
+    """Do what communicate() does, and forget what is too much."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if process.stdin:
+        process.stdin.close()
+    streams = [each for each in (process.stdout, process.stderr) if each]
+    heard = {each.fileno(): bytearray() for each in streams}
+    with selectors.DefaultSelector() as selector:
+        for each in streams:
+            selector.register(each, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select(_left(deadline)):
+                said = os.read(key.fd, 64 * KiB)
+                if not said:
+                    selector.unregister(key.fileobj)
+                kept = heard[key.fd]
+                kept += said[:_MOST_HEARD - len(kept)]
+            if deadline is not None and time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(process.args, timeout or 0)
+    process.wait(_left(deadline))
+    stdout, stderr = heard.values()
+    return bytes(stdout), bytes(stderr)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0, deadline - time.monotonic())
 
 
 def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
@@ -220,6 +263,8 @@ def _failure(command: tuple[str, ...], limits: Limits,
              error: processutils.ProcessExecutionError
              ) -> exception.HostError:
     stderr = (error.stderr or "").strip()
+    if len(stderr) > _MOST_TOLD:
+        stderr = f"{stderr[:_MOST_TOLD]} ... and more"
     if any(words in stderr for words in _NO_SPACE):
         return exception.NoSpace(
             f"{' '.join(command)} found no more space: {stderr}",
