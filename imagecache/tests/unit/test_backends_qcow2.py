@@ -79,6 +79,36 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         provision(disk, templates.swap(SIZE), SIZE)
         self.assertIn(b"SWAPSPACE2", self.read(disk)[:4096])
 
+    def test_a_lost_base_comes_back_as_what_the_disk_reads(self) -> None:
+        """Whatever is configured now, or on the host it has moved to."""
+        for before in (True, False):
+            self.images.config(force_raw_images=before)
+            disk = self.make()
+            disk.cache.store.remove(disk.base_key())
+            self.images.config(force_raw_images=not before)
+            self.make(2 * SIZE)
+            self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
+            key = disk.base_key()
+            disk.remove()
+            self.cache.remove_base(key)
+
+    def test_a_base_that_is_not_what_the_disk_reads_is_no_base(self) -> None:
+        """As on a host that has made its own of the same image."""
+        for before in (True, False):
+            self.images.config(force_raw_images=before)
+            disk = self.make()
+            disk.cache.store.remove(disk.base_key())
+            self.images.config(force_raw_images=not before)
+            other = self.make(instance=OTHER)
+            with self.assertRaises(exception.StorageFailed) as caught:
+                self.make()
+            self.assertIn("force_raw_images", str(caught.exception))
+            self.assertTrue(self.content == self.read(other))
+            key = disk.base_key()
+            for each in (disk, other):
+                each.remove()
+            self.cache.remove_base(key)
+
     def test_flattening_lets_go_of_the_base(self) -> None:
         disk = self.make(2 * SIZE)
         self.write(disk, b"mine")

@@ -200,6 +200,20 @@ class LifeTest(ResizedTestCase):
                 for i in range(0, len(now), SECTOR)), 100)
         self.assertEqual(1, self.images.store.reads)
 
+    def test_it_is_not_made_again_of_a_base_of_another_format(self) -> None:
+        self.image = self.images.add(images.qcow2(self.content), "qcow2")
+        disk = self.make()
+        for key in self.keys():
+            disk.cache.store.remove(key)
+        self.images.config(force_raw_images=False)
+        self.images.cache.fetch(self.image)
+        self.assertRaises(exception.StorageFailed, self.make)
+        self.assertEqual([self.key], self.keys())
+        self.images.cache.remove_base(self.key)
+        self.make()
+        self.assertEqual([Format.RAW] * 2, [
+            entry.record.format for entry in self.images.cache.bases()])
+
     def test_a_failure_leaves_nothing_of_it(self) -> None:
         full = exception.NoSpace(path="/", what="cp", needed=2, available=1)
         with mock.patch.object(resizing.allocation, "copy",
