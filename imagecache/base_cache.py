@@ -62,6 +62,29 @@ class BaseCache:
     def has(self, source: Origin) -> bool:
         return self.store.lookup(source.key) is not None
 
+    def restore(self, source: Origin, format: Format | None) -> None:
+        """Fetch a base again, if it is lost, for a disk that was made of it.
+
+        What is configured may have changed since, or be other on this host;
+        the disk reads its base as it always did.
+
+        :param format: as which; None: as whatever it turns out to be
+        :raises StorageFailed: it is there as another format
+        """
+        entry = self.store.lookup(source.key)
+        if entry is not None:
+            if entry.record is not None:
+                _require_format(entry.as_base(), format)
+            return
+        cache = self if format is None else dataclasses.replace(
+            self, policy=dataclasses.replace(
+                self.policy, force_raw=format is Format.RAW))
+        if isinstance(source, sources.Resized):
+            with cache.lease(source.image) as base:
+                _require_format(base, format)    # before it is copied
+        with cache.lease(source) as base:
+            _require_format(base, format)
+
     def entries(self) -> Iterator[Entry]:
         return self.store.entries()
 
@@ -173,6 +196,15 @@ def _require_resized(source: sources.Resized, base: Base) -> None:
             what="using a resized base", path=base.path,
             reason=f"it has {base.virtual_size} bytes, and not"
             f" {source.size}: whoever made it did not finish")
+
+
+def _require_format(base: Base, format: Format | None) -> None:
+    """Refuse to have a guest see another content than it always saw."""
+    if format not in (None, base.format):
+        raise exception.StorageFailed(
+            what="reading a disk through its base", path=base.path,
+            reason=f"it is {base.format}, and the disk reads it as {format}:"
+            " the disk was made where force_raw_images was set otherwise")
 
 
 def require_min_disk(source: sources.Source, size: int | None) -> None:

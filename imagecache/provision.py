@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from imagecache import exception, sources
 from imagecache.base_cache import BaseCache
-from imagecache.model import Base, Capabilities
+from imagecache.model import Base, Capabilities, Format
 
 
 class Disk(Protocol):
@@ -20,6 +20,7 @@ class Disk(Protocol):
     def cache(self) -> BaseCache: ...
     def exists(self) -> bool: ...
     def base_key(self) -> str | None: ...
+    def base_format(self) -> Format | None: ...
     def lease(self, source: sources.Source, size: int | None
               ) -> contextlib.AbstractContextManager[Base]: ...
     def session(self) -> contextlib.AbstractContextManager[object]: ...
@@ -95,6 +96,5 @@ def _restore_base(disk: Disk, source: sources.Source) -> None:
     """Fetch the base again that a disk cannot be read without."""
     key = disk.base_key()
     base = sources.behind(key, source) if key else None
-    if base and not disk.cache.has(base):
-        with disk.cache.lease(base):
-            pass
+    if base:
+        disk.cache.restore(base, disk.base_format())

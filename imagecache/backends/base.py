@@ -153,6 +153,13 @@ class Disk(abc.ABC):
         """
         return None
 
+    def base_format(self) -> Format | None:
+        """Return what it reads that base as; None if that is open.
+
+        :raises DiskNotFound: there is no disk
+        """
+        return None
+
     def lease(self, source: sources.Source, size: int | None
               ) -> contextlib.AbstractContextManager[Base]:
         """Lease the base that the disk is to be made from.

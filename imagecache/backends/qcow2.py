@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from imagecache import sources
 from imagecache.backends.qcow2_file import Qcow2File
 from imagecache.formats import qcow2
-from imagecache.model import Base, Capabilities, Format, GiB
+from imagecache.model import NATIVE, Base, Capabilities, Format, GiB
 from imagecache.tools import qemu_img
 
 
@@ -47,6 +47,10 @@ class Qcow2(Qcow2File):
     def base_key(self) -> str | None:
         base = self._header().backing_file
         return None if base is None else pathlib.Path(base).name
+
+    def base_format(self) -> Format | None:
+        named = self._header().backing_format
+        return Format(named) if named in NATIVE else None
 
     def grow(self, size: int) -> None:
         if size <= self.size():
