@@ -147,12 +147,20 @@ class FileDisk(Disk):
 
     def _preallocate(self, path: pathlib.Path, size: int,
                      format: Format = Format.RAW) -> None:
-        """Take the space now that a guest who fills ``size`` bytes needs."""
+        """Take the space now that a guest who fills ``size`` bytes needs.
+
+        :raises NoSpace: there is not as much; nothing was taken
+        """
         if not self.host.policy.preallocate:
             return
         if format is Format.QCOW2:
             # Tables take space as well, and again when they move to grow.
             size += 2 * (qemu_img.measure(
                 size, format, qcow2.read_header(path).cluster_size) - size)
+        # Tried, it would take all there is from the other guests first, and
+        # ext4 would not give it back.
+        durable.require_space(
+            path.parent, size - path.stat().st_blocks * 512,
+            "the blocks of a disk")
         if not allocation.preallocate(path, size):
             self._observe("unpreallocated")

@@ -56,6 +56,16 @@ class FileDiskConformance(conformance.DiskConformance):
             disk.grow(2 * SIZE)
         self.assertEqual(SIZE, disk.size())
 
+    def test_preallocating_what_there_is_not_takes_nothing(self) -> None:
+        self.images.config(preallocate_images="space")
+        disk = self.make()
+        before = disk.size(), disk.allocated()
+        with mock.patch("imagecache.durable.available", return_value=SIZE):
+            for act in (lambda: disk.grow(8 * SIZE),
+                        lambda: self.make(8 * SIZE, "another")):
+                self.assertRaises(exception.NoSpace, act)
+        self.assertEqual(before, (disk.size(), disk.allocated()))
+
     def test_without_preallocation_a_disk_is_sparse(self) -> None:
         disk = self.make(64 * SIZE)
         self.assertLess(disk.path.stat().st_blocks * 512, 2 * SIZE)

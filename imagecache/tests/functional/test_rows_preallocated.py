@@ -7,6 +7,7 @@ import json
 
 import ddt
 
+from imagecache import durable
 from imagecache.model import KiB, MiB
 from imagecache.tests.functional import loop, rows
 from imagecache.tests.functional.rows import (
@@ -87,14 +88,19 @@ class PreallocatedTest(rows.RowTestCase):
         outcome = self.make(SIZE)
         kind, message = outcome.error
         self.assertEqual("NoSpace", kind)
-        self.assertIn(f"{self.instances}/{self.instance}/", message)
-        self.assertTrue(outcome.steps[-1].startswith("fallocate "),
-                        outcome.steps)
+        self.assertIn(f"{self.instances}/{self.instance} for", message)
+        self.assertNotIn("fallocate", "".join(outcome.steps))
         self.assertFalse((self.instances / self.instance).exists())
         (self.instances / "lost+found").rmdir()
         self.assert_files("base", disks=0)
         # What there is room for can still be made.
         self.assertIsNone(self.make(IMAGE_SIZE).error)
+        # And what there is no room for to grow leaves the others theirs.
+        free = durable.available(self.instances)
+        outcome = self.make(SIZE, instance=self.instance)
+        self.assertEqual("NoSpace", outcome.error[0])
+        self.assertEqual((IMAGE_SIZE, free), (
+            self.disk().size(), durable.available(self.instances)))
 
     @ddt.data(True, False)
     def test_a_file_system_that_cannot_is_no_reason_to_fail(self, cow):
