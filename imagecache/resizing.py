@@ -44,10 +44,9 @@ def grow_filesystem(path: pathlib.Path, policy: Policy,
 
     :param complain: told why it was kept
     """
-    if not filesystem.is_ext(path, policy.inspection):
-        return
     try:
-        filesystem.grow_ext(path, policy.conversion)
+        if filesystem.is_ext(path, policy.inspection):
+            filesystem.grow_ext(path, policy.conversion)
     except exception.CommandNotFound:
         raise
     except exception.CommandFailed as e:

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import pathlib
+import struct
 from collections.abc import Callable
 
-from imagecache import exception, execute
+from imagecache import durable, exception, execute
 from imagecache.model import Limits
 
 # resize2fs grows nothing before it has seen that it is not mounted.
 _MOUNTS = pathlib.Path("/proc/self/mounts")
+
+# Of a partition, in the table of DOS: status, kind, start and size.
+_PARTITION = struct.Struct("<B3xB3xII")
 
 _MKFS: dict[str, Callable[[str], list[str]]] = {
     "ext2": lambda label: ["mkfs.ext2", "-q", "-F", "-L", label],
@@ -49,15 +53,34 @@ def mkfs(fs_type: str, label: str, path: pathlib.Path) -> None:
 
 
 def is_ext(path: pathlib.Path, limits: Limits) -> bool:
-    """Say whether an ext2, ext3 or ext4 begins where ``path`` begins."""
+    """Say whether a disk is one ext2, ext3 or ext4, without partitions.
+
+    :raises CommandFailed: the program that knows was not heard out
+    """
+    with durable.translated("reading", path), path.open("rb") as f:
+        # Whoever made them may have left what was there before.
+        if _has_partitions(f.read(512)):
+            return False
     try:
         execute.run("dumpe2fs", "-h", str(path), limits=limits.writing(0),
                     reads=[path])
     except exception.CommandNotFound:
         raise
-    except exception.CommandFailed:
+    except exception.CommandFailed as e:
+        # Its exit code is part of the number of its error.
+        if (e.facts.get("exit_code") or 0) <= 0 or e.facts.get("limit"):
+            raise
         return False
     return True
+
+
+def _has_partitions(start: bytes) -> bool:
+    """Say whether the kernel would find any; a GPT has a table of DOS, too."""
+    if start[510:] != b"\x55\xaa":
+        return False
+    entries = list(_PARTITION.iter_unpack(start[446:510]))
+    return all(status in (0, 0x80) for status, *_ in entries) \
+        and any(kind and size for _, kind, _, size in entries)
 
 
 def grow_ext(path: pathlib.Path, limits: Limits) -> None:

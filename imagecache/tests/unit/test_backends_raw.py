@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import subprocess
+from unittest import mock
 
 from imagecache import exception, fixture, sources, templates
 from imagecache.backends import Disk
@@ -113,6 +114,15 @@ class FileSystemTest(base.TestCase):
         path = self.make(image.read_bytes(), 16 * MiB)
         self.assertEqual(16 * MiB, path.stat().st_size)
         self.assertIn("filesystem kept", self.images.heard)
+
+    def test_one_that_could_not_be_looked_at_is_told_about(self) -> None:
+        slow = exception.CommandTimedOut(command="dumpe2fs", timeout=60)
+        with mock.patch("imagecache.tools.filesystem.is_ext",
+                        side_effect=slow):
+            self.make(self.content, 16 * MiB)
+        [kept] = [e for e in self.images.events
+                  if e.name == "filesystem kept"]
+        self.assertIn("dumpe2fs", kept.facts["reason"])
 
     def test_a_partition_table_is_left_alone(self) -> None:
         content = images.mbr(4 * MiB)

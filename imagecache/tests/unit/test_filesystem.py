@@ -7,7 +7,7 @@ import os
 import subprocess
 
 from imagecache import exception
-from imagecache.model import MiB
+from imagecache.model import Limits, MiB
 from imagecache.policy import CONVERSION, INSPECTION
 from imagecache.testing import images
 from imagecache.tests import base
@@ -25,6 +25,11 @@ class FilesystemTest(base.TestCase):
     def make(self, fs_type: str = "ext4") -> None:
         filesystem.mkfs(fs_type, "label", self.path)
 
+    def write(self, data: bytes, offset: int) -> None:
+        with self.path.open("r+b") as f:
+            f.seek(offset)
+            f.write(data)
+
     def is_ext(self) -> bool:
         return filesystem.is_ext(self.path, INSPECTION)
 
@@ -40,6 +45,26 @@ class FilesystemTest(base.TestCase):
             self.assertEqual(expected, self.is_ext(), fs_type)
             os.truncate(self.path, 0)
             os.truncate(self.path, 4 * MiB)
+
+    def test_one_that_was_there_before_partitions_is_none(self) -> None:
+        """sfdisk, in a script, leaves it as it was."""
+        for table in (images.mbr, images.gpt):
+            self.make()
+            self.write(table(4 * MiB)[446:512], 446)
+            self.assertFalse(self.is_ext())
+
+    def test_one_with_a_boot_loader_is_one(self) -> None:
+        self.make()
+        for code in (bytes(64), b"\xfa\x31\xc0\x8e" * 16):
+            self.write(code + b"\x55\xaa", 446)
+            self.assertTrue(self.is_ext())
+
+    def test_a_question_that_was_not_answered_is_no_answer(self) -> None:
+        self.make()
+        with self.assertRaises(exception.CommandTimedOut):
+            filesystem.is_ext(self.path, Limits(wall_clock=0.0001))
+        with self.assertRaises(exception.CommandFailed):
+            filesystem.is_ext(self.path, Limits(address_space=MiB))
 
     def test_asking_changes_nothing(self) -> None:
         self.make()
