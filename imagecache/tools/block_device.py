@@ -296,7 +296,7 @@ def _running(*command: str, **how: Any) -> Iterator[Program]:
         try:
             program.set_result(execute.run(
                 *command, started=started.put, **how))
-        except exception.ImageCacheError as e:
+        except BaseException as e:    # noqa: BLE001  (who waits raises it)
             program.set_exception(e)
         finally:
             started.put(None)

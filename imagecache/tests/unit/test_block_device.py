@@ -7,6 +7,7 @@ The rest is in the tests under another kernel.
 from __future__ import annotations
 
 import contextlib
+import errno
 import pathlib
 import shlex
 import subprocess
@@ -128,6 +129,14 @@ class ServingTest(base.TestCase):
         with self.serving() as program:
             self.assertRaises(subprocess.CalledProcessError, self.read)
             self.assertRaises(exception.CommandFailed, program.result, 30)
+
+    def test_whatever_keeps_it_from_starting_is_told(self) -> None:
+        with mock.patch("imagecache.execute.run",
+                        side_effect=OSError(errno.EMFILE, "too many files")), \
+                self.assertRaises(exception.StorageFailed) as caught, \
+                self.serving():
+            pass
+        self.assertIn("too many files", str(caught.exception))
 
     def test_no_socket_means_that_it_is_the_hosts_fault(self) -> None:
         self.socket = self.root / ("x" * 200)
