@@ -32,7 +32,7 @@ pygments_style = "friendly"
 highlight_language = "python3"
 
 autoprogram_cliff_ignored = [    # what cliff adds to every command
-    "--help", "--format", "--column", "--quote", "--noindent", "--prefix",
+    "--help", "-f", "--column", "--quote", "--noindent", "--prefix",
     "--max-width", "--fit-width", "--print-empty", "--sort-column",
     "--sort-ascending", "--sort-descending"]
 

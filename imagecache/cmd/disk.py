@@ -173,7 +173,7 @@ class Extract(Command):
                             type=pathlib.Path, help="The file to make.")
         parser.add_argument(
             "--format", default="qcow2", choices=_EXTRACTED,
-            help="Its format; %(default)s if not given.")
+            help="Its format; qcow2 if not given.")
         parser.add_argument("--overwrite", action="store_true",
                             help="Replace the file if it exists.")
         return parser
@@ -252,7 +252,7 @@ def _add_disk(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     _add_instance(parser)
     parser.add_argument(
         "--name", default="disk",
-        help="The disk's name within its instance; %(default)s if not given.")
+        help="The disk's name within its instance; disk if not given.")
     return parser
 
 

@@ -5,6 +5,8 @@
         image_id = server.add_image(data, min_disk=1)
         store = GlanceStore.from_token(server.url, server.token)
         server.file(image_id).once(cut=1000)
+
+Each of its pages can misbehave, as those of imagecache.testing.web.
 """
 
 from __future__ import annotations

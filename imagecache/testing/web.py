@@ -6,6 +6,8 @@
         page.once(cut=1000)         # the next GET ends after 1000 bytes
         fetch(page.url)
         server.requests[-1].headers["Range"]
+
+A Manner says how.
 """
 
 from __future__ import annotations
