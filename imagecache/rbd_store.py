@@ -163,8 +163,7 @@ class RbdStore:
                     pool.open(self._name(key)) as volume:
                 _uncommit(key, volume)
             # Another host may be making it again, in this very volume.
-            with contextlib.suppress(exception.StorageBusy):
-                pool.remove(self._name(key))
+            _remove_rest(pool, self._name(key))
             pool.note(_USED + key, None)
 
     @contextlib.contextmanager
@@ -276,10 +275,10 @@ def _empty(volume: Volume) -> None:
 
 
 def _remove_rest(pool: rbd.Pool, name: str) -> None:
-    """Remove what has a name and cannot be opened, if it stays like that.
+    """Remove what is left of a volume, unless others are at it again.
 
-    A volume consists of several objects: whoever dies while it is made, or
-    removed, leaves some of them, and nobody can make another of its name.
+    It consists of several objects: whoever dies while it is made, or removed,
+    leaves some of them, and nobody can make another of its name.
     """
     with contextlib.suppress(exception.StorageBusy,
                              exception.StorageMissing):
