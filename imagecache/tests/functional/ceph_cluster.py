@@ -27,7 +27,7 @@ import fixtures
 from imagecache.model import GiB
 from imagecache.tools import ceph
 
-_PATIENCE = 60    # seconds until it must have started, or shown statistics
+_PATIENCE = 120   # seconds until it must have started, or shown statistics
 
 # What makes it quick: no waiting for company in Paxos and in asynchronous
 # I/O, no check of what was just formatted.
@@ -181,7 +181,15 @@ class CephCluster(fixtures.Fixture):
         self.command("osd pool set-quota", pool=pool, field="max_bytes",
                      val=str(size))
 
-    def is_full(self, pool: str) -> bool:
+    def await_full(self, pool: str, full: bool = True) -> None:
+        """Return when a pool takes no more, or takes something again."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._is_full(pool) is not full:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{pool} is as it was")
+            time.sleep(0.1)
+
+    def _is_full(self, pool: str) -> bool:
         return any("full" in entry["flags_names"].split(",")
                    for entry in self.command("osd dump")["pools"]
                    if entry["pool_name"] == pool)

@@ -14,6 +14,8 @@ from imagecache.tests.functional import ceph_cluster
 from imagecache.tools import rbd
 from imagecache.tools.rbd_volume import Volume
 
+# Seconds that a busy machine may take to answer.
+PATIENCE = 60
 # Seconds between two signs of life of a client; by default it is 5.
 _ALIVE = 0.5
 
@@ -47,10 +49,11 @@ class RbdMixin:
             "images_type": "rbd", "images_rbd_pool": "vms",
             "rbd_user": self.user,
             "images_rbd_ceph_conf": str(self.conf_path),
+            "rbd_connect_timeout": PATIENCE,
             "rbd_destroy_volume_retries": 20,
             "rbd_destroy_volume_retry_interval": 1} | options)
         images.config("image_cache", rbd_base_pool=self.base_pool,
-                      rbd_operation_timeout=20)
+                      rbd_operation_timeout=PATIENCE)
 
     @property
     def bases(self) -> str:
@@ -60,7 +63,8 @@ class RbdMixin:
     @contextlib.contextmanager
     def pool(self, name: str = "vms") -> Iterator[rbd.Pool]:
         """Yield a pool, as an operator who may do everything."""
-        access = rbd.Access(str(self.conf_path), "admin", 10, 60)
+        access = rbd.Access(str(self.conf_path), "admin", PATIENCE,
+                            PATIENCE)
         with rbd.connected(access) as cluster, cluster.pool(name) as pool:
             yield pool
 
@@ -102,7 +106,8 @@ class RbdMixin:
                 raise AssertionError(f"{left} cannot be removed")
 
     def _clear(self, path: pathlib.Path) -> None:
-        with self.volume(path) as volume:
+        with contextlib.suppress(exception.StorageMissing), \
+                self.volume(path) as volume:
             for snapshot in volume.snapshots():
                 if volume.is_protected(snapshot):
                     volume.unprotect(snapshot)

@@ -42,7 +42,6 @@ class RbdTestCase(rbd_case.RbdMixin, base.TestCase):
 class DiskTest(RbdTestCase):
 
     base_pool = "bases"
-    missed = 5
 
     def test_a_disk_is_named_as_novas_and_a_clone_of_a_protected_base(self):
         disk = self.make()
@@ -57,6 +56,11 @@ class DiskTest(RbdTestCase):
 
     def test_a_clone_takes_no_space(self):
         self.assertEqual(0, self.make().allocated())
+
+    def test_a_volume_of_no_size_occupies_nothing(self):
+        with self.pool() as pool:
+            pool.create(f"{INSTANCE}_disk", 0)
+        self.assertEqual(0, self.cache.disk(INSTANCE).allocated())
 
     def test_what_nova_made_is_used_as_it_is(self):
         with self.pool() as pool:
@@ -144,22 +148,6 @@ class DiskTest(RbdTestCase):
         guest.join()
         self.assertFalse(disk.exists())
 
-    def test_a_killed_guests_disk_is_removed_when_the_cluster_notices(self):
-        disk = self.make()
-
-        def run():
-            with self.volume(disk.path) as volume:
-                volume.lock()
-                (self.root / "runs").touch()
-                time.sleep(600)
-
-        guest = processes.Child(run)
-        processes.wait_for((self.root / "runs").exists)
-        guest.kill()
-        guest.wait()
-        disk.remove()
-        self.assertFalse(disk.exists())
-
     def test_a_file_becomes_a_disk_and_replaces_one(self):
         source = self.root / "config.iso"
         disk = self.cache.disk(INSTANCE, "disk.config")
@@ -222,6 +210,27 @@ class DiskTest(RbdTestCase):
         self.assertTrue(content == self.read_volume(disk.path))
         self.assertLess(0, most)
         self.assertLess(most, len(image) + MiB)
+
+
+class KilledGuestTest(RbdTestCase):
+
+    missed = 5
+
+    def test_a_killed_guests_disk_is_removed_when_the_cluster_notices(self):
+        disk = self.make()
+
+        def run():
+            with self.volume(disk.path) as volume:
+                volume.lock()
+                (self.root / "runs").touch()
+                time.sleep(600)
+
+        guest = processes.Child(run)
+        processes.wait_for((self.root / "runs").exists)
+        guest.kill()
+        guest.wait()
+        disk.remove()
+        self.assertFalse(disk.exists())
 
 
 class NovasDoorTest(RbdTestCase):
@@ -363,6 +372,7 @@ class CommandTest(rbd_case.RbdMixin, command.CommandTestCase):
             "[libvirt]\nimages_type = rbd\nimages_rbd_pool = vms\n"
             f"rbd_user = {self.user}\n"
             f"images_rbd_ceph_conf = {self.conf_path}\n"
+            f"rbd_connect_timeout = {rbd_case.PATIENCE}\n"
             "[image_cache]\nrbd_base_pool = bases\n")
 
     def succeed(self, *argv):
@@ -386,6 +396,16 @@ class CommandTest(rbd_case.RbdMixin, command.CommandTestCase):
         self.assertEqual(2, len(self.volumes()))
         self.succeed("disk", "remove", "--instance", INSTANCE)
         self.succeed("base", "remove", listed["key"])
+        self.assertEqual(set(), self.volumes())
+
+    def test_what_is_left_of_disks_stops_no_list_and_can_be_removed(self):
+        with self.pool() as pool:
+            for name in ("disk", "disk.eph0"):
+                pool.create(f"{INSTANCE}_{name}", SIZE)
+            pool._context.remove_object(f"rbd_id.{INSTANCE}_disk")
+        [listed] = self.succeed("disk", "list", "-f", "json").json
+        self.assertEqual("disk.eph0", listed["name"])
+        self.succeed("disk", "remove", "--instance", INSTANCE, "--all")
         self.assertEqual(set(), self.volumes())
 
 

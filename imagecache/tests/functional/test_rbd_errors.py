@@ -14,7 +14,7 @@ from imagecache.model import KiB, MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests import base
-from imagecache.tests.functional import processes, rbd_case
+from imagecache.tests.functional import rbd_case
 from imagecache.tools import ceph, rbd
 
 SIZE = 8 * MiB
@@ -29,7 +29,7 @@ class ErrorsTestCase(rbd_case.RbdMixin, base.TestCase):
         super().setUp()
         self.images = self.useFixture(fixture.ImageCacheFixture())
         self.configure(self.images)
-        self.wait_no_longer_than(20)
+        self.wait_no_longer_than(rbd_case.PATIENCE)
         self.addCleanup(self.clear)
         self.content = images.content(SIZE)
         self.ref = self.images.add(images.qcow2(self.content), "qcow2")
@@ -77,7 +77,7 @@ class SilentTest(ErrorsTestCase):
         self.wait_no_longer_than(TIMEOUT)
         self.assertRaises(exception.StorageUnreachable, self.make, observe)
         self.ceph.resume()
-        self.wait_no_longer_than(20)
+        self.wait_no_longer_than(rbd_case.PATIENCE)
         self.assert_works()
 
     def test_monitors_are_silent(self):
@@ -105,7 +105,7 @@ class SilentTest(ErrorsTestCase):
                     lambda: list(self.images.cache.bases())):
             self.assertRaises(exception.StorageUnreachable, act)
         self.ceph.resume()
-        self.wait_no_longer_than(20)
+        self.wait_no_longer_than(rbd_case.PATIENCE)
         self.assertEqual(SIZE, self.images.cache.disk(INSTANCE).size())
 
 
@@ -126,11 +126,11 @@ class FullTest(ErrorsTestCase):
             found.create("filler", MiB)
         self.write_volume(f"{pool}/filler", b"x" * size)
         self.ceph.set_quota(pool, size // 2)
-        processes.wait_for(lambda: self.ceph.is_full(pool))
+        self.ceph.await_full(pool)
 
     def drain(self, pool):
         self.ceph.set_quota(pool, 0)
-        processes.wait_for(lambda: not self.ceph.is_full(pool))
+        self.ceph.await_full(pool, False)
         with self.pool(pool) as found:
             found.remove("filler")
 

@@ -22,7 +22,12 @@ from imagecache import exception, imagebackend, provision, sources
 from imagecache.model import Digest, GiB, MiB
 from imagecache.sources import Copy, glance
 from imagecache.tests import base
-from imagecache.tests.functional import ceph_cluster, glance_server
+from imagecache.tests.functional import (
+    ceph_cluster,
+    glance_server,
+    processes,
+    rbd_case,
+)
 from imagecache.tools import rbd
 
 MEMBER = "jo:ours:member,reader"
@@ -63,7 +68,7 @@ class RbdGlanceTestCase(base.TestCase):
 
     @contextlib.contextmanager
     def _cluster(self, user="imagecache"):
-        access = rbd.Access(conf=str(self.ceph.conf), user=user)
+        access = rbd.Access(str(self.ceph.conf), user, rbd_case.PATIENCE)
         with rbd.connected(access) as cluster:
             yield cluster
 
@@ -85,6 +90,7 @@ images_type = rbd
 images_rbd_pool = vms
 images_rbd_ceph_conf = {ceph_conf or self.ceph.conf}
 rbd_user = {user}
+rbd_connect_timeout = {rbd_case.PATIENCE}
 images_rbd_glance_copy_poll_interval = 1
 {extra}
 """)
@@ -122,6 +128,8 @@ images_rbd_glance_copy_poll_interval = 1
         pool, name, _ = self._parent(disk)
         self.assertEqual("vms", pool)
         self.assertIn(disk.base_key(), name)
+        # Glance notes it when it has been received.
+        processes.wait_for(lambda: self.server.downloads(image_id))
         self.assertEqual(1, len(self.server.downloads(image_id)))
 
     def _bases(self, cache, image_id):
@@ -167,10 +175,14 @@ class GlanceStoreTest(RbdGlanceTestCase):
     def test_image_is_copied_once(self):
         image_id = self._upload(store="main")
         self.assertIs(Copy.ABSENT, self.store.copy_of(image_id, "ceph"))
+        # It must still be at it when it is asked again.
+        self.ceph.pause("osd")
+        self.addCleanup(self.ceph.resume, "osd")
         self.store.request_copy(image_id, "ceph")
         with self.assertRaises(exception.ImageUnacceptable) as caught:
             self.store.request_copy(image_id, "ceph")
         self.assertIn("active task", str(caught.exception))
+        self.ceph.resume("osd")
         self.assertIs(Copy.THERE, self._copied(image_id))
         self.assertIn(self._url(image_id), self.store.locations(image_id))
         with self.assertRaises(exception.ImageUnacceptable) as caught:
@@ -595,8 +607,7 @@ class NovaTest(RbdGlanceTestCase):
 
     def _fill_images(self, full):
         self.ceph.set_quota("images", 1 if full else 0)
-        while self.ceph.is_full("images") is not full:
-            time.sleep(0.1)
+        self.ceph.await_full("images", full)
 
     def test_snapshot_that_glance_does_not_take_is_cleaned_up(self):
         base_id, image_id = self._upload(), self._queued()

@@ -7,6 +7,7 @@ import os
 import pathlib
 import select
 import signal
+import time
 import uuid
 from unittest import mock
 
@@ -150,7 +151,11 @@ class RaceTest(HostsTestCase):
     def test_removing_a_base_never_takes_it_from_a_disk(self):
         """Both happen all the time, on two hosts; nobody sees an error."""
         def create():
-            for _ in range(12):
+            give_up = time.monotonic() + processes.PATIENCE
+            made = 0
+            while made < 12 or (not self.told("removed")
+                                and time.monotonic() < give_up):
+                made += 1
                 disk = self.make("a")
                 assert self.read_volume(disk.path) \
                     == self.content + bytes(SIZE)
@@ -229,13 +234,15 @@ class KilledTest(HostsTestCase):
             child = processes.Child(lambda step=made: (
                 die_before_operation(step),
                 self.make("a", instance=INSTANCE)))
-            if not child.wait():
+            ended = child.wait()
+            if ended != -signal.SIGKILL:
                 break
             with self.subTest(made):
                 for entry in self.host("b").bases():
                     self.assertTrue(
                         self.content == self.read_volume(entry.path))
                 self.assert_recovers()
+        self.assertEqual(0, ended)
         self.assertGreater(made, 7)
         self.assert_whole()
 
@@ -272,10 +279,12 @@ class KilledTest(HostsTestCase):
             made += 1
             child = processes.Child(lambda step=made, key=entry.key: (
                 die_before_operation(step), self.host("a").remove_base(key)))
-            if not child.wait():
+            ended = child.wait()
+            if ended != -signal.SIGKILL:
                 break
             with self.subTest(made):
                 self.assert_recovers()
+        self.assertEqual(0, ended)
         self.assertGreater(made, 3)
 
 

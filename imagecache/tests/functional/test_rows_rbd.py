@@ -10,7 +10,7 @@ import ddt
 
 from imagecache import ImageCache, imagebackend
 from imagecache.model import Format
-from imagecache.tests.functional import boot, ceph_cluster, rows
+from imagecache.tests.functional import boot, ceph_cluster, rbd_case, rows
 from imagecache.tests.functional.rows import FETCH_RAW, IMAGE_SIZE, SIZE, run
 
 # Into the base's volume, through a socket that this library serves.
@@ -33,6 +33,7 @@ class RbdTest(rows.RowTestCase):
         super().configure(
             libvirt__images_type="rbd", libvirt__images_rbd_pool="vms",
             libvirt__rbd_user="imagecache",
+            libvirt__rbd_connect_timeout=rbd_case.PATIENCE,
             libvirt__images_rbd_ceph_conf=self.ceph.conf,
             image_cache__rbd_base_pool="bases", **options)
 
