@@ -98,14 +98,18 @@ class RowTestCase(base.TestCase):
         return path
 
     def partitioned(self) -> pathlib.Path:
-        """Make a raw disk with one partition that is a file system."""
+        """Make a raw disk with one partition that is a file system.
+
+        There was one without partitions before, as its superblock says.
+        """
         path = self.root / "partitioned.raw"
+        before = self.filesystem().read_bytes()[SECTOR:MiB]
         inner = self.filesystem(size=IMAGE_SIZE - MiB).read_bytes()
         start, length = MiB // SECTOR, len(inner) // SECTOR
         entry = struct.pack("<B3sB3sII", 0, b"\x00\x02\x00", 0x83,
                             b"\xff" * 3, start, length)
         table = bytes(446) + entry + bytes(48) + b"\x55\xaa"
-        path.write_bytes(table.ljust(MiB, b"\0") + inner)
+        path.write_bytes(table + before + inner)
         return path
 
     def qcow2(self, raw: pathlib.Path, *arguments: str) -> pathlib.Path:

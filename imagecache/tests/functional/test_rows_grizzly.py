@@ -85,8 +85,8 @@ class GrizzlyTest(rows.RowTestCase):
         image = self.partitioned()
         self.publish(self.qcow2(image))
         self.configure(use_cow_images=cow)
-        made = [overlay("raw")] if cow else [COPY, GROW[0]]
-        self.assert_made([*FETCH_RAW, *made, *APPEAR])
+        made = overlay("raw") if cow else COPY
+        self.assert_made([*FETCH_RAW, made, *APPEAR])
         self.assert_content(image)
 
     @ddt.data(True, False)
