@@ -11,7 +11,7 @@ import fixtures
 
 import imagecache.execute
 from imagecache import exception, imagemodel
-from imagecache.model import MiB
+from imagecache.model import GiB, MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.guest import volume_group
@@ -112,6 +112,8 @@ class ThinTest(volume_group.LvmConformance):
         self.assertEqual([str(each.path) for each in reversed(disks)],
                          sorted(self.cache.users(base)))
         self.assertEqual(f"{GROUP}/{POOL}", base.store)
+        self.assertIn("read-only", run(
+            "lvs", "-o", "lv_permissions", f"{GROUP}/{base.path.name}"))
         for disk in disks:
             self.assertLess(disk.allocated(), SIZE / 2)
         with self.assertRaises(exception.BaseInUse):
@@ -169,8 +171,8 @@ class ThinTest(volume_group.LvmConformance):
         self.assert_grown_file_system_mounts()
 
 
-class SparseTest(volume_group.LvmTestCase):
-    """A thin pool for each disk; the rest is as for the others."""
+class SparseTest(volume_group.LvmConformance):
+    """A thin pool for each disk."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -190,6 +192,20 @@ class SparseTest(volume_group.LvmTestCase):
             self.assertTrue(self.content == f.read(SIZE))
         disk.remove()
         self.assertEqual(set(), volumes())
+
+    def test_a_full_group_is_found_before_anything_is_made(self) -> None:
+        run("lvcreate", "--yes", "--extents", "100%FREE", "--name", "full",
+            GROUP)
+        self.addCleanup(run, "lvremove", "--yes", f"{GROUP}/full")
+        with self.assertRaisesRegex(exception.NoSpace,
+                                    "in volume group vg for a disk"):
+            self.make()
+        self.assertEqual({"full"}, volumes())
+
+    def test_its_pool_has_room_for_an_empty_file_system(self) -> None:
+        """Of 16 GiB, the journal alone has more than a pool begins with."""
+        disk = self.cache.create_ephemeral(INSTANCE, 16 * GiB)
+        run("e2fsck", "-f", "-n", str(disk.path))
 
     def test_a_blank_disk_takes_next_to_nothing(self) -> None:
         disk = self.cache.create_blank(INSTANCE, "blank", 8 * SIZE)
