@@ -33,6 +33,9 @@ from imagecache.volumes import (
 # it, and what LVM takes for the pool's metadata, twice.
 _SPARE = 64 * MiB
 _METADATA = 16 * MiB
+# An empty file system has no more than this part of its size in records: a
+# journal, and tables of inodes, which ext3 has from the start.
+_RECORDS = 32
 
 
 class Lvm(VolumeDisk):
@@ -102,7 +105,8 @@ class Lvm(VolumeDisk):
         if found:
             self._bring_back(found, size or 0)
         elif template.on_device and size:
-            with self._new(size, state) as volume:
+            data = 0 if template.zeros else size // _RECORDS
+            with self._new(size, state, data=data) as volume:
                 self._generate(template, volume)
         else:
             self._generate_from_file(template, size or 0, state)
@@ -117,7 +121,8 @@ class Lvm(VolumeDisk):
                 else proof.prove(written, template.name, None,
                                  self.host.policy)
             full = max(size, proven.virtual_size)
-            with self._new(full, state) as volume:
+            data = self._data(proven.path, proven.format)
+            with self._new(full, state, data=data) as volume:
                 self._fill(proven, volume, template.name)
                 if full > proven.virtual_size:
                     self._grow_filesystem(volume)
@@ -160,7 +165,9 @@ class Lvm(VolumeDisk):
             require_free(group, size, "a disk")
             group.create(name, size, self.tags)
         elif state is None:
-            room = _SPARE + data + (self._data(base) if base else 0)
+            room = _SPARE + data
+            if base:
+                room += self._data(base.path, base.format)
             require_free(group, room + _METADATA, "a disk")
             group.create_pool(own_pool(name), room)
             group.create_thin(name, size, own_pool(name), self.tags)
@@ -185,11 +192,11 @@ class Lvm(VolumeDisk):
         if self._pool:
             self._pool.require(data, "a disk", state)
 
-    def _data(self, base: Base) -> int:
-        """Return about how many bytes of a base are not holes."""
-        if base.format is Format.RAW:
-            return base.path.stat().st_blocks * 512
-        return qemu_img.required(base.path, base.format, Format.QCOW2,
+    def _data(self, path: pathlib.Path, format: Format) -> int:
+        """Return about how many bytes of an image are not holes."""
+        if format is Format.RAW:
+            return path.stat().st_blocks * 512
+        return qemu_img.required(path, format, Format.QCOW2,
                                  limits=self.host.policy.inspection)
 
     def _fill(self, proven: Proven, volume: pathlib.Path, name: str) -> None:
