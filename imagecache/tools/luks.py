@@ -100,9 +100,9 @@ def extract(path: pathlib.Path, format: Format, output: pathlib.Path,
     # What its guest writes goes to a volume below its page cache.
     caching = "none" if path.is_block_device() else "writeback"
     _qemu_img(path, encryption, "convert", "-q", "-c" if compress else "-W",
-              "-T", caching, "-t", "writeback", *_SECRET, "--image-opts", "-O", output_format,
-              _opened(path, format), _name(output), limits=limits,
-              reads=_there(path, backing), writes=[output],
+              "-T", caching, "-t", "writeback", *_SECRET, "--image-opts",
+              "-O", output_format, _opened(path, format), _name(output),
+              limits=limits, reads=_there(path, backing), writes=[output],
               progress=progress)
 
 
