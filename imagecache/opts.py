@@ -27,7 +27,6 @@ _FORMATS = {"raw": Format.RAW, "qcow2": Format.QCOW2, "vmdk": Format.VMDK,
 DEFAULT_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "instances_path", default="/var/lib/imagecache/instances",
-        sample_default="/var/lib/imagecache/instances",
         help="Directory that holds a directory for each instance, the base"
              " images, and the locks."),
     cfg.BoolOpt(
