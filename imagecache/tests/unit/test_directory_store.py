@@ -282,6 +282,12 @@ class InUseTest(DirectoryStoreTestCase):
         with mock.patch("os.access", return_value=False):
             self.assertEqual([], self.users())
 
+    def test_a_disk_that_cannot_be_read_may_be_made_of_any_base(self) -> None:
+        disk = self.disk(pathlib.Path("/x"))
+        with mock.patch.object(pathlib.Path, "open",
+                               side_effect=PermissionError(13, "no")):
+            self.assertEqual([str(disk)], self.users())
+
     def test_a_guest_cannot_stop_the_search(self) -> None:
         """It wrote a header to its raw disk."""
         for name in ("\0", "/proc/self/fd/0", "x" * 1000, "/" * 1000,

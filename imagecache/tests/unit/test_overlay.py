@@ -65,6 +65,12 @@ class RewrittenTest(base.TestCase):
         self.disk.grow(4 * MiB)
         self.assertEqual(4 * MiB, self.disk.size())
 
+    def test_a_base_that_cannot_be_read_is_the_hosts_fault(self) -> None:
+        [entry] = self.images.cache.bases()
+        entry.path.unlink()
+        entry.path.mkdir()
+        self.assertRaises(exception.HostError, self.disk.grow, 4 * MiB)
+
     def test_a_data_file_is_none_of_ours(self) -> None:
         with self.disk.path.open("r+b") as f:
             f.seek(79)
