@@ -45,8 +45,10 @@ _GENUINE = processutils.execute
 
 # Programs speak English to us, and read no configuration of whoever runs us.
 # Where there is no table of mounts, as in some sandboxes, nothing is mounted.
+# What a tenant calls a file system is no entry for this host's table of them,
+# which dumpe2fs would make for root.
 _VARIABLES = {"LC_ALL": "C", "LANG": "C", "LANGUAGE": "C",
-              "EXT2FS_NO_MTAB_OK": "1"}
+              "EXT2FS_NO_MTAB_OK": "1", "BLKID_FILE": "/dev/null"}
 # What the C library says of ENOSPC and EDQUOT, in English.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
 # What a tenant wrote can make a program say gigabytes: of each stream as many

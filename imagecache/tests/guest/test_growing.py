@@ -28,6 +28,12 @@ def superblock(offset: int, format: str, *values: int) -> tuple[int, bytes]:
     return SUPERBLOCK + offset, struct.pack(format, *values)
 
 
+def known_to_the_host() -> dict[pathlib.Path, bytes]:
+    """Return what libblkid remembers of the file systems it has seen."""
+    return {path: path.read_bytes()
+            for path in pathlib.Path("/run/blkid").glob("*")}
+
+
 # What each says in its superblock, which is not true.
 LIES = {
     "more-blocks-than-there-can-be": [superblock(4, "<I", 0xFFFFFFFF),
@@ -137,10 +143,13 @@ class GrowingTest(GrowingTestCase):
         path.write_bytes(bytes(IMAGE_SIZE))
         devices.run("mkfs.vfat", path)
         for content in (path.read_bytes(), bytes(IMAGE_SIZE)):
+            before = known_to_the_host()
             disk = self.make(content)
+            self.assertEqual(before, known_to_the_host())
             self.assertTrue(content + bytes(SIZE - IMAGE_SIZE)
                             == self.content(disk).read_bytes())
             disk.remove()
+        self.assertNotIn("filesystem kept", self.images.heard)
 
     def test_a_disk_with_a_foreign_base_is_not_opened(self) -> None:
         disk = self.make(self.filesystem())
