@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import types
 import uuid
 from unittest import mock
 
 import ddt
+import fixtures
 from oslo_config import cfg
 
 import imagecache
@@ -84,6 +86,21 @@ class CreateTest(ImageCacheTestCase):
             self.cache.create_disk(INSTANCE, self.ref, image_type="ploop")
         self.assertIn("ploop", str(caught.exception))
         self.assertIn("qcow2", str(caught.exception))
+
+    def test_a_backend_that_cannot_be_loaded_says_why(self) -> None:
+        info = self.root / "broken-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(
+            "[imagecache.backends]\nbroken = no_such_module:Broken\n")
+        self.useFixture(fixtures.MonkeyPatch(
+            "sys.path", [*sys.path, str(self.root)]))
+        self.useFixture(fixtures.MonkeyPatch(
+            "stevedore.extension.ExtensionManager.ENTRY_POINT_CACHE", {}))
+        with self.assertRaises(exception.InvalidConfiguration) as caught:
+            self.cache.create_disk(INSTANCE, self.ref, image_type="broken")
+        self.assertIn("No module named 'no_such_module'",
+                      str(caught.exception))
 
     @ddt.data((True, Qcow2), (False, Raw))
     @ddt.unpack
