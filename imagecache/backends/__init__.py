@@ -8,7 +8,8 @@ Backends of other projects are found by their entry points, in the namespace
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import metadata
+from typing import Any, NoReturn
 
 import stevedore.exception
 from stevedore import driver
@@ -69,13 +70,21 @@ def _named(name: str, policy: Policy) -> type[Disk]:
     if name in BACKENDS:
         return BACKENDS[name]
     try:
-        manager: Any = driver.DriverManager(NAMESPACE, name)
+        manager: Any = driver.DriverManager(
+            NAMESPACE, name, on_load_failure_callback=_not_loaded)
     except stevedore.exception.NoMatches as e:
         raise exception.InvalidConfiguration(
             f"Unknown image_type={name}: there are default, "
             + ", ".join(BACKENDS), option="images_type", value=name) from e
     found: type[Disk] = manager.driver
     return found
+
+
+def _not_loaded(manager: object, entry_point: metadata.EntryPoint,
+                error: BaseException) -> NoReturn:
+    raise exception.InvalidConfiguration(
+        option="[libvirt] images_type", value=entry_point.name,
+        reason=f"its backend cannot be loaded: {error}") from error
 
 
 def with_key(disk: Disk, encryption: Encryption | None) -> Disk:
