@@ -52,6 +52,23 @@ class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
         self.assert_volume()
         self.assert_files("base", disks=0)
 
+    @ddt.data("ext2", "ext3")
+    def test_the_older_file_systems_grow_as_well(self, kind):
+        self.publish(self.qcow2(self.filesystem(kind)))
+        self.configure()
+        self.assertIsNone(self.make().error)
+        self.assert_volume()
+
+    def test_partitions_are_left_alone(self):
+        image = self.partitioned()
+        self.publish(self.qcow2(image))
+        self.configure()
+        outcome = self.make()
+        self.assertIsNone(outcome.error, outcome.log)
+        self.assertNotIn("dumpe2fs", " ".join(outcome.steps))
+        run("qemu-img", "compare", "-f", "raw", "-F", "raw", image,
+            self.disk().path)
+
     def test_a_guest_sees_the_size_and_its_file_system_fills_it(self):
         image = self.useFixture(boot.BootImage())
         self.publish(image.path)
