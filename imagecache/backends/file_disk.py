@@ -149,7 +149,7 @@ class FileDisk(Disk):
                      format: Format = Format.RAW) -> None:
         """Take the space now that a guest who fills ``size`` bytes needs.
 
-        :raises NoSpace: there is not as much; nothing was taken
+        :raises NoSpace: there is not as much, and next to nothing was taken
         """
         if not self.host.policy.preallocate:
             return
@@ -157,10 +157,14 @@ class FileDisk(Disk):
             # Tables take space as well, and again when they move to grow.
             size += 2 * (qemu_img.measure(
                 size, format, qcow2.read_header(path).cluster_size) - size)
+        needed = size - path.stat().st_blocks * 512
+        available = durable.available(path.parent)
         # Tried, it would take all there is from the other guests first, and
-        # ext4 would not give it back.
-        durable.require_space(
-            path.parent, size - path.stat().st_blocks * 512,
-            "the blocks of a disk")
-        if not allocation.preallocate(path, size):
+        # ext4 would not give it back.  A byte tells whether it can be done.
+        if not allocation.preallocate(path, size if needed <= available
+                                      else 1):
             self._observe("unpreallocated")
+        elif needed > available:
+            raise exception.NoSpace(
+                path=path.parent, what="the blocks of a disk", needed=needed,
+                available=available)
