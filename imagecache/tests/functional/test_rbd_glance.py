@@ -327,6 +327,21 @@ class RbdGlanceTest(RbdGlanceTestCase):
         disk = self._create(self._cache(user="reader"), image_id)
         self._check_clone(disk, image_id)
 
+    def test_clone_that_nova_made_and_no_guest_has_used_is_a_disk(self):
+        image_id = self._upload()
+        for clone_format in (1, 2):
+            instance = str(uuid.uuid4())
+            conf = self.ceph.conf_with(rbd_default_clone_format=clone_format)
+            access = rbd.Access(str(conf), "nova", rbd_case.PATIENCE)
+            with rbd.connected(access) as cluster, \
+                    cluster.pool("vms") as vms, \
+                    cluster.pool("images") as images:
+                vms.clone(images, image_id, "snap", f"{instance}_disk")
+            for user in ("imagecache", "reader"):
+                with self.subTest(clone_format=clone_format, user=user):
+                    self.assertTrue(
+                        self._cache(user=user).disk(instance).exists())
+
     def test_image_whose_data_are_gone_is_not_found(self):
         image_id = self._upload()
         with self._cluster("glance") as cluster, \
