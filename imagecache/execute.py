@@ -267,6 +267,7 @@ def _failure(command: tuple[str, ...], limits: Limits,
     stderr = (error.stderr or "").strip()
     if len(stderr) > _MOST_TOLD:
         stderr = f"{stderr[:_MOST_TOLD]} ... and more"
+    stderr = _legible(stderr)
     if any(words in stderr for words in _NO_SPACE):
         return exception.NoSpace(
             f"{' '.join(command)} found no more space: {stderr}",
@@ -276,3 +277,13 @@ def _failure(command: tuple[str, ...], limits: Limits,
     return exception.CommandFailed(
         command=" ".join(command), exit_code=error.exit_code, limit=limit,
         stderr="; ".join(reasons) or "it said nothing")
+
+
+def _legible(said: str) -> str:
+    """Say in plain text what may hold a tenant's words, as of a label.
+
+    Others could move a terminal's cursor, or fit into no database.
+    """
+    return "".join(
+        each if each.isprintable() or each in "\n\t"
+        else each.encode("unicode_escape").decode() for each in said)

@@ -107,8 +107,12 @@ class RunTest(base.TestCase):
 
     def test_odd_output_is_no_obstacle(self) -> None:
         execute.run("printf", r"\377\376")
-        self.assertRaises(exception.CommandFailed, execute.run, "sh", "-c",
-                          r"printf '\377' >&2; exit 1")
+        with self.assertRaises(exception.CommandFailed) as caught:
+            execute.run("sh", "-c",
+                        r"printf 'a\377\33[2Jb\r\nc\303\244' >&2; exit 1")
+        self.assertEqual("a\\udcff\\x1b[2Jb\\r\nc\xe4",
+                         caught.exception.facts["stderr"])
+        str(caught.exception).encode()    # as for a log, or a database
 
 
 class LimitsTest(base.TestCase):
