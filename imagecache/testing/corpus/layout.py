@@ -56,8 +56,6 @@ _TRUE = {
     "header_length": 112, "compression": 0,
 }
 
-Extension = tuple[int, bytes]
-
 
 @functools.cache
 def data() -> bytes:
