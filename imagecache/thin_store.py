@@ -4,7 +4,8 @@
     <group>/base-<key>                   committed, with its record as tags
     <group>/.base-<key>.<pid>.<unique>   one attempt
     <bases>/.staged/<key>.<unique>/      its download, a file on this host
-    <bases>/.used/<group>.base-<key>     its record once more, so that to use
+    <bases>/.used/<host>/<group>.base-<key>
+                                         its record once more, so that to use
                                          it again takes no command; the time
                                          stamp says when that last was
 
@@ -34,6 +35,7 @@ from imagecache.volumes import (
     ThinPool,
     attempt_at,
     attempts_at,
+    notes,
     pool_of,
 )
 
@@ -169,7 +171,7 @@ class ThinStore:
         return lvm.require_name(_BASE + key, self._group.name)
 
     def _used(self, key: str) -> pathlib.Path:
-        return self.files.directory / ".used" \
+        return notes(self.files.directory) \
             / f"{self._group.name}.{self._name(key)}"
 
     def _remember(self, key: str, record: Record) -> None:

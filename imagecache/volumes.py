@@ -197,8 +197,16 @@ def pool_of(policy: Policy, observe: events.Observer) -> ThinPool | None:
         return None
     return ThinPool(group_of(policy), policy.lvm.thin_pool,
                     policy.lvm.pool_warning, policy.lvm.pool_limit, observe,
-                    policy.bases / ".used" /
+                    notes(policy.bases) /
                     f"{policy.lvm.volume_group}.{policy.lvm.thin_pool}")
+
+
+def notes(bases: pathlib.Path) -> pathlib.Path:
+    """Return where a host notes what it has found in its volume groups.
+
+    Hosts may share the directory of bases; volume groups they do not.
+    """
+    return bases / ".used" / os.uname().nodename
 
 
 def place(path: pathlib.Path) -> pathlib.Path:

@@ -16,6 +16,7 @@ from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
+from imagecache.volumes import notes
 
 CANARY = b"what the last guest wrote" * 1000
 
@@ -140,7 +141,7 @@ class ThinTest(volume_group.LvmConformance):
         self.make()
         [base] = self.cache.bases()
         self.assertLess(0, base.used)
-        for each in (self.images.instances_path / "_base/.used").iterdir():
+        for each in notes(self.cache.host.policy.bases).iterdir():
             each.unlink()
         [base] = self.cache.bases()
         self.assertEqual(0, base.used)

@@ -21,6 +21,7 @@ from imagecache.tests.encrypting import KEY
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.test_lvm_encrypted import close_all, opened
 from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
+from imagecache.volumes import notes
 
 
 class TroubleTestCase(volume_group.LvmTestCase):
@@ -226,8 +227,8 @@ class ThinTroubleTest(TroubleTestCase):
         self.assertEqual(before, volumes())
 
     def let_a_minute_pass(self) -> None:
-        stamp = self.images.instances_path / f"_base/.used/{GROUP}.{POOL}"
-        os.utime(stamp, (0, 0))
+        os.utime(notes(self.cache.host.policy.bases) / f"{GROUP}.{POOL}",
+                 (0, 0))
 
     def test_an_image_that_the_pool_cannot_take_is_no_base(self) -> None:
         self.images.config("image_cache", lvm_pool_limit=1)

@@ -16,6 +16,7 @@ from imagecache.model import GiB, KiB, MiB
 from imagecache.testing import conformance, images
 from imagecache.testing.conformance import INSTANCE, SIZE
 from imagecache.tests.guest import base
+from imagecache.volumes import notes
 
 GROUP = "vg"
 POOL = "pool"
@@ -91,7 +92,8 @@ class LvmConformance(VolumeGroupMixin, conformance.DiskConformance):
         self.configure(self.images)
 
     def left(self) -> set[str]:
-        files = super().left() - {f"_base/.used/{GROUP}.{self.pool}"}
+        files = super().left() - {str(
+            notes(pathlib.Path("_base")) / f"{GROUP}.{self.pool}")}
         return files | {f"{GROUP}/{name}"
                         for name in volumes() - {self.pool}}
 

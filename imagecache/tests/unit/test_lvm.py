@@ -12,6 +12,7 @@ import pathlib
 import re
 import shlex
 import time
+import types
 from collections.abc import Iterator
 
 import fixtures
@@ -27,6 +28,7 @@ from imagecache.thin_store import _recorded, _tags, store_of
 from imagecache.tools import dm_crypt, lvm
 
 ETC = pathlib.Path(__file__).resolve().parents[3] / "etc" / "imagecache"
+OTHER_HOST = types.SimpleNamespace(nodename="other")
 UUID = "8a6a8b1f-7f0c-4b3c-a8a2-3f7d2b6d6d5e"
 RECORD = Record(Format.RAW, MiB, MiB, 3, "an image", "qcow2", "sha256:00")
 
@@ -320,8 +322,16 @@ class StoreTest(base.TestCase):
                          (entry.record, str(entry.path)))
         self.assertEqual([], self.commands)
 
+    def test_hosts_that_share_the_directory_have_groups_of_their_own(
+            self) -> None:
+        with fixtures.MonkeyPatch("os.uname", lambda: OTHER_HOST):
+            self.assertIsNone(self.store.lookup("key"))
+            self.assertRaises(exception.BaseNotFound, self.store.require,
+                              "key")
+        self.assertIsNotNone(self.store.lookup("key"))
+
     def test_its_last_use_is_the_files(self) -> None:
-        file = self.root / "_base" / ".used" / "vg.base-key"
+        file = volumes.notes(self.root / "_base") / "vg.base-key"
         os.utime(file, (1, 1))
         self.assertEqual(1, self.store.lookup("key").used)
         self.store.touch("key")
@@ -336,7 +346,8 @@ class StoreTest(base.TestCase):
                           RECORD)
 
     def test_a_damaged_file_is_no_record(self) -> None:
-        (self.root / "_base" / ".used" / "vg.base-key").write_bytes(b"\xff{")
+        (volumes.notes(self.root / "_base") / "vg.base-key").write_bytes(
+            b"\xff{")
         self.assertIsNone(self.store.lookup("key"))
 
     def test_a_key_that_no_volume_can_have_is_refused(self) -> None:
@@ -364,6 +375,13 @@ class PoolTest(base.TestCase):
              ) -> volumes.ThinPool:
         return volumes.ThinPool(lvm.VolumeGroup("vg"), "pool", 80, 95,
                                 observe, self.root / "used" / "stamp")
+
+    def test_what_one_host_has_seen_another_has_not(self) -> None:
+        policy = Policy(self.root, lvm=LvmPolicy("vg", "pool"))
+        stamps = [volumes.pool_of(policy, events.silent).stamp]
+        with fixtures.MonkeyPatch("os.uname", lambda: OTHER_HOST):
+            stamps.append(volumes.pool_of(policy, events.silent).stamp)
+        self.assertEqual(2, len(set(stamps)))
 
     def test_one_with_much_room_is_not_looked_at_for_a_minute(self) -> None:
         self.assertFalse(self.pool().had_room())
