@@ -176,10 +176,13 @@ class CephCluster(fixtures.Fixture):
     def set_quota(self, pool: str, size: int) -> None:
         """Let a pool take no more than about size bytes; 0: as many as can be.
 
-        It is enforced some seconds late, as the OSD reports at its leisure.
+        It is enforced some seconds late, as the OSD reports at its leisure,
+        and lifted when this returns.
         """
         self.command("osd pool set-quota", pool=pool, field="max_bytes",
                      val=str(size))
+        if not size:
+            self.await_full(pool, False)
 
     def await_full(self, pool: str, full: bool = True) -> None:
         """Return when a pool takes no more, or takes something again."""

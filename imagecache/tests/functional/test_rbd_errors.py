@@ -130,7 +130,6 @@ class FullTest(ErrorsTestCase):
 
     def drain(self, pool):
         self.ceph.set_quota(pool, 0)
-        self.ceph.await_full(pool, False)
         with self.pool(pool) as found:
             found.remove("filler")
 

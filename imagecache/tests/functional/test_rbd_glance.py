@@ -612,17 +612,14 @@ class NovaTest(RbdGlanceTestCase):
         base_id = self._upload()
         disk = self._boot(base_id)
         before = self._names("images")
-        self.addCleanup(self._fill_images, False)
-        self._fill_images(True)
+        self.addCleanup(self.ceph.set_quota, "images", 0)
+        self.ceph.set_quota("images", 1)
+        self.ceph.await_full("images")
         with self.assertRaises(exception.NoSpace):
             disk.direct_snapshot("jo", "new", "raw", str(uuid.uuid4()),
                                  base_id)
         self.assertEqual(before, self._names("images"))
         self.assertEqual([], self._snapshots(disk))
-
-    def _fill_images(self, full):
-        self.ceph.set_quota("images", 1 if full else 0)
-        self.ceph.await_full("images", full)
 
     def test_snapshot_that_glance_does_not_take_is_cleaned_up(self):
         base_id, image_id = self._upload(), self._queued()
