@@ -7,6 +7,7 @@ they are, and what may run them.
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import re
@@ -16,7 +17,7 @@ import types
 from collections.abc import Iterator
 
 import fixtures
-from oslo_rootwrap import wrapper
+from oslo_rootwrap import filters, wrapper
 
 from imagecache import Encryption, events, exception, fixture, volumes
 from imagecache.backends import EncryptedLvm, Lvm
@@ -114,6 +115,15 @@ class CommandsTest(base.TestCase):
             with self.subTest(shlex.join(command)):
                 self.assertTrue(sudo_allows(command))
 
+    def test_neither_lets_an_option_be_added(self) -> None:
+        for command in self.commands():
+            for place in range(1, len(command) + 1):
+                more = (*command[:place], "--config=log{file=a_b}",
+                        *command[place:])
+                with self.subTest(shlex.join(more)):
+                    self.assertFalse(rootwrap_allows(more))
+                    self.assertFalse(sudo_allows(more))
+
     def test_neither_lets_anything_else_through(self) -> None:
         for line in FORBIDDEN:
             with self.subTest(line):
@@ -167,8 +177,12 @@ FORBIDDEN = (
 
 
 def rootwrap_allows(command: list[str] | tuple[str, ...]) -> bool:
-    filters = wrapper.load_filters([str(ETC / "rootwrap.d")])
-    return any(each.match(list(command)) for each in filters)
+    return any(each.match(list(command)) for each in rootwraps_filters())
+
+
+@functools.cache
+def rootwraps_filters() -> list[filters.CommandFilter]:
+    return list(wrapper.load_filters([str(ETC / "rootwrap.d")]))
 
 
 def sudo_allows(command: list[str] | tuple[str, ...]) -> bool:
