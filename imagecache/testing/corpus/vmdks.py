@@ -105,6 +105,11 @@ def _sparse() -> Iterator[Refused]:
                    + b"\0" + flat(lure).encode()),
         "hidden-in-comment": ("vmdk-descriptor", lambda lure: sparse_text()
                               + b"#\0" + flat(lure).encode() + b"\n"),
+        # What Python takes for the end of a line, and qemu does not.
+        "one-line": ("vmdk-descriptor", lambda lure: sparse_text().replace(
+            b"\nRW", b"\fRW")),
+        "returned": ("vmdk-extent", lambda lure: sparse_text().replace(
+            b"\nRW", b"\rRW")),
         "no-text": ("vmdk-type", lambda lure: b""),
         "binary": ("vmdk-descriptor", lambda lure: b"\xff\xfe"
                    + sparse_text()),
