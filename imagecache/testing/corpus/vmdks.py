@@ -99,8 +99,21 @@ def _sparse() -> Iterator[Refused]:
             parent="11111111")),
         "parent-hint": ("vmdk-parent", lambda lure: sparse_text(
             f'parentFileNameHint="{lure.path}"', parent="11111111")),
-        "hint-only": ("vmdk-descriptor", lambda lure: sparse_text(
+        "hint-only": ("vmdk-parent", lambda lure: sparse_text(
             f'parentFileNameHint="{lure.path}"')),
+        # qemu looks for the word anywhere.
+        "hint-in-comment": ("vmdk-parent", lambda lure: sparse_text(
+            f'#parentFileNameHint="{lure.path}"')),
+        "hint-about-hardware": ("vmdk-parent", lambda lure: sparse_text(
+            f'ddb.parentFileNameHint="{lure.path}"')),
+        "hint-in-extent": ("vmdk-parent", lambda lure: sparse_text(
+            extent=f'RW {size} SPARSE "parentFileNameHint= secret"')),
+        "hint-in-setting": ("vmdk-parent", lambda lure: sparse_text(
+            'encoding="parentFileNameHint= secret"')),
+        "type-in-comment": ("vmdk-descriptor", lambda lure: sparse_text(
+            '#createType="monolithicFlat"')),
+        "cid-in-comment": ("vmdk-descriptor", lambda lure: sparse_text(
+            "#parentCID=11111111")),
         "hidden": ("vmdk-descriptor", lambda lure: sparse_text()
                    + b"\0" + flat(lure).encode()),
         "hidden-in-comment": ("vmdk-descriptor", lambda lure: sparse_text()
