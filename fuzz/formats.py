@@ -142,6 +142,7 @@ def harmless_vmdk(content: bytes) -> None:
     assert struct.unpack_from("<Q", content, 12)[0], "extents are followed"
     parents = re.findall(rb"parentCID\s*=\s*\"?(\w+)", text)
     assert {parent.lower() for parent in parents} == {b"ffffffff"}, parents
+    assert b"parentFileNameHint" not in text, "a parent"
     extents = re.findall(rb'^\s*(?:RW|RDONLY|NOACCESS)\s.*$', text,
                          re.MULTILINE)
     assert len(extents) == 1 and b"/" not in extents[0], extents

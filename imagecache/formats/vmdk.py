@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import string
 import struct
 from typing import BinaryIO
 
@@ -23,11 +24,16 @@ _AT_END = 2**64 - 1               # the grain directory is told by a footer
 _MARKS = b"\n \r\n"               # so that a transfer as text is noticed
 _LARGEST_DESCRIPTOR = 64 * KiB
 
+_PLAIN = set(string.printable) - set("\v\f")
+
 _EXTENT = re.compile(r"(?:RW|RDONLY|NOACCESS)\s")
 _SPARSE_EXTENT = re.compile(r'RW\s+(\d+)\s+SPARSE\s+"[^/\\:"]+"\s*')
 _SETTING = re.compile(r'([A-Za-z][\w.]*)\s*=\s*"?([^"]*?)"?\s*')
 _SETTINGS = {"version", "encoding", "CID", "parentCID", "isNativeSnapshot",
              "createType"}
+# qemu looks for these anywhere in the text, and takes the first.
+_PARENT_HINT = "parentFileNameHint"
+_SEARCHED = ("parentCID", "createType")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +46,7 @@ class Image:
     entries: int             # of a grain table
     directory: int           # sectors: where the grain directory is
     marks: bytes
+    text: str                # the descriptor
     settings: dict[str, str]
     extents: tuple[str, ...]
     others: tuple[str, ...]  # lines that are none of these
@@ -67,11 +74,13 @@ RULES: tuple[Rule[Image], ...] = (
     Rule("vmdk-type", "it is neither monolithicSparse nor streamOptimized",
          lambda i: i.settings.get("createType") in _KINDS),
     Rule("vmdk-parent", "it is a difference to another image",
-         lambda i: i.settings.get("parentCID", "").lower() == "ffffffff"),
+         lambda i: i.settings.get("parentCID", "").lower() == "ffffffff"
+         and _PARENT_HINT not in i.text),
     Rule("vmdk-extent", "its data is not just in this one file",
          _own_extent),
     Rule("vmdk-descriptor", "its descriptor says more than is known",
-         lambda i: not i.others),
+         lambda i: not i.others
+         and all(i.text.count(name) == 1 for name in _SEARCHED)),
     Rule("vmdk-footer", "its footer contradicts its header",
          lambda i: i.footer_agrees),
     Rule("vmdk-directory", "its grain directory is not within the file",
@@ -92,34 +101,36 @@ def examine(f: BinaryIO, file_size: int) -> int:
     size = descriptor_size * _SECTOR
     if not descriptor_offset or not 0 < size <= _LARGEST_DESCRIPTOR:
         raise Refusal("vmdk-descriptor", "it has no descriptor of its own")
-    lines = _lines(reader.read(f, descriptor_offset * _SECTOR, size))
+    text = _text(reader.read(f, descriptor_offset * _SECTOR, size))
     require(RULES, Image(
         version, capacity, grain, descriptor_offset, descriptor_size,
-        entries, directory, marks, *_parse(lines),
+        entries, directory, marks, text, *_parse(text),
         directory != _AT_END or _footer_agrees(f, file_size, header),
         file_size))
     return int(capacity * _SECTOR)
 
 
-def _lines(descriptor: bytes) -> list[str]:
+def _text(descriptor: bytes) -> str:
     try:
         text = descriptor.rstrip(b"\0").decode("ascii")
     except UnicodeDecodeError:
         raise Refusal("vmdk-descriptor",
                       "its descriptor is not plain text") from None
-    if "\0" in text:
+    # Some of these are the end of a line to Python, and not to qemu.
+    if not set(text) <= _PLAIN:
         raise Refusal("vmdk-descriptor", "its descriptor hides something")
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    return text
 
 
-def _parse(lines: list[str]
+def _parse(text: str
            ) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
     """Sort the lines into settings, extents, and others."""
     settings: dict[str, str] = {}
     extents, others = [], []
-    for line in lines:
+    for line in map(str.strip, text.split("\n")):
         setting = _SETTING.fullmatch(line)
+        if not line or line.startswith("#"):
+            continue
         if _EXTENT.match(line):
             extents.append(line)
         elif setting and setting[1].startswith("ddb."):
