@@ -145,6 +145,13 @@ class EncryptedRawTest(EncryptedTestCase):
         listed.remove()
         self.assertFalse(disk.path.parent.exists())
 
+    def test_one_that_cannot_be_read_is_the_hosts_fault(self) -> None:
+        disk = self.make(2 * MiB)
+        disk.path.unlink()
+        disk.path.mkdir()
+        self.assertRaises(exception.StorageFailed, disk.size)
+        self.assertRaises(exception.StorageFailed, disk.grow, 3 * MiB)
+
     def test_what_fails_leaves_nothing(self) -> None:
         def fail(*arguments: object, **options: object) -> None:
             raise exception.CommandFailed(command="x", exit_code=1, stderr="")
