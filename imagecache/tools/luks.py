@@ -9,10 +9,11 @@ guessed.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import struct
 
-from imagecache import exception, execute
+from imagecache import durable, exception, execute
 from imagecache.encryption import Encryption
 from imagecache.formats import qcow2
 from imagecache.model import Format, Limits, whole_sectors
@@ -42,12 +43,12 @@ class Header:
 def read_header(path: pathlib.Path) -> Header:
     """Return what a file says of itself; no key is needed.
 
-    :raises FileNotFoundError: there is no file
+    :raises StorageFailed: it cannot be read, or is not there
     :raises UnsafeDisk: it does not begin as LUKS of version 1
     """
-    with path.open("rb") as f:
+    with durable.translated("reading a disk", path), path.open("rb") as f:
         start = f.read(_HEADER.size)
-    size = path.stat().st_size
+        size = os.fstat(f.fileno()).st_size
     if len(start) == _HEADER.size:
         magic, version, _, _, _, sectors, _ = _HEADER.unpack(start)
         offset = sectors * _SECTOR
