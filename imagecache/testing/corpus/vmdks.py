@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from imagecache.model import MiB
 from imagecache.testing import images
@@ -34,6 +34,7 @@ _INPUT = ("CVE-2014-0144",)      # what qemu's driver once believed
 def samples() -> Iterator[Refused]:
     yield from _text()
     yield from _sparse()
+    yield from _hidden()
     yield from _header()
 
 
@@ -82,7 +83,7 @@ def _text() -> Iterator[Refused]:
 def _sparse() -> Iterator[Refused]:
     """A vmdk that is one file still has such a text in it."""
     size = MiB // foreign.SECTOR
-    texts: dict[str, tuple[str, Callable[[Lure], bytes]]] = {
+    return _in_text({
         "flat": ("vmdk-extent", lambda lure: sparse_text(extent=flat(lure))),
         "and-flat": ("vmdk-extent", lambda lure: sparse_text(flat(lure))),
         "path": ("vmdk-extent", lambda lure: sparse_text(
@@ -101,7 +102,21 @@ def _sparse() -> Iterator[Refused]:
             f'parentFileNameHint="{lure.path}"', parent="11111111")),
         "hint-only": ("vmdk-parent", lambda lure: sparse_text(
             f'parentFileNameHint="{lure.path}"')),
-        # qemu looks for the word anywhere.
+        "no-text": ("vmdk-type", lambda lure: b""),
+    })
+
+
+def _hidden() -> Iterator[Refused]:
+    """What one reader of that text overlooks, another may find."""
+    size = MiB // foreign.SECTOR
+    return _in_text({
+        "hidden": ("vmdk-descriptor", lambda lure: sparse_text()
+                   + b"\0" + flat(lure).encode()),
+        "hidden-in-comment": ("vmdk-descriptor", lambda lure: sparse_text()
+                              + b"#\0" + flat(lure).encode() + b"\n"),
+        "binary": ("vmdk-descriptor", lambda lure: b"\xff\xfe"
+                   + sparse_text()),
+        # qemu looks for the words anywhere.
         "hint-in-comment": ("vmdk-parent", lambda lure: sparse_text(
             f'#parentFileNameHint="{lure.path}"')),
         "hint-about-hardware": ("vmdk-parent", lambda lure: sparse_text(
@@ -114,19 +129,16 @@ def _sparse() -> Iterator[Refused]:
             '#createType="monolithicFlat"')),
         "cid-in-comment": ("vmdk-descriptor", lambda lure: sparse_text(
             "#parentCID=11111111")),
-        "hidden": ("vmdk-descriptor", lambda lure: sparse_text()
-                   + b"\0" + flat(lure).encode()),
-        "hidden-in-comment": ("vmdk-descriptor", lambda lure: sparse_text()
-                              + b"#\0" + flat(lure).encode() + b"\n"),
         # What Python takes for the end of a line, and qemu does not.
         "one-line": ("vmdk-descriptor", lambda lure: sparse_text().replace(
             b"\nRW", b"\fRW")),
         "returned": ("vmdk-extent", lambda lure: sparse_text().replace(
             b"\nRW", b"\rRW")),
-        "no-text": ("vmdk-type", lambda lure: b""),
-        "binary": ("vmdk-descriptor", lambda lure: b"\xff\xfe"
-                   + sparse_text()),
-    }
+    })
+
+
+def _in_text(texts: Mapping[str, tuple[str, Callable[[Lure], bytes]]]
+             ) -> Iterator[Refused]:
     return (_refused(f"sparse-{id}", rule,
                      functools.partial(_with_text, text), _REFERENCES)
             for id, (rule, text) in texts.items())
