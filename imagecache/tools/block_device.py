@@ -66,7 +66,6 @@ class Device:
         except (FileNotFoundError, OSError):    # between the two it let go
             return None
 
-
     @property
     def owner_arguments(self) -> list[bytes]:
         """Those of the program that connected it, if it can be seen."""

@@ -280,6 +280,9 @@ class UnprivilegedTest(KilledTest):
         self.addCleanup(installed.unlink)
         for path in (self.root, self.disk):
             os.chown(path, UID, UID)
+        # Who is killed cannot give back what he borrowed.
+        for path in pathlib.Path("/dev").glob("nbd*"):
+            self.addCleanup(os.chown, path, path.stat().st_uid, -1)
 
     def as_the_agent(self, act: Callable[[], None]) -> None:
         self.assertEqual(0, self.start(act).wait())
