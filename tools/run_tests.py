@@ -113,6 +113,10 @@ def _started_in_guest(patterns: list[str]) -> Iterator[InGuest]:
     prints.  A guest that does not come up, or dies, leaves tests that never
     reported.
     """
+    # It has no network to fetch with what its tests boot.
+    from imagecache.tests.functional import boot
+
+    boot.BootImage().setUp()
     with tempfile.TemporaryFile() as results, subprocess.Popen(
             [IN_GUEST, "-t", str(LIMIT["guest"]),
              *_command("guest", patterns), "--subunit"],
