@@ -158,6 +158,13 @@ class DiskTest(RbdTestCase):
         self.assertEqual(len(padded), disk.size())
         self.assertEqual(padded, self.read_volume(disk.path))
 
+    def test_a_file_that_cannot_be_imported_costs_no_disk(self):
+        disk = self.make()
+        for source in (self.root / "nothing", self.root):
+            self.assertRaises(exception.HostError, disk.import_file, source)
+            self.assertTrue(self.content + bytes(SIZE)
+                            == self.read_volume(disk.path))
+
     def test_a_running_guests_disk_is_extracted(self):
         disk = self.make()
         with self.volume(disk.path) as volume:
