@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
 import re
 import time
 from collections.abc import Iterator
 from typing import Self
 
-from imagecache import exception, rbd_clones, rbd_store, sources
+from imagecache import durable, exception, rbd_clones, rbd_store, sources
 from imagecache.backends.base import Disk
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore
@@ -235,10 +236,13 @@ class Rbd(Disk):
     def import_file(self, source: pathlib.Path) -> None:
         """Make the disk of a raw file of this host's; one before it goes.
 
+        :raises StorageFailed: the file cannot be read; nothing has changed
         :raises HostError: there is no disk then
         """
+        with durable.translated("importing a disk", source), \
+                source.open("rb") as f:
+            size = whole_sectors(os.fstat(f.fileno()).st_size)
         self.remove()
-        size = whole_sectors(source.stat().st_size)
         with self._pool() as (_, pool):
             pool.create(self.path.name, size)
             try:
