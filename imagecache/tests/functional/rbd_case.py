@@ -10,9 +10,14 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from imagecache import exception, fixture
+from imagecache.model import MiB
+from imagecache.testing import images
+from imagecache.tests import base
 from imagecache.tests.functional import ceph_cluster
 from imagecache.tools import rbd
 from imagecache.tools.rbd_volume import Volume
+
+SIZE = 2 * MiB    # of the image that an ImageTestCase has
 
 # Seconds that a busy machine may take to answer.
 PATIENCE = 60
@@ -114,3 +119,15 @@ class RbdMixin:
                 volume.remove_snapshot(snapshot)
         with self.pool(path.parent.name) as pool:
             pool.remove(path.name)
+
+
+class ImageTestCase(RbdMixin, base.TestCase):
+    """A host, and a qcow2 image in its store."""
+
+    def setUp(self):
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+        self.configure(self.images)
+        self.addCleanup(self.clear)
+        self.content = images.content(SIZE)
+        self.ref = self.images.add(images.qcow2(self.content), "qcow2")

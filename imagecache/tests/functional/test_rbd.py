@@ -9,26 +9,17 @@ import time
 import uuid
 
 import imagecache
-from imagecache import exception, fixture, imagebackend, imagemodel
+from imagecache import exception, imagebackend, imagemodel
 from imagecache.backends import Rbd
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
-from imagecache.tests import base, command
+from imagecache.tests import command
 from imagecache.tests.functional import boot, processes, rbd_case
+from imagecache.tests.functional.rbd_case import SIZE
 
-SIZE = 2 * MiB
 
-
-class RbdTestCase(rbd_case.RbdMixin, base.TestCase):
-
-    def setUp(self):
-        super().setUp()
-        self.images = self.useFixture(fixture.ImageCacheFixture())
-        self.configure(self.images)
-        self.addCleanup(self.clear)
-        self.content = images.content(SIZE)
-        self.ref = self.images.add(images.qcow2(self.content), "qcow2")
+class RbdTestCase(rbd_case.ImageTestCase):
 
     @property
     def cache(self):

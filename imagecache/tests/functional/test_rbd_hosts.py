@@ -12,28 +12,19 @@ import uuid
 from unittest import mock
 
 import imagecache
-from imagecache import exception, fixture
-from imagecache.model import MiB
-from imagecache.testing import images
+from imagecache import exception
 from imagecache.testing.conformance import INSTANCE
-from imagecache.tests import base
 from imagecache.tests.functional import processes, rbd_case
+from imagecache.tests.functional.rbd_case import SIZE
 from imagecache.tools import ceph
 from imagecache.tools.rbd_volume import Volume
 
-SIZE = 2 * MiB
 
-
-class HostsTestCase(rbd_case.RbdMixin, base.TestCase):
+class HostsTestCase(rbd_case.ImageTestCase):
     """Hosts are processes with instances of their own."""
 
     def setUp(self):
         super().setUp()
-        self.images = self.useFixture(fixture.ImageCacheFixture())
-        self.configure(self.images)
-        self.addCleanup(self.clear)
-        self.content = images.content(SIZE)
-        self.ref = self.images.add(images.qcow2(self.content), "qcow2")
         self.journal = self.root / "journal"
         self.journal.touch()
 

@@ -9,15 +9,12 @@ import struct
 import uuid
 
 import imagecache
-from imagecache import exception, fixture
+from imagecache import exception
 from imagecache.model import MiB
 from imagecache.rbd_store import PREFIX, SNAPSHOT
-from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
-from imagecache.tests import base
 from imagecache.tests.functional import processes, rbd_case
-
-SIZE = 2 * MiB
+from imagecache.tests.functional.rbd_case import SIZE
 
 # Of the objects of a volume, those that are there while it is being made or
 # removed: its name, its entry in the pool's directory, its header.
@@ -27,15 +24,7 @@ PARTS = (("id",), ("id", "directory"), ("directory",),
 UNPROTECTING = 1
 
 
-class LeftoversTestCase(rbd_case.RbdMixin, base.TestCase):
-
-    def setUp(self):
-        super().setUp()
-        self.images = self.useFixture(fixture.ImageCacheFixture())
-        self.configure(self.images)
-        self.addCleanup(self.clear)
-        self.content = images.content(SIZE)
-        self.ref = self.images.add(images.qcow2(self.content), "qcow2")
+class LeftoversTestCase(rbd_case.ImageTestCase):
 
     def make(self, instance=INSTANCE, observe=lambda event: None):
         return imagecache.ImageCache(
