@@ -19,7 +19,6 @@ from imagecache import (
 )
 from imagecache.base_store import BaseStore, Staging
 from imagecache.events import Event
-from imagecache.locks import Locks
 from imagecache.model import (
     NATIVE,
     Base,
@@ -30,6 +29,7 @@ from imagecache.model import (
     whole_sectors,
 )
 from imagecache.policy import Policy
+from imagecache.system.locks import Locks
 
 Origin = sources.Source | sources.Resized    # what a base is made from
 

@@ -28,9 +28,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from imagecache import disk_info, durable, exception, records
+from imagecache import disk_info, exception, records
 from imagecache.formats import qcow2
 from imagecache.model import Base, Entry, Proven, Record
+from imagecache.system import durable
 
 _RECORD = ".json"
 _READ_ONLY = 0o444

@@ -20,9 +20,10 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-from imagecache import durable, exception
-from imagecache.locks import Locks
+from imagecache import exception
 from imagecache.model import Format, native
+from imagecache.system import durable
+from imagecache.system.locks import Locks
 
 FILE_NAME = "disk.info"
 ENCRYPTED = "disk.luks"    # the same of those that are encrypted

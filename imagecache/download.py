@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from imagecache import durable, events, exception
+from imagecache import events, exception
 from imagecache.examiner import Examiner, Found
 from imagecache.model import Description, Digest
 from imagecache.signatures import Indifferent, Verifier
 from imagecache.sources import Image
+from imagecache.system import durable
 
 # What is recorded of an image whose store gives no digest.
 _OWN_DIGEST = "sha256"

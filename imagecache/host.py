@@ -12,9 +12,9 @@ from imagecache.base_cache import BaseCache
 from imagecache.base_store import BaseStore
 from imagecache.directory_store import DirectoryStore
 from imagecache.disk_info import ENCRYPTED, DiskInfo
-from imagecache.locks import Locks
 from imagecache.model import Format
 from imagecache.policy import Policy
+from imagecache.system.locks import Locks
 from imagecache.tools import block_device, qemu_img
 
 # A file system takes 255 bytes, and an attempt's name has more to it.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache import durable, exception
+from imagecache import exception
 from imagecache.formats import qcow2, raw
 from imagecache.formats.rules import Refusal, require
 from imagecache.model import Format
+from imagecache.system import durable
 
 
 def base_of(disk: pathlib.Path, bases: pathlib.Path, *,

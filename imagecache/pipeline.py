@@ -17,20 +17,13 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from imagecache import (
-    download,
-    durable,
-    events,
-    examiner,
-    exception,
-    proof,
-    sources,
-)
+from imagecache import download, events, examiner, exception, proof, sources
 from imagecache.base_store import Staging
 from imagecache.events import Event
 from imagecache.formats import qcow2, raw
 from imagecache.model import NATIVE, Description, Format, Proven, Record
 from imagecache.policy import Policy
+from imagecache.system import durable
 from imagecache.tools import qemu_img
 
 

@@ -14,11 +14,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from imagecache import durable, exception
+from imagecache import exception
 from imagecache.examiner import Examiner, Found, examine
 from imagecache.formats import raw
 from imagecache.model import Format, MiB, Proven, whole_sectors
 from imagecache.policy import Policy
+from imagecache.system import durable
 from imagecache.tools import qemu_img
 
 # Raised whenever a rule becomes stricter: bases proven by older rules are

@@ -8,9 +8,10 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from imagecache import durable, exception, proof
+from imagecache import exception, proof
 from imagecache.model import Base, Format, Proven, Record
 from imagecache.policy import Policy
+from imagecache.system import durable
 from imagecache.tools import allocation, filesystem, qemu_img
 
 Complain = Callable[[str], object]    # why a file system did not grow

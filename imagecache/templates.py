@@ -12,9 +12,9 @@ import hashlib
 import os
 import pathlib
 
-from imagecache import durable
 from imagecache.model import GiB, MiB
 from imagecache.sources import Template
+from imagecache.system import durable
 from imagecache.tools import filesystem
 
 

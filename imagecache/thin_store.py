@@ -25,10 +25,11 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
-from imagecache import durable, events, exception, records
+from imagecache import events, exception, records
 from imagecache.directory_store import DirectoryStore, is_key
 from imagecache.model import Base, Entry, Proven, Record
 from imagecache.policy import Policy
+from imagecache.system import durable
 from imagecache.tools import lvm
 from imagecache.tools.lvm import Volume, VolumeGroup
 from imagecache.volumes import (

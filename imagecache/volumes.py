@@ -12,9 +12,10 @@ import secrets
 import time
 from collections.abc import Iterator
 
-from imagecache import durable, events, exception
+from imagecache import events, exception
 from imagecache.model import KiB
 from imagecache.policy import Policy
+from imagecache.system import durable
 from imagecache.tools.lvm import Pool, VolumeGroup
 
 # A pool's metadata: for each chunk that is mapped (the kernel's own estimate

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache import durable
 from imagecache.backends import FileDisk
 from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format
+from imagecache.system import durable
 from imagecache.tools import qemu_img
 
 

@@ -21,11 +21,12 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
-from imagecache import durable, events, exception, resizing, sources
+from imagecache import events, exception, resizing, sources
 from imagecache.base_cache import BaseCache
 from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, Limits
 from imagecache.policy import Policy
+from imagecache.system import durable
 from imagecache.tools import qemu_img
 
 # The formats a disk can be extracted to, and qemu's words for them.

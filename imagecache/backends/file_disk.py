@@ -9,12 +9,13 @@ import pathlib
 from collections.abc import Iterator
 from typing import ClassVar
 
-from imagecache import durable, exception, overlay
+from imagecache import exception, overlay
 from imagecache.backends.base import Disk
 from imagecache.disk_info import NAMES, DiskInfo
 from imagecache.formats import qcow2
 from imagecache.host import require_plain
 from imagecache.model import Format
+from imagecache.system import durable
 from imagecache.tools import allocation, qemu_img
 
 _DISK_MODE = 0o644   # the hypervisor runs as another user

@@ -7,18 +7,12 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
-from imagecache import (
-    durable,
-    exception,
-    pipeline,
-    proof,
-    sources,
-    volumes,
-)
+from imagecache import exception, pipeline, proof, sources, volumes
 from imagecache.backends.volume_disk import VolumeDisk
 from imagecache.base_cache import BaseCache
 from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, MiB, Proven
+from imagecache.system import durable
 from imagecache.thin_store import store_of
 from imagecache.tools import device, qemu_img
 from imagecache.tools.lvm import Pool, Volume, named

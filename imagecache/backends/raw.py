@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache import durable, exception, pipeline, proof, sources
+from imagecache import exception, pipeline, proof, sources
 from imagecache.backends.qcow2_file import Qcow2File
 from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
+from imagecache.system import durable
 from imagecache.tools import allocation
 
 

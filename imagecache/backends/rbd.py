@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-from imagecache import durable, exception, rbd_clones, rbd_store, sources
+from imagecache import exception, rbd_clones, rbd_store, sources
 from imagecache.backends.base import Disk
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore
@@ -20,6 +20,7 @@ from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.policy import Policy
 from imagecache.rbd_images import RbdImages
 from imagecache.rbd_store import RbdStore
+from imagecache.system import durable
 from imagecache.tools import ceph, nbd, qemu_img, rbd
 from imagecache.tools.rbd_volume import Volume
 

@@ -40,10 +40,11 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from imagecache import durable, exception
+from imagecache import exception
 from imagecache.formats import reader
 from imagecache.formats.rules import Refusal, Rule, require
 from imagecache.model import MiB
+from imagecache.system import durable
 
 MAGIC = b"QFI\xfb"
 SMALLEST = 512           # bytes; less is no qcow2

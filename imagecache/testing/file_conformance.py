@@ -60,7 +60,8 @@ class FileDiskConformance(conformance.DiskConformance):
         self.images.config(preallocate_images="space")
         disk = self.make()
         before = disk.size(), disk.allocated()
-        with mock.patch("imagecache.durable.available", return_value=SIZE):
+        with mock.patch("imagecache.system.durable.available",
+                        return_value=SIZE):
             for act in (lambda: disk.grow(8 * SIZE),
                         lambda: self.make(8 * SIZE, "another")):
                 self.assertRaises(exception.NoSpace, act)

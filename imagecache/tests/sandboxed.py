@@ -12,8 +12,8 @@ import signal
 import socket
 import sys
 
-from imagecache import execute, sandbox
 from imagecache.model import Limits, Sandbox
+from imagecache.system import execute, sandbox
 from imagecache.tests import base
 from imagecache.tests.unit.test_execute import alive, wait_for
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.model import Limits
+from imagecache.system import execute
 
 _UNSUPPORTED = ("unsupported", "not supported")
 

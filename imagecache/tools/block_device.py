@@ -27,9 +27,10 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
-from imagecache import durable, exception, execute
-from imagecache.locks import Locks
+from imagecache import exception
 from imagecache.model import SECTOR, Format, Limits, whole_sectors
+from imagecache.system import durable, execute
+from imagecache.system.locks import Locks
 
 # Seconds: for a device to be free, and for one to come up or to let go.
 PATIENCE = 30.0

@@ -6,8 +6,8 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache import execute
 from imagecache.model import MiB
+from imagecache.system import execute
 
 _SECTOR = 512    # of sysfs, whatever the device has
 # Between two of its steps blkdiscard can be stopped.

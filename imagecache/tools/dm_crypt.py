@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.encryption import Encryption
 from imagecache.model import MiB
+from imagecache.system import execute
 
 # From here on a device holds content: LUKS keeps its header and keys before.
 OFFSET = 2 * MiB

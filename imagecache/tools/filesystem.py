@@ -7,8 +7,9 @@ import pathlib
 import struct
 from collections.abc import Callable
 
-from imagecache import durable, exception, execute
+from imagecache import exception
 from imagecache.model import Limits
+from imagecache.system import durable, execute
 
 # resize2fs grows nothing before it has seen that it is not mounted.
 _MOUNTS = pathlib.Path("/proc/self/mounts")

@@ -13,10 +13,11 @@ import os
 import pathlib
 import struct
 
-from imagecache import durable, exception, execute
+from imagecache import exception
 from imagecache.encryption import Encryption
 from imagecache.formats import qcow2
 from imagecache.model import Format, Limits, whole_sectors
+from imagecache.system import durable, execute
 from imagecache.tools.qemu_img import Progress, most, watching
 
 MAGIC = b"LUKS\xba\xbe"

@@ -16,8 +16,9 @@ import pathlib
 import re
 from collections.abc import Iterable, Iterator
 
-from imagecache import durable, exception, execute
+from imagecache import exception
 from imagecache.model import whole_sectors
+from imagecache.system import durable, execute
 
 _CHARACTERS = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]*")
 # Names that LVM keeps for the parts of its volumes.

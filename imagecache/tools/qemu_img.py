@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, ClassVar
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.formats import qcow2
 from imagecache.model import Format, Limits, MiB, whole_sectors
+from imagecache.system import execute
 
 Progress = Callable[[int], None]   # bytes read so far
 

@@ -7,8 +7,8 @@ import json
 
 import ddt
 
-from imagecache import durable
 from imagecache.model import KiB, MiB
+from imagecache.system import durable
 from imagecache.tests.functional import loop, rows
 from imagecache.tests.functional.rows import (
     APPEAR,

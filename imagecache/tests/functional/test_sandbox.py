@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.model import Format, MiB
-from imagecache.sandbox import landlock
+from imagecache.system import execute
+from imagecache.system.sandbox import landlock
 from imagecache.testing import images
 from imagecache.tests import base, sandboxed
 from imagecache.tests.unit import test_sandbox_images, test_sandbox_limits
@@ -44,7 +45,7 @@ class BubblewrapTest(WithoutLandlock, sandboxed.Promises,
                      sandboxed.TestCase):
 
     def test_it_is_what_is_used_without_landlock(self):
-        with self.assertLogs("imagecache.sandbox", "INFO") as logs:
+        with self.assertLogs("imagecache.system.sandbox", "INFO") as logs:
             self.attempt("1")
         self.assertIn("bubblewrap", logs.records[0].getMessage())
 

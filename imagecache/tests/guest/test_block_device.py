@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from unittest import mock
 
 from imagecache import exception
-from imagecache.locks import Locks
 from imagecache.model import Format, MiB, Sandbox
 from imagecache.policy import CONVERSION
+from imagecache.system.locks import Locks
 from imagecache.testing import images
 from imagecache.tests.functional import processes
 from imagecache.tests.guest import base, devices
@@ -139,7 +139,7 @@ class AttachedTest(DeviceTestCase):
 
     def test_a_program_that_is_not_installed_is_named(self) -> None:
         with mock.patch.dict(os.environ, PATH=str(self.root)), \
-                mock.patch("imagecache.execute._SBIN", ""), \
+                mock.patch("imagecache.system.execute._SBIN", ""), \
                 self.assertRaises(exception.CommandNotFound), \
                 self.attached():
             pass

@@ -9,7 +9,7 @@ import threading
 
 import fixtures
 
-import imagecache.execute
+import imagecache.system.execute
 from imagecache import exception, imagemodel
 from imagecache.model import GiB, MiB
 from imagecache.testing import images
@@ -163,8 +163,8 @@ class ThinTest(volume_group.LvmConformance):
             commands.append(command[0])
             return execute(*command, **options)
 
-        execute = imagecache.execute.run
-        with fixtures.MonkeyPatch("imagecache.execute.run", run):
+        execute = imagecache.system.execute.run
+        with fixtures.MonkeyPatch("imagecache.system.execute.run", run):
             self.make(instance=OTHER)
         self.assertEqual(["lvcreate"], commands)
 

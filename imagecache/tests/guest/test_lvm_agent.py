@@ -11,7 +11,7 @@ import subprocess
 
 import fixtures
 
-from imagecache import execute
+from imagecache.system import execute
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.encrypting import KEY, PASSPHRASE
 from imagecache.tests.guest import volume_group
@@ -49,7 +49,7 @@ class AgentTestCase(volume_group.LvmTestCase):
             os.setgroups([])
             os.setresgid(UID, UID, UID)
             os.setresuid(UID, UID, UID)
-            with fixtures.MonkeyPatch("imagecache.execute.run",
+            with fixtures.MonkeyPatch("imagecache.system.execute.run",
                                       run_unprivileged):
                 self._live()
             self.assertIn("qemu-img", {each[0] for each in commands})

@@ -12,9 +12,10 @@ import fixtures
 from castellan import key_manager as castellan
 from castellan.common import utils
 
-from imagecache import exception, execute, fixture, imagebackend
+from imagecache import exception, fixture, imagebackend
 from imagecache.backends.encrypted_lvm import EncryptedLvm
 from imagecache.model import MiB
+from imagecache.system import execute
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests import base, directory_keys, encrypting
@@ -71,7 +72,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
             seen.append(command)
             return run(*command, **options)
 
-        with fixtures.MonkeyPatch("imagecache.execute.run", recording):
+        with fixtures.MonkeyPatch("imagecache.system.execute.run", recording):
             disk = self.make()
             disk.grow(2 * SIZE)
             disk.extract(self.images.instances_path / "snapshot", "qcow2")
@@ -110,7 +111,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
                                               stderr="oh no")
             return run(*command, **options)
 
-        with fixtures.MonkeyPatch("imagecache.execute.run", failing):
+        with fixtures.MonkeyPatch("imagecache.system.execute.run", failing):
             self.assertRaises(exception.CommandFailed, self.make)
         self.assertFalse(path.exists())
         self.assert_nothing_left(but={

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import fixtures
 
-from imagecache import exception, execute, sources
+from imagecache import exception, sources
 from imagecache.backends import Disk
 from imagecache.model import GiB, MiB
 from imagecache.provision import provision
+from imagecache.system import execute
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.encrypting import KEY
@@ -52,7 +53,8 @@ class TroubleTestCase(volume_group.LvmTestCase):
             return output
 
         def in_child() -> None:
-            with fixtures.MonkeyPatch("imagecache.execute.run", run_and_die):
+            with fixtures.MonkeyPatch("imagecache.system.execute.run",
+                                      run_and_die):
                 act()
 
         status = child(in_child)()

@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import fixtures
 
-from imagecache import Encryption, exception, execute, fixture
+from imagecache import Encryption, exception, fixture
 from imagecache.backends import Raw
 from imagecache.backends.base import Disk
 from imagecache.backends.encrypted import EncryptedQcow2, EncryptedRaw
 from imagecache.model import MiB
+from imagecache.system import execute
 from imagecache.testing import images
 from imagecache.tests import base
 
@@ -57,7 +58,7 @@ class EncryptedTestCase(base.TestCase):
             self.commands.append(command)
             return run(*command, **options)
 
-        self.useFixture(fixtures.MonkeyPatch("imagecache.execute.run",
+        self.useFixture(fixtures.MonkeyPatch("imagecache.system.execute.run",
                                              recording))
 
     def make(self, size: int | None = None) -> Disk:

@@ -16,10 +16,10 @@ from imagecache import exception, fixture, proof, sources, templates
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore, Staging
 from imagecache.events import Event
-from imagecache.locks import Locks
 from imagecache.model import Base, Digest, Format, MiB
 from imagecache.policy import Policy
 from imagecache.sources import DelegatedImage, Image, Template
+from imagecache.system.locks import Locks
 from imagecache.testing import images
 from imagecache.testing.memory import MemoryStore
 from imagecache.tests import base

@@ -16,9 +16,9 @@ from unittest import mock
 
 from imagecache import exception, fixture
 from imagecache.backends import Disk
-from imagecache.locks import Locks
 from imagecache.model import Format, Limits, MiB
 from imagecache.policy import CONVERSION
+from imagecache.system.locks import Locks
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests import base
@@ -131,7 +131,7 @@ class ServingTest(base.TestCase):
             self.assertRaises(exception.CommandFailed, program.result, 30)
 
     def test_whatever_keeps_it_from_starting_is_told(self) -> None:
-        with mock.patch("imagecache.execute.run",
+        with mock.patch("imagecache.system.execute.run",
                         side_effect=OSError(errno.EMFILE, "too many files")), \
                 self.assertRaises(exception.StorageFailed) as caught, \
                 self.serving():
@@ -182,7 +182,7 @@ class PrivilegesTest(base.TestCase):
             "sudo")
         device = block_device.Device("nbd12")
         with mock.patch.object(block_device, "_running", running), \
-                mock.patch("imagecache.execute.run", run), \
+                mock.patch("imagecache.system.execute.run", run), \
                 mock.patch.object(block_device, "PATIENCE", 0), \
                 mock.patch.object(block_device._Connector, "_await"), \
                 mock.patch.object(block_device._Connector, "_is_ours"), \

@@ -162,7 +162,7 @@ class TestLog(ConsoleTestCase):
 
     def test_a_warning_says_so(self) -> None:
         self.assertEqual("imagecache: warning: 1 of 2\n", self.emitted(
-            "imagecache.durable", "%s of %s", (1, 2)))
+            "imagecache.system.durable", "%s of %s", (1, 2)))
 
     def test_an_event_is_not_told_twice(self) -> None:
         self.assertEqual("", self.emitted("imagecache.observers", "retry",

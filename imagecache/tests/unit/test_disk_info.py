@@ -12,8 +12,8 @@ import ddt
 
 from imagecache import exception
 from imagecache.disk_info import ENCRYPTED, DiskInfo
-from imagecache.locks import Locks
 from imagecache.model import Format
+from imagecache.system.locks import Locks
 from imagecache.tests import base
 
 

@@ -11,7 +11,8 @@ import os
 import pathlib
 import stat
 
-from imagecache import durable, exception
+from imagecache import exception
+from imagecache.system import durable
 from imagecache.tests import base
 
 

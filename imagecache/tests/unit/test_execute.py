@@ -13,8 +13,9 @@ import tracemalloc
 import fixtures
 from oslo_concurrency import processutils
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.model import Limits, MiB
+from imagecache.system import execute
 from imagecache.tests import base
 
 SOME = Limits(cpu_time=100)

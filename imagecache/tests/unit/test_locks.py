@@ -12,7 +12,7 @@ import fasteners
 from oslo_concurrency import lockutils
 
 from imagecache import exception
-from imagecache.locks import Locks
+from imagecache.system.locks import Locks
 from imagecache.tests import base
 
 

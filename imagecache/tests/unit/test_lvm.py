@@ -43,7 +43,7 @@ class Recorder(fixtures.Fixture):
     def _setUp(self) -> None:
         self.commands: list[tuple[str, ...]] = []
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.execute.run", self._run))
+            "imagecache.system.execute.run", self._run))
 
     def _run(self, *command: str, **options: object) -> str:
         options.pop("secret", None)

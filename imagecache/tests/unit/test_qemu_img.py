@@ -9,8 +9,9 @@ import signal
 import subprocess
 import threading
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.model import Format, Limits, MiB
+from imagecache.system import execute
 from imagecache.testing import images
 from imagecache.tests import base
 from imagecache.tools import qemu_img

@@ -10,9 +10,10 @@ import signal
 import struct
 from unittest import mock
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.model import Limits, Sandbox
-from imagecache.sandbox import kernel, landlock, seccomp
+from imagecache.system import execute
+from imagecache.system.sandbox import kernel, landlock, seccomp
 from imagecache.tests import sandboxed
 
 
@@ -239,18 +240,18 @@ class ChoiceTest(sandboxed.TestCase):
     def test_a_host_without_any_goes_on_where_none_is_required(self):
         self.without_landlock()
         self.without_bubblewrap()
-        with self.assertLogs("imagecache.sandbox", "WARNING"):
+        with self.assertLogs("imagecache.system.sandbox", "WARNING"):
             self.assertEqual(sandboxed.TOKEN, self.run_in(Sandbox.AVAILABLE))
 
     def test_a_program_that_reads_nothing_of_a_tenants_needs_none(self):
         self.without_landlock()
         self.without_bubblewrap()
-        with self.assertNoLogs("imagecache.sandbox"):
+        with self.assertNoLogs("imagecache.system.sandbox"):
             self.assertEqual("x\n", execute.run("echo", "x", limits=Limits(
                 file_size=1)))
 
     def test_which_one_it_is_is_said_once(self):
-        with self.assertLogs("imagecache.sandbox", "INFO") as logs:
+        with self.assertLogs("imagecache.system.sandbox", "INFO") as logs:
             for _ in range(2):
                 self.assertRaises(exception.CommandFailed, self.run_in,
                                   Sandbox.REQUIRED)

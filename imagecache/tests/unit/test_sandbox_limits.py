@@ -12,10 +12,11 @@ from unittest import mock
 
 import ddt
 
-from imagecache import exception, execute
+from imagecache import exception
 from imagecache.model import Format, Limits, MiB
 from imagecache.policy import CONVERSION, INSPECTION
-from imagecache.sandbox import limits
+from imagecache.system import execute
+from imagecache.system.sandbox import limits
 from imagecache.testing import images
 from imagecache.tests import base
 from imagecache.tools import filesystem, qemu_img

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from imagecache.sandbox.allowance import Allowance
+from imagecache.system.sandbox.allowance import Allowance
 
 # No network, no processes of others, no terminal.
 _ALONE = ("bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from oslo_concurrency import lockutils
 
-from imagecache import durable
+from imagecache.system import durable
 
 
 @dataclasses.dataclass(frozen=True)

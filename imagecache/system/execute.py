@@ -19,9 +19,10 @@ from typing import NamedTuple
 # Through its module: a caller's tests may patch processutils.execute.
 from oslo_concurrency import processutils
 
-from imagecache import exception, sandbox
+from imagecache import exception
 from imagecache.model import KiB, Limits, MiB
-from imagecache.sandbox import bubblewrap, kernel
+from imagecache.system import sandbox
+from imagecache.system.sandbox import bubblewrap, kernel
 
 LOG = logging.getLogger(__name__)
 

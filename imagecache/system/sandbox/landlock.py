@@ -13,8 +13,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from imagecache.sandbox import kernel
-from imagecache.sandbox.allowance import Allowance
+from imagecache.system.sandbox import kernel
+from imagecache.system.sandbox.allowance import Allowance
 
 # The same numbers on all machines.
 _CREATE_RULESET = 444

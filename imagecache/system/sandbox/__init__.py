@@ -31,9 +31,15 @@ from typing import NamedTuple
 
 from imagecache import exception
 from imagecache.model import Limits, Sandbox
-from imagecache.sandbox import bubblewrap, guard, kernel, landlock, seccomp
-from imagecache.sandbox.allowance import Allowance, allow
-from imagecache.sandbox.limits import explain, reached, setter
+from imagecache.system.sandbox import (
+    bubblewrap,
+    guard,
+    kernel,
+    landlock,
+    seccomp,
+)
+from imagecache.system.sandbox.allowance import Allowance, allow
+from imagecache.system.sandbox.limits import explain, reached, setter
 
 __all__ = ["Launch", "around", "explain", "reached"]
 

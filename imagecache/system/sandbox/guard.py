@@ -21,7 +21,7 @@ import signal
 from posix import _exit, fork, waitpid
 from typing import NoReturn
 
-from imagecache.sandbox import kernel
+from imagecache.system.sandbox import kernel
 
 ENDING = signal.SIGTERM    # what tells a guard to end
 
