@@ -15,7 +15,7 @@ from imagecache.disk_info import ENCRYPTED, DiskInfo
 from imagecache.model import Format
 from imagecache.policy import Policy
 from imagecache.system.locks import Locks
-from imagecache.tools import block_device, qemu_img
+from imagecache.tools import qemu_img, qemu_nbd
 
 # A file system takes 255 bytes, and an attempt's name has more to it.
 _LONGEST_NAME = 200
@@ -63,7 +63,7 @@ class Host:
                      backing: pathlib.Path | None
                      ) -> contextlib.AbstractContextManager[pathlib.Path]:
         """Return a device as which a disk in a file can be changed."""
-        return block_device.attached(
+        return qemu_nbd.attached(
             path, format, size, backing=backing, locks=self.locks,
             limits=self.policy.conversion.writing(
                 qemu_img.most(size) + path.stat().st_size),

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from imagecache import exception
 from imagecache.rbd_images import SNAPSHOT, Location
 from imagecache.tools import rbd
-from imagecache.tools.rbd_volume import Volume
+from imagecache.tools.rbd_image import Volume
 
 
 def pool_of_glance(cluster: rbd.Cluster, image_id: str,

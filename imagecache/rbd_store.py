@@ -28,8 +28,8 @@ from imagecache.directory_store import DirectoryStore
 from imagecache.events import Event
 from imagecache.model import Base, Entry, Format, Proven, Record, whole_sectors
 from imagecache.policy import RbdPolicy
-from imagecache.tools import nbd, qemu_img, rbd
-from imagecache.tools.rbd_volume import Volume
+from imagecache.tools import nbd_server, qemu_img, rbd
+from imagecache.tools.rbd_image import Volume
 
 PREFIX = "imagecache_base_"
 SNAPSHOT = "base"
@@ -59,7 +59,7 @@ class Staging:
                 available=space)
         size = whole_sectors(size)
         self.volume.resize(size)
-        with nbd.serving(self.volume, size) as client:
+        with nbd_server.serving(self.volume, size) as client:
             yield qemu_img.Served(client)
 
     def head(self, size: int) -> bytes:

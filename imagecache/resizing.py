@@ -12,7 +12,7 @@ from imagecache import exception, proof
 from imagecache.model import Base, Format, Proven, Record
 from imagecache.policy import Policy
 from imagecache.system import durable
-from imagecache.tools import allocation, filesystem, qemu_img
+from imagecache.tools import file_copy, filesystem, qemu_img
 
 Complain = Callable[[str], object]    # why a file system did not grow
 
@@ -26,7 +26,7 @@ def copy(base: Base, record: Record, new: pathlib.Path, size: int,
     """
     with durable.translated("copying a base", new):
         new.touch()
-    allocation.copy(base.path, new)
+    file_copy.copy(base.path, new)
     with proof.blaming(Proven(base.path, base.format, base.virtual_size),
                        record.source, policy):
         _grow(new, base.format, size, policy, complain)

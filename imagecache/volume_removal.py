@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from imagecache import exception
 from imagecache.policy import LvmPolicy
-from imagecache.tools import device
+from imagecache.tools import blockdev
 from imagecache.tools.lvm import Volume, VolumeGroup
 from imagecache.volumes import attempt_at, attempted, leftover_of
 
@@ -70,7 +70,7 @@ def _wipe(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
     if not volume.active:
         group.activate(volume.name)
     size = min(policy.clear_size or volume.size, volume.size)
-    wipe = device.shred if policy.clear == "shred" else device.zero
+    wipe = blockdev.shred if policy.clear == "shred" else blockdev.zero
     with group.lent(volume.name) as path:
         wipe(path, size)
 

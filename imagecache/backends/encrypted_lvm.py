@@ -18,7 +18,7 @@ from imagecache.base_cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, whole_sectors
-from imagecache.tools import device, dm_crypt, luks
+from imagecache.tools import blockdev, cryptsetup, luks
 
 SUFFIX = "-dmcrypt"    # nova's, of the device that a guest gets
 
@@ -53,7 +53,7 @@ class EncryptedLvm(Lvm):
 
     @property
     def path(self) -> pathlib.Path:
-        return dm_crypt.device(self.volume.name + SUFFIX)
+        return cryptsetup.device(self.volume.name + SUFFIX)
 
     def create(self, base: Base, size: int | None) -> None:
         found, state = self._survey()
@@ -62,9 +62,9 @@ class EncryptedLvm(Lvm):
             self.open()
             return
         full = whole_sectors(max(size or 0, base.virtual_size))
-        with self._new(dm_crypt.OFFSET + full, state, data=dm_crypt.OFFSET
+        with self._new(cryptsetup.OFFSET + full, state, data=cryptsetup.OFFSET
                        + base.virtual_size) as volume:
-            dm_crypt.create(volume, self.encryption, self._root_helper)
+            cryptsetup.create(volume, self.encryption, self._root_helper)
             with volume.open("rb") as f:
                 luks.fill(volume, base.path, base.format, self.encryption,
                           limits=self.host.policy.conversion,
@@ -83,7 +83,7 @@ class EncryptedLvm(Lvm):
         """
         if not self.path.is_block_device():
             self._require()
-            dm_crypt.open(self.volume, self.path.name, self.encryption,
+            cryptsetup.open(self.volume, self.path.name, self.encryption,
                           self._root_helper)
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class EncryptedLvm(Lvm):
         :raises StorageFailed: the guest still has it
         """
         try:
-            dm_crypt.close(self.path.name, self._root_helper)
+            cryptsetup.close(self.path.name, self._root_helper)
         except exception.CommandFailed as e:
             if self.path.is_block_device():
                 raise exception.StorageFailed(
@@ -102,9 +102,9 @@ class EncryptedLvm(Lvm):
 
     def size(self) -> int:
         try:
-            return device.size(self.path)
+            return blockdev.size(self.path)
         except OSError:
-            return self._require().size - dm_crypt.OFFSET
+            return self._require().size - cryptsetup.OFFSET
 
     def grow(self, size: int) -> None:
         """Grow to ``size`` bytes; a file system in it stays as it is.
@@ -113,10 +113,10 @@ class EncryptedLvm(Lvm):
         """
         if size > self.size():
             self.open()
-            volume, full = self._require(), dm_crypt.OFFSET + size
+            volume, full = self._require(), cryptsetup.OFFSET + size
             if full > volume.size:    # or else who began was killed here
                 self._extend(volume, full)
-            dm_crypt.resize(self.path.name, self._root_helper)
+            cryptsetup.resize(self.path.name, self._root_helper)
             self._observe("grown", size=size)
 
     def remove(self) -> None:

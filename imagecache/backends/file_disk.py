@@ -16,7 +16,7 @@ from imagecache.formats import qcow2
 from imagecache.host import require_plain
 from imagecache.model import Format
 from imagecache.system import durable
-from imagecache.tools import allocation, qemu_img
+from imagecache.tools import file_copy, qemu_img
 
 _DISK_MODE = 0o644   # the hypervisor runs as another user
 
@@ -162,7 +162,7 @@ class FileDisk(Disk):
         available = durable.available(path.parent)
         # Tried, it would take all there is from the other guests first, and
         # ext4 would not give it back.  A byte tells whether it can be done.
-        if not allocation.preallocate(path, size if needed <= available
+        if not file_copy.preallocate(path, size if needed <= available
                                       else 1):
             self._observe("unpreallocated")
         elif needed > available:

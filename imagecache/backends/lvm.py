@@ -14,7 +14,7 @@ from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, MiB, Proven
 from imagecache.system import durable
 from imagecache.thin_store import store_of
-from imagecache.tools import device, qemu_img
+from imagecache.tools import blockdev, qemu_img
 from imagecache.tools.lvm import Pool, Volume, named
 from imagecache.volumes import (
     ThinPool,
@@ -169,7 +169,7 @@ class Lvm(VolumeDisk):
             group.create_thin(name, size, state.name, self.tags)
         else:
             self._snapshot(name, base)
-            if size > device.size(group.device(name)):
+            if size > blockdev.size(group.device(name)):
                 group.extend(name, size)
 
     @contextlib.contextmanager
@@ -202,7 +202,7 @@ class Lvm(VolumeDisk):
                   volume: pathlib.Path) -> None:
         with volumes.flushed(volume):
             if template.zeros and not self._reads_zeros:
-                device.zero(volume, device.size(volume))
+                blockdev.zero(volume, blockdev.size(volume))
             template.write(volume)
 
     def _abandon(self, attempt: str) -> None:

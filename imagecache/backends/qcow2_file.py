@@ -7,7 +7,7 @@ import pathlib
 
 from imagecache.backends.file_disk import FileDisk
 from imagecache.model import Format
-from imagecache.tools import block_device, qemu_img
+from imagecache.tools import qemu_img, qemu_nbd
 
 
 class Qcow2File(FileDisk):
@@ -18,7 +18,7 @@ class Qcow2File(FileDisk):
         :raises NbdUnavailable: it is, and this host cannot do it
         """
         if self.host.policy.resize_fs_using_block_device:
-            block_device.require(path)     # before anything has changed
+            qemu_nbd.require(path)     # before anything has changed
         self._preallocate(path, size, Format.QCOW2)
         qemu_img.resize(path, Format.QCOW2, size,
                         limits=self.host.policy.inspection,

@@ -11,7 +11,7 @@ from imagecache.backends.qcow2_file import Qcow2File
 from imagecache.formats import qcow2
 from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
 from imagecache.system import durable
-from imagecache.tools import allocation
+from imagecache.tools import file_copy
 
 
 class Raw(Qcow2File):
@@ -76,7 +76,7 @@ class Raw(Qcow2File):
 
     def _copy(self, base: Base, path: pathlib.Path) -> None:
         path.touch(exist_ok=False)
-        allocation.copy(base.path, path,
+        file_copy.copy(base.path, path,
                         share=not self.host.policy.preallocate)
 
     def _extend(self, path: pathlib.Path, format: Format, now: int,

@@ -21,8 +21,8 @@ from imagecache.policy import Policy
 from imagecache.rbd_images import RbdImages
 from imagecache.rbd_store import RbdStore
 from imagecache.system import durable
-from imagecache.tools import ceph, nbd, qemu_img, rbd
-from imagecache.tools.rbd_volume import Volume
+from imagecache.tools import ceph, nbd_server, qemu_img, rbd
+from imagecache.tools.rbd_image import Volume
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SEPARATORS = "@:"      # of snapshots, and of options in a name for qemu
@@ -248,7 +248,7 @@ class Rbd(Disk):
             pool.create(self.path.name, size)
             try:
                 with pool.open(self.path.name) as volume, \
-                        nbd.serving(volume, size) as client:
+                        nbd_server.serving(volume, size) as client:
                     qemu_img.convert(
                         source, Format.RAW, qemu_img.Served(client), "raw",
                         limits=self.host.policy.conversion, into_zeros=True)

@@ -13,7 +13,7 @@ from imagecache.backends.base import Disk
 from imagecache.host import Host, require_plain
 from imagecache.model import Format
 from imagecache.sources.resolve import is_uuid
-from imagecache.tools import device, lvm
+from imagecache.tools import blockdev, lvm
 from imagecache.tools.lvm import Volume, VolumeGroup, named
 from imagecache.volumes import (
     ThinPool,
@@ -83,7 +83,7 @@ class VolumeDisk(Disk):
 
     def size(self) -> int:
         try:
-            return device.size(self.volume)
+            return blockdev.size(self.volume)
         except OSError:
             return self._require().size
 

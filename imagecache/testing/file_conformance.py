@@ -50,7 +50,7 @@ class FileDiskConformance(conformance.DiskConformance):
         self.make()
         self.images.config(preallocate_images="space")
         disk = self.cache.disk(INSTANCE)
-        with mock.patch("imagecache.tools.allocation.preallocate",
+        with mock.patch("imagecache.tools.file_copy.preallocate",
                         side_effect=exception.NoSpace("no")), \
                 self.assertRaises(exception.NoSpace):
             disk.grow(2 * SIZE)

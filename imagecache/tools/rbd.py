@@ -26,7 +26,7 @@ from typing import Any
 
 from imagecache import exception
 from imagecache.tools import ceph
-from imagecache.tools.rbd_volume import Volume
+from imagecache.tools.rbd_image import Volume
 
 # What a base has; a disk gets the features that the cluster's users want.
 _LAYERING, _EXCLUSIVE_LOCK, _OBJECT_MAP, _FAST_DIFF = 1, 4, 8, 16

@@ -15,7 +15,7 @@ from imagecache.testing import images
 from imagecache.tests import base
 from imagecache.tests.functional import ceph_cluster
 from imagecache.tools import rbd
-from imagecache.tools.rbd_volume import Volume
+from imagecache.tools.rbd_image import Volume
 
 SIZE = 2 * MiB    # of the image that an ImageTestCase has
 

@@ -13,7 +13,7 @@ from oslo_concurrency import processutils
 from imagecache import exception
 from imagecache.model import MiB
 from imagecache.tests.functional import base, loop
-from imagecache.tools import allocation
+from imagecache.tools import file_copy
 
 ROOM = 96 * MiB
 IMAGE_SIZE = 48 * MiB    # so that there is room for one and not for two
@@ -66,7 +66,7 @@ class FullTest(base.TestCase):
         path = self.mounted / "disk"
         path.touch()
         with self.assertRaises(exception.NoSpace) as caught:
-            allocation.preallocate(path, 2 * ROOM)
+            file_copy.preallocate(path, 2 * ROOM)
         self.assertIn(str(path), str(caught.exception))
 
 

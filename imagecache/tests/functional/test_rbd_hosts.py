@@ -17,7 +17,7 @@ from imagecache.testing.conformance import INSTANCE
 from imagecache.tests.functional import processes, rbd_case
 from imagecache.tests.functional.rbd_case import SIZE
 from imagecache.tools import ceph
-from imagecache.tools.rbd_volume import Volume
+from imagecache.tools.rbd_image import Volume
 
 
 class HostsTestCase(rbd_case.ImageTestCase):

@@ -7,12 +7,12 @@ import pathlib
 import re
 import subprocess
 
-from imagecache.tools import block_device
+from imagecache.tools import qemu_nbd
 
 
 def in_use() -> list[str]:
     """Return those that are connected."""
-    return [each.name for each in block_device.devices()
+    return [each.name for each in qemu_nbd.devices()
             if each.size or each.owner is not None]
 
 

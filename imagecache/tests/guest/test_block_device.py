@@ -21,7 +21,7 @@ from imagecache.system.locks import Locks
 from imagecache.testing import images
 from imagecache.tests.functional import processes
 from imagecache.tests.guest import base, devices
-from imagecache.tools import block_device
+from imagecache.tools import qemu_nbd
 
 SIZE = 4 * MiB
 USER, UID = "imagecache", 4242
@@ -51,7 +51,7 @@ class DeviceTestCase(base.TestCase):
     def attached(self, disk: pathlib.Path | None = None,
                  size: int = SIZE, root_helper: str = "sudo -n"
                  ) -> contextlib.AbstractContextManager[pathlib.Path]:
-        return block_device.attached(
+        return qemu_nbd.attached(
             disk or self.disk, Format.QCOW2, size, locks=self.locks,
             limits=self.limits, root_helper=root_helper)
 
@@ -77,7 +77,7 @@ class AttachedTest(DeviceTestCase):
         base.write_bytes(images.content(SIZE))
         devices.run("qemu-img", "create", "-f", "qcow2", "-b", base,
                     "-F", "raw", self.disk, 2 * SIZE)
-        with block_device.attached(
+        with qemu_nbd.attached(
                 self.disk, Format.QCOW2, 2 * SIZE, backing=base,
                 locks=self.locks, limits=self.limits,
                 root_helper="") as device:
@@ -121,7 +121,7 @@ class AttachedTest(DeviceTestCase):
         self.assertIn("lock", str(caught.exception))
 
     def test_one_of_another_size_is_refused(self) -> None:
-        with mock.patch.object(block_device, "PATIENCE", 1.0), \
+        with mock.patch.object(qemu_nbd, "PATIENCE", 1.0), \
                 self.assertRaises(exception.CommandFailed), \
                 self.attached(size=2 * SIZE):
             pass
@@ -202,15 +202,15 @@ class ClaimTest(DeviceTestCase):
     def test_one_that_is_being_connected_is_left_alone(self) -> None:
         """It looks free still, and then has the size that we wait for."""
         with self.foreign("nbd0"), mock.patch.object(
-                block_device.Device, "is_free", True), \
+                qemu_nbd.Device, "is_free", True), \
                 self.attached() as device:
             self.assertEqual(pathlib.Path("/dev/nbd1"), device)
 
     def test_when_all_are_busy_one_waits_and_then_gives_up(self) -> None:
         with contextlib.ExitStack() as stack:
-            for each in block_device.devices():
+            for each in qemu_nbd.devices():
                 stack.enter_context(self.foreign(each.name))
-            with mock.patch.object(block_device, "PATIENCE", 0.5), \
+            with mock.patch.object(qemu_nbd, "PATIENCE", 0.5), \
                     self.assertRaises(exception.NbdUnavailable) as caught, \
                     self.attached():
                 pass
@@ -219,7 +219,7 @@ class ClaimTest(DeviceTestCase):
     def test_one_that_becomes_free_is_taken(self) -> None:
         with contextlib.ExitStack() as stack:
             last = contextlib.ExitStack()
-            for each in block_device.devices():
+            for each in qemu_nbd.devices():
                 last = contextlib.ExitStack()
                 last.enter_context(self.foreign(each.name))
                 stack.push(last)

@@ -22,7 +22,7 @@ from imagecache.tests import base, directory_keys, encrypting
 from imagecache.tests.encrypting import KEY, PASSPHRASE, WRONG
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import GROUP, POOL
-from imagecache.tools import dm_crypt
+from imagecache.tools import cryptsetup
 
 
 class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
@@ -194,7 +194,7 @@ class ThinTest(volume_group.VolumeGroupMixin, base.TestCase):
                 pathlib.Path(disk.path), "raw")[:MiB])
             self.assertIn(f"/dev/mapper/{INSTANCE}_disk-dmcrypt",
                           disk.libvirt_info("none", {}).to_xml())
-            dm_crypt.close(pathlib.Path(disk.path).name, "")
+            cryptsetup.close(pathlib.Path(disk.path).name, "")
         self.assertTrue(images.read(
             disk.disk.volume, "raw").startswith(b"LUKS"))
         disk.snapshot_extract(str(self.root / "snapshot"), "raw")

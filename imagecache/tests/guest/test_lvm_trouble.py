@@ -173,7 +173,7 @@ class ThickTroubleTest(TroubleTestCase):
                 command="blkdiscard", exit_code=1, stderr="no")
 
         disk = self.make()
-        with fixtures.MonkeyPatch("imagecache.tools.device.zero", fail):
+        with fixtures.MonkeyPatch("imagecache.tools.blockdev.zero", fail):
             self.assertRaises(exception.CommandFailed, disk.remove)
         self.assertFalse(disk.exists())
         self.assertEqual([], list(self.cache.disks()))

@@ -9,7 +9,7 @@ from imagecache import exception
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.tests import base
-from imagecache.tools import allocation
+from imagecache.tools import file_copy
 
 
 class AllocationTest(base.TestCase):
@@ -30,26 +30,26 @@ class AllocationTest(base.TestCase):
             f.truncate(8 * MiB)
         source.chmod(0o400)
         self.path.chmod(0o640)
-        allocation.copy(source, self.path)
+        file_copy.copy(source, self.path)
         self.assertTrue(source.read_bytes() == self.path.read_bytes())
         self.assertLessEqual(self.allocated(), 2 * MiB)
         self.assertEqual(0o640, self.path.stat().st_mode & 0o777)
 
     def test_a_copy_of_nothing_is_a_failure(self) -> None:
-        self.assertRaises(FileNotFoundError, allocation.copy,
+        self.assertRaises(FileNotFoundError, file_copy.copy,
                           self.root / "no", self.path)
 
     def test_preallocating_takes_blocks_and_leaves_the_length(self) -> None:
         self.path.write_bytes(b"content")
-        self.assertTrue(allocation.preallocate(self.path, MiB))
+        self.assertTrue(file_copy.preallocate(self.path, MiB))
         self.assertGreaterEqual(self.allocated(), MiB)
         self.assertEqual(b"content", self.path.read_bytes())
 
     def test_a_file_system_that_cannot_says_so(self) -> None:
         """sysfs, for one."""
-        self.assertFalse(allocation.preallocate(
+        self.assertFalse(file_copy.preallocate(
             pathlib.Path("/sys/kernel/mm/ksm/run"), MiB))
 
     def test_anything_else_is_a_failure(self) -> None:
-        self.assertRaises(exception.CommandFailed, allocation.preallocate,
+        self.assertRaises(exception.CommandFailed, file_copy.preallocate,
                           self.root, MiB)      # a directory

@@ -23,7 +23,7 @@ from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests import base
 from imagecache.tests.unit.test_lvm import rootwrap_allows, sudo_allows
-from imagecache.tools import block_device
+from imagecache.tools import qemu_nbd
 
 
 class WithoutDevicesTest(base.TestCase):
@@ -32,7 +32,7 @@ class WithoutDevicesTest(base.TestCase):
         super().setUp()
         # The machine that runs the tests may have some.
         self.enterContext(mock.patch.object(
-            block_device, "devices", return_value=[]))
+            qemu_nbd, "devices", return_value=[]))
         self.images = self.useFixture(fixture.ImageCacheFixture(
             resize_fs_using_block_device=True))
         self.image = self.images.add(images.content(SIZE), "raw")
@@ -97,8 +97,8 @@ class ServingTest(base.TestCase):
         self.socket = self.root / "socket"
 
     def serving(self, backing: pathlib.Path | None = None
-                ) -> contextlib.AbstractContextManager[block_device.Program]:
-        return block_device._serving(self.socket, self.disk, Format.QCOW2,
+                ) -> contextlib.AbstractContextManager[qemu_nbd.Program]:
+        return qemu_nbd._serving(self.socket, self.disk, Format.QCOW2,
                                      CONVERSION, backing)
 
     def read(self) -> bytes:
@@ -167,25 +167,25 @@ class PrivilegesTest(base.TestCase):
 
         @contextlib.contextmanager
         def running(*command: str, **how: object
-                    ) -> Iterator[block_device.Program]:
+                    ) -> Iterator[qemu_nbd.Program]:
             found.append(command)
-            yield block_device.Program()
+            yield qemu_nbd.Program()
 
         def run(*command: str, **how: object) -> str:
             found.append(command)
             return ""
 
-        connector = block_device._Connector(
+        connector = qemu_nbd._Connector(
             self.root / "disk", pathlib.Path("/tmp/imagecache-nbd.ab1_x"),
-            block_device.Program(), SIZE,
+            qemu_nbd.Program(), SIZE,
             Locks(pathlib.Path("/var/lib/nova/instances/locks")), Limits(),
             "sudo")
-        device = block_device.Device("nbd12")
-        with mock.patch.object(block_device, "_running", running), \
+        device = qemu_nbd.Device("nbd12")
+        with mock.patch.object(qemu_nbd, "_running", running), \
                 mock.patch("imagecache.system.execute.run", run), \
-                mock.patch.object(block_device, "PATIENCE", 0), \
-                mock.patch.object(block_device._Connector, "_await"), \
-                mock.patch.object(block_device._Connector, "_is_ours"), \
+                mock.patch.object(qemu_nbd, "PATIENCE", 0), \
+                mock.patch.object(qemu_nbd._Connector, "_await"), \
+                mock.patch.object(qemu_nbd._Connector, "_is_ours"), \
                 connector._connected(device):
             connector._own(device, 1000)
         return found

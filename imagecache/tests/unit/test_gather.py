@@ -10,7 +10,7 @@ import fixtures
 
 from imagecache import exception
 from imagecache.tests import base
-from imagecache.tools import gather
+from imagecache.tools import write_buffer
 
 CHUNK, IN_FLIGHT = 16 * 1024, 128 * 1024     # a quick test's
 PIECE = CHUNK // 64
@@ -55,9 +55,9 @@ class GatheringTest(base.TestCase):
         super().setUp()
         for name, size in ("CHUNK", CHUNK), ("_IN_FLIGHT", IN_FLIGHT):
             self.useFixture(fixtures.MonkeyPatch(
-                f"imagecache.tools.gather.{name}", size))
+                f"imagecache.tools.write_buffer.{name}", size))
         self.device = Device(40 * CHUNK)
-        self.gathering = gather.Gathering(self.device)
+        self.gathering = write_buffer.Gathering(self.device)
         self.addCleanup(self.gathering.close)
         self.answers = []
 

@@ -26,7 +26,7 @@ from imagecache.model import Format, GiB, MiB, Proven, Record
 from imagecache.policy import LvmPolicy, Policy
 from imagecache.tests import base
 from imagecache.thin_store import _recorded, _tags, store_of
-from imagecache.tools import dm_crypt, lvm
+from imagecache.tools import cryptsetup, lvm
 
 ETC = pathlib.Path(__file__).resolve().parents[3] / "etc" / "imagecache"
 OTHER_HOST = types.SimpleNamespace(nodename="other")
@@ -99,11 +99,11 @@ class CommandsTest(base.TestCase):
         tags, key = EncryptedLvm.tags, Encryption(b"secret")
         group.create(attempt, GiB, tags)
         group.create_thin(attempt, GiB, "pool", tags)
-        dm_crypt.create(group.device(attempt), key, "sudo")
+        cryptsetup.create(group.device(attempt), key, "sudo")
         name = f"{disk}-dmcrypt"
-        dm_crypt.open(group.device(disk), name, key, "sudo")
-        dm_crypt.resize(name, "sudo")
-        dm_crypt.close(name, "sudo")
+        cryptsetup.open(group.device(disk), name, key, "sudo")
+        cryptsetup.resize(name, "sudo")
+        cryptsetup.close(name, "sudo")
 
     def test_rootwraps_filters_let_each_command_through(self) -> None:
         for command in self.commands():

@@ -13,7 +13,7 @@ from imagecache.model import Format, KiB, MiB, Sandbox
 from imagecache.policy import CONVERSION
 from imagecache.testing import images
 from imagecache.tests import base
-from imagecache.tools import gather, nbd, qemu_img
+from imagecache.tools import nbd_server, qemu_img, write_buffer
 
 SIZE = 4 * MiB
 WRITE, READ, FLUSH = 1, 0, 3
@@ -56,7 +56,7 @@ class ConversionTest(base.TestCase):
 
     def convert(self, sandbox=Sandbox.NEVER, format=Format.QCOW2):
         limits = dataclasses.replace(CONVERSION, sandbox=sandbox)
-        with nbd.serving(self.device, len(self.device.data)) as client:
+        with nbd_server.serving(self.device, len(self.device.data)) as client:
             qemu_img.convert(self.image, format, qemu_img.Served(client),
                              "raw", limits=limits, into_zeros=True)
 
@@ -94,7 +94,7 @@ class ConversionTest(base.TestCase):
         self.assertIs(FULL, caught.exception)
 
     def test_a_program_is_not_left_to_write_in_vain(self):
-        size = 12 * gather.CHUNK
+        size = 12 * write_buffer.CHUNK
         self.image.write_bytes(b"x" * size)
         self.device = Memory(size)
         self.device.failure = FULL
@@ -129,7 +129,7 @@ class ProtocolTest(base.TestCase):
     def talk(self, *requests):
         """Send requests; return how each was answered, as errors."""
         answers = []
-        with nbd.serving(self.device, SIZE) as client:
+        with nbd_server.serving(self.device, SIZE) as client:
             client.settimeout(10)
             client.recv(18)
             client.sendall(struct.pack(">I", 3) + struct.pack(
@@ -166,5 +166,5 @@ class ProtocolTest(base.TestCase):
         self.assertEqual([None], self.talk((WRITE, 0, 1 << 31, b"")))
 
     def test_whoever_hangs_up_is_not_waited_for(self):
-        with nbd.serving(self.device, SIZE) as client:
+        with nbd_server.serving(self.device, SIZE) as client:
             client.close()

@@ -16,7 +16,7 @@ from imagecache.model import SECTOR, Format, GiB, MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests import base
-from imagecache.tools import block_device
+from imagecache.tools import qemu_nbd
 
 
 class ResizedTestCase(base.TestCase):
@@ -312,7 +312,7 @@ class BlockDeviceTest(ResizedTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.enterContext(mock.patch.object(
-            block_device, "devices", return_value=[]))
+            qemu_nbd, "devices", return_value=[]))
         self.images.config(resize_fs_using_block_device=True)
 
     def test_a_raw_base_needs_none(self) -> None:

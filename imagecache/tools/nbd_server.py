@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from imagecache import exception
 from imagecache.model import MiB
-from imagecache.tools.gather import Device, Gathering
+from imagecache.tools.write_buffer import Device, Gathering
 
 _FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
 _OPTION = struct.Struct(">QII")             # magic, option, length
