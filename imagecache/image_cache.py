@@ -20,16 +20,16 @@ from imagecache import (
     opts,
     signatures,
     sources,
-    templates,
 )
 from imagecache.backends import Disk, FileDisk, backend_for, with_key
 from imagecache.base_cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.host import Host
-from imagecache.image_stores import ImageStores
-from imagecache.key_manager import KeyManager
 from imagecache.model import SECTOR, Base, Digest, Entry, MiB
 from imagecache.provision import provision
+from imagecache.sources import templates
+from imagecache.sources.key_manager import KeyManager
+from imagecache.sources.registry import ImageStores
 from imagecache.sources.resolve import is_uuid
 
 

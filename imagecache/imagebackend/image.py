@@ -23,8 +23,8 @@ from imagecache.backends.base import Disk, Extractor, Flattener
 from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
-from imagecache.key_manager import KeyManager
 from imagecache.provision import provision
+from imagecache.sources.key_manager import KeyManager
 
 # Milliseconds.  nova draws its secrets, and nobody guesses one of those.
 _GUESS = 50

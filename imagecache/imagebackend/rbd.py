@@ -21,9 +21,9 @@ from imagecache import (
 )
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
-from imagecache.image_stores import ImageStores
 from imagecache.imagebackend.image import Image, host_of, registered
 from imagecache.rbd_images import Location, RbdImages
+from imagecache.sources.registry import ImageStores
 from imagecache.sources.resolve import is_uuid
 from imagecache.tools import rbd
 

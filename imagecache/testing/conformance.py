@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 
 import fixtures
 
-from imagecache import exception, fixture, sources, templates
+from imagecache import exception, fixture, sources
 from imagecache.backends.base import Disk, Extractor, Flattener
 from imagecache.image_cache import ImageCache
 from imagecache.model import MiB
 from imagecache.provision import provision
+from imagecache.sources import templates
 from imagecache.testing import images
 
 INSTANCE = "8a6a8b1f-7f0c-4b3c-a8a2-3f7d2b6d6d5e"

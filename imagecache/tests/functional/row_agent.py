@@ -22,7 +22,7 @@ from oslo_config import cfg
 
 from imagecache import events, exception, imagebackend, opts
 from imagecache.image_cache import ImageCache
-from imagecache.image_stores import ImageStores
+from imagecache.sources.registry import ImageStores
 
 BEGIN = "/the-row-begins"    # a name to look for in the trace
 

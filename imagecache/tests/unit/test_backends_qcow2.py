@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 import sys
 
-from imagecache import exception, sources, templates
+from imagecache import exception, sources
 from imagecache.backends import Qcow2
 from imagecache.model import Format, KiB
 from imagecache.provision import provision
+from imagecache.sources import templates
 from imagecache.testing import file_conformance, images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 

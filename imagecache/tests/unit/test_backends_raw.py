@@ -9,10 +9,11 @@ import pathlib
 import subprocess
 from unittest import mock
 
-from imagecache import exception, fixture, sources, templates
+from imagecache import exception, fixture, sources
 from imagecache.backends import Disk
 from imagecache.model import Format, KiB, MiB
 from imagecache.provision import provision
+from imagecache.sources import templates
 from imagecache.testing import file_conformance, images
 from imagecache.testing.conformance import INSTANCE, SIZE
 from imagecache.tests import base

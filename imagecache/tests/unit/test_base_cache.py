@@ -12,13 +12,13 @@ from collections.abc import Iterator
 
 import fixtures
 
-from imagecache import exception, fixture, proof, sources, templates
+from imagecache import exception, fixture, proof, sources
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore, Staging
 from imagecache.events import Event
 from imagecache.model import Base, Digest, Format, MiB
 from imagecache.policy import Policy
-from imagecache.sources import DelegatedImage, Image, Template
+from imagecache.sources import DelegatedImage, Image, Template, templates
 from imagecache.system.locks import Locks
 from imagecache.testing import images
 from imagecache.testing.memory import MemoryStore

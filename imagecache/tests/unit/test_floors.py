@@ -16,11 +16,11 @@ from imagecache import fixture
 from imagecache.backends import BACKENDS, Disk, FileDisk
 from imagecache.host import Host
 from imagecache.image_cache import ImageCache
-from imagecache.image_stores import ImageStores
 from imagecache.imagebackend import Backend
 from imagecache.policy import Policy
 from imagecache.sources.file import FileStore
 from imagecache.sources.http import HttpStore
+from imagecache.sources.registry import ImageStores
 from imagecache.tests import base
 
 # From the ground up.  A module may import those of the floors below, and
@@ -29,7 +29,7 @@ FLOORS = (
     ("exception", "model", "events", "policy", "encryption"),
     ("system.sandbox", "system.execute", "system.durable", "system.locks",
      "formats", "tools"),
-    ("overlay", "examiner", "signatures", "sources", "templates", "download",
+    ("overlay", "examiner", "signatures", "sources", "sources.templates", "download",
      "proof", "resizing", "base_store", "disk_info", "records",
      "directory_store", "rbd_store",
      "volumes", "volume_removal", "thin_store", "pipeline", "base_cache",
@@ -37,7 +37,7 @@ FLOORS = (
      "rbd_images", "rbd_publish", "rbd_clones"),
     ("backends", "imagemodel", "guest"),
     ("lvm_opts", "rbd_opts",
-     "opts", "observers", "image_stores", "key_manager", "image_cache",
+     "opts", "observers", "sources.registry", "sources.key_manager", "image_cache",
      "imagebackend"),
     ("testing.memory", "fixture"),
     ("cmd", "testing"),
@@ -52,17 +52,17 @@ DOORS = {
     "rados": {"tools"},
     "rbd": {"tools"},
     "oslo_config": {"opts", "lvm_opts", "rbd_opts",
-                    "image_stores", "key_manager", "image_cache",
+                    "sources.registry", "sources.key_manager", "image_cache",
                     "imagebackend", "fixture", "cmd", "sources.glance_opts",
                     "sources.glance"},
     "oslo_log": {"observers", "cmd"},
     "requests": {"sources.http", "sources.wire", "sources.glance"},
     "glanceclient": {"sources.glance"},
     "keystoneauth1": {"sources.glance", "sources.glance_opts",
-                      "key_manager"},
+                      "sources.key_manager"},
     "cursive": {"signatures"},
     "cryptography": {"signatures"},
-    "castellan": {"key_manager"},
+    "castellan": {"sources.key_manager"},
     "cliff": {"cmd"},
     "tqdm": {"cmd"},
     "fixtures": {"fixture", "testing"},

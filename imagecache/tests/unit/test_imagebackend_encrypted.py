@@ -10,8 +10,8 @@ from castellan import key_manager as castellan
 from castellan.common import utils
 
 from imagecache import exception, fixture, imagebackend
-from imagecache.key_manager import KeyManager
 from imagecache.model import MiB
+from imagecache.sources.key_manager import KeyManager
 from imagecache.testing import images
 from imagecache.tests import base, directory_keys
 from imagecache.tools import luks

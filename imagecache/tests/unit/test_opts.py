@@ -14,9 +14,10 @@ import ddt
 from oslo_config import cfg
 from oslo_log import versionutils
 
-from imagecache import image_stores, opts
+from imagecache import opts
 from imagecache.model import GiB, Limits, Sandbox
 from imagecache.policy import Policy
+from imagecache.sources import registry
 from imagecache.tests import base
 
 # Those of nova's that are other in default, help, type or choices.
@@ -76,7 +77,7 @@ class OptsTest(base.TestCase):
         asked: set[tuple[str, str]] = set()
         conf = Recording(conf_of(), "DEFAULT", asked)
         opts.policy_from(conf)
-        image_stores.ImageStores(conf)._http
+        registry.ImageStores(conf)._http
         there = {(group, option.dest) for group, options in opts.list_opts()
                  if group != "glance" for option in options}
         self.assertEqual(there | SIGNATURES, asked)
@@ -156,7 +157,7 @@ class OptsTest(base.TestCase):
         conf = conf_of(text, self.root / "conf")
         with self.assertRaises(ValueError):
             opts.policy_from(conf)
-            image_stores.ImageStores(conf)._http
+            registry.ImageStores(conf)._http
 
     def test_paths_are_absolute(self) -> None:
         found = opts.policy_from(conf_of(

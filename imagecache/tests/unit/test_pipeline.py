@@ -6,12 +6,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from imagecache import exception, pipeline, sources, templates
+from imagecache import exception, pipeline, sources
 from imagecache.directory_store import Staging
 from imagecache.events import Event
 from imagecache.model import Format, MiB, Proven, Record
 from imagecache.policy import Policy
-from imagecache.sources import DelegatedImage, Image
+from imagecache.sources import DelegatedImage, Image, templates
 from imagecache.system import durable
 from imagecache.testing import images
 from imagecache.testing.memory import MemoryStore

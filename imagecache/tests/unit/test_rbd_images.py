@@ -5,10 +5,10 @@ import contextlib
 import dataclasses
 import uuid
 
-from imagecache import exception, rbd_images, sources, templates
+from imagecache import exception, rbd_images, sources
 from imagecache.model import Description, Format, GiB
 from imagecache.policy import Policy, RbdPolicy
-from imagecache.sources import Copy
+from imagecache.sources import Copy, templates
 from imagecache.tests import base
 
 FSID = "8d0a4c5e-0f5f-4b0e-9c55-0c0f4b0e9c55"

@@ -10,9 +10,10 @@ import subprocess
 import threading
 from unittest import mock
 
-from imagecache import exception, fixture, resizing, templates
+from imagecache import exception, fixture, resizing
 from imagecache.backends import Disk
 from imagecache.model import SECTOR, Format, GiB, MiB
+from imagecache.sources import templates
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests import base

@@ -8,9 +8,9 @@ import subprocess
 
 import ddt
 
-from imagecache import exception, templates
+from imagecache import exception
 from imagecache.model import GiB, MiB
-from imagecache.sources import Template
+from imagecache.sources import Template, templates
 from imagecache.tests import base
 
 
