@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look for images that imagecache.examiner should not survive, or let pass.
+"""Look for images that imagecache.inspection.inspector should not survive, or let pass.
 
     python fuzz/examiner.py [-runs=N] [LIBFUZZER-OPTION...] [CORPUS...]
 
@@ -21,9 +21,9 @@ import atheris
 import formats
 
 with atheris.instrument_imports(include=[
-        "imagecache.examiner", "imagecache.formats",
+        "imagecache.inspection.inspector", "imagecache.formats",
         "oslo_utils.imageutils.format_inspector"]):
-    from imagecache.examiner import CLAIMS, Examiner, Found
+    from imagecache.inspection.inspector import CLAIMS, Examiner, Found
 
 from imagecache import exception
 from imagecache.model import Format, whole_sectors

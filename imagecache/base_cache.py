@@ -8,17 +8,10 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
-from imagecache import (
-    events,
-    examiner,
-    exception,
-    pipeline,
-    proof,
-    resizing,
-    sources,
-)
+from imagecache import events, exception, pipeline, resizing, sources
 from imagecache.base_store import BaseStore, Staging
 from imagecache.events import Event
+from imagecache.inspection import inspector, verify
 from imagecache.model import (
     NATIVE,
     Base,
@@ -108,7 +101,7 @@ class BaseCache:
             return None
         _require_same_image(_image(source), entry)
         _require_same_signer(_image(source), entry)
-        if entry.record is None or entry.record.rules < proof.RULES:
+        if entry.record is None or entry.record.rules < verify.RULES:
             base = self._adopt(source, entry)
         else:
             base = entry.as_base()
@@ -142,7 +135,7 @@ class BaseCache:
         # Disks are made of it as it is, so no other format will do.
         policy = dataclasses.replace(
             self.policy, accepted=self.policy.accepted & set(NATIVE))
-        return proof.prove(entry.path, source.name, recorded, policy)
+        return verify.prove(entry.path, source.name, recorded, policy)
 
     def _fetch(self, source: Origin, size: int | None) -> Base:
         self.observe(Event("miss", source.key, {"source": source.name}))
@@ -229,7 +222,7 @@ def _require_same_image(source: sources.Source, entry: Entry) -> None:
         raise exception.ImageChanged(
             image_id=source.name, actual=wanted, expected=had, key=entry.key)
     claim, found = source.description.disk_format, entry.record.source_format
-    if claim and found and examiner.CLAIMS.get(claim) != found:
+    if claim and found and inspector.CLAIMS.get(claim) != found:
         raise exception.ImageUnacceptable(
             image_id=source.name, reason=f"it claims to be {claim}, and its"
             f" content was {found} (rule claim)", rule="claim")

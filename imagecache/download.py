@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from imagecache import events, exception
-from imagecache.examiner import Examiner, Found
+from imagecache.inspection.inspector import Examiner, Found
+from imagecache.inspection.signatures import Indifferent, Verifier
 from imagecache.model import Description, Digest
-from imagecache.signatures import Indifferent, Verifier
 from imagecache.sources import Image
 from imagecache.system import durable
 

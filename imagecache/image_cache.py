@@ -12,19 +12,12 @@ from typing import Any, Protocol
 
 from oslo_config import cfg
 
-from imagecache import (
-    disk_info,
-    events,
-    exception,
-    observers,
-    opts,
-    signatures,
-    sources,
-)
+from imagecache import disk_info, events, exception, observers, opts, sources
 from imagecache.backends import Disk, FileDisk, backend_for, with_key
 from imagecache.base_cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.host import Host
+from imagecache.inspection import signatures
 from imagecache.model import SECTOR, Base, Digest, Entry, MiB
 from imagecache.provision import provision
 from imagecache.sources import templates

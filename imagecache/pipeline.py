@@ -17,10 +17,11 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from imagecache import download, events, examiner, exception, proof, sources
+from imagecache import download, events, exception, sources
 from imagecache.base_store import Staging
 from imagecache.events import Event
 from imagecache.formats import qcow2, raw
+from imagecache.inspection import inspector, verify
 from imagecache.model import NATIVE, Description, Format, Proven, Record
 from imagecache.policy import Policy
 from imagecache.system import durable
@@ -44,7 +45,7 @@ class Filled:
 
     digest: str | None = None
     signature: str | None = None
-    found: examiner.Found | None = None
+    found: inspector.Found | None = None
 
 
 Fill = Callable[[Work], Filled]
@@ -98,7 +99,7 @@ def describe(proven: Proven, size: int, source: str,
         if proven.format is Format.QCOW2 else None
     return Record(
         format=proven.format, virtual_size=proven.virtual_size,
-        size=size, rules=proof.RULES, source=source,
+        size=size, rules=verify.RULES, source=source,
         source_format=source_format, digest=digest,
         cluster_size=cluster_size, committed=durable.now(),
         signature=signature)
@@ -128,7 +129,7 @@ def receive(image: sources.Image, work: Work) -> Filled:
                            work.policy.min_rate)
     received = download.download(
         image, work.staging.download, terms,
-        lambda: proof.examiner(image.name, claim, work.policy), work.observe)
+        lambda: verify.examiner(image.name, claim, work.policy), work.observe)
     signature = image.signer.certificate if image.signer else None
     if signature:
         work.observe(Event("signed", image.name, {"certificate": signature}))
@@ -174,12 +175,12 @@ def write(source: sources.DelegatedImage | sources.Template,
 def inspect(work: Work, filled: Filled) -> Proven:
     path, name = work.staging.download, work.source.name
     if filled.found is None:
-        return proof.prove(path, name, None, work.policy)
-    return proof.confirm(path, filled.found, name, work.policy)
+        return verify.prove(path, name, None, work.policy)
+    return verify.confirm(path, filled.found, name, work.policy)
 
 
 def trust(work: Work, filled: Filled) -> Proven:
-    return proof.trust(work.staging.download)
+    return verify.trust(work.staging.download)
 
 
 def to_native(work: Work, proven: Proven) -> Proven:
@@ -197,7 +198,7 @@ def to_raw(work: Work, proven: Proven) -> Proven:
     convert_to_raw(
         proven, staging.writing(proven.virtual_size, _data(work, proven)),
         work.policy, work.source.name, work.observe)
-    proof.refuse_nested(staging.head(raw.NEEDED), work.source.name)
+    verify.refuse_nested(staging.head(raw.NEEDED), work.source.name)
     proven.path.unlink()
     return dataclasses.replace(proven, path=staging.output,
                                format=Format.RAW)
@@ -208,7 +209,7 @@ def _data(work: Work, proven: Proven) -> int:
     if proven.format is Format.RAW:
         return proven.path.stat().st_blocks * 512
     # As qcow2 it takes about what it takes as raw, with holes.
-    with proof.blaming(proven, work.source.name, work.policy):
+    with verify.blaming(proven, work.source.name, work.policy):
         return qemu_img.required(
             proven.path, proven.format, Format.QCOW2,
             limits=work.policy.for_image(proven.format,
@@ -234,7 +235,7 @@ def convert_to_raw(
         observe(Event("convert", name, {
             "done": min(read, total), "total": total}))
 
-    with writing as output, proof.blaming(proven, name, policy):
+    with writing as output, verify.blaming(proven, name, policy):
         qemu_img.convert(proven.path, proven.format, output, Format.RAW,
                          limits=limits, into_zeros=into_zeros,
                          progress=progress)

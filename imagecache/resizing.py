@@ -8,7 +8,8 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from imagecache import exception, proof
+from imagecache import exception
+from imagecache.inspection import verify
 from imagecache.model import Base, Format, Proven, Record
 from imagecache.policy import Policy
 from imagecache.system import durable
@@ -27,7 +28,7 @@ def copy(base: Base, record: Record, new: pathlib.Path, size: int,
     with durable.translated("copying a base", new):
         new.touch()
     file_copy.copy(base.path, new)
-    with proof.blaming(Proven(base.path, base.format, base.virtual_size),
+    with verify.blaming(Proven(base.path, base.format, base.virtual_size),
                        record.source, policy):
         _grow(new, base.format, size, policy, complain)
     durable.fsync_file(new)

@@ -13,11 +13,12 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from imagecache import exception, overlay
+from imagecache import exception
 from imagecache.backends.file_disk import FileDisk
 from imagecache.backends.qcow2 import Qcow2
 from imagecache.encryption import Encryption
 from imagecache.host import Host
+from imagecache.inspection import backing as overlay
 from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.system import durable
 from imagecache.tools import luks

@@ -9,11 +9,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import ClassVar
 
-from imagecache import exception, overlay
+from imagecache import exception
 from imagecache.backends.base import Disk
 from imagecache.disk_info import NAMES, DiskInfo
 from imagecache.formats import qcow2
 from imagecache.host import require_plain
+from imagecache.inspection import backing
 from imagecache.model import Format
 from imagecache.system import durable
 from imagecache.tools import file_copy, qemu_img
@@ -96,7 +97,7 @@ class FileDisk(Disk):
         """
         if format is not Format.QCOW2:
             return None
-        return overlay.base_of(path, self.host.policy.bases)
+        return backing.base_of(path, self.host.policy.bases)
 
     @property
     def _record(self) -> DiskInfo:

@@ -7,10 +7,11 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
-from imagecache import exception, pipeline, proof, sources, volumes
+from imagecache import exception, pipeline, sources, volumes
 from imagecache.backends.volume_disk import VolumeDisk
 from imagecache.base_cache import BaseCache
 from imagecache.host import Host
+from imagecache.inspection import verify
 from imagecache.model import Base, Capabilities, Format, MiB, Proven
 from imagecache.system import durable
 from imagecache.thin_store import store_of
@@ -111,8 +112,8 @@ class Lvm(VolumeDisk):
         durable.make_directory(directory)
         with durable.staged(directory, self.volume.name) as written:
             pipeline.write(template, written)
-            proven = proof.trust(written) if template.trusted \
-                else proof.prove(written, template.name, None,
+            proven = verify.trust(written) if template.trusted \
+                else verify.prove(written, template.name, None,
                                  self.host.policy)
             full = max(size, proven.virtual_size)
             data = self._data(proven.path, proven.format)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache import exception, pipeline, proof, sources
+from imagecache import exception, pipeline, sources
 from imagecache.backends.qcow2_file import Qcow2File
 from imagecache.formats import qcow2
+from imagecache.inspection import verify
 from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
 from imagecache.system import durable
 from imagecache.tools import file_copy
@@ -34,7 +35,7 @@ class Raw(Qcow2File):
                     proven, durable.filling(new, base.virtual_size),
                     self.host.policy, base.key, self.host.observe)
             # What was copied as qcow2 is read for the first time.
-            with proof.blaming(proven, base.key, self.host.policy):
+            with verify.blaming(proven, base.key, self.host.policy):
                 self._extend(new, format, base.virtual_size, size or 0)
             durable.fsync_file(new)
 
@@ -64,8 +65,8 @@ class Raw(Qcow2File):
     def _fill(self, template: sources.Template, new: pathlib.Path) -> None:
         with durable.staged(new.parent, self.name) as written:
             pipeline.write(template, written)
-            proven = proof.trust(written) if template.trusted \
-                else proof.prove(written, template.name, None,
+            proven = verify.trust(written) if template.trusted \
+                else verify.prove(written, template.name, None,
                                  self.host.policy)
             if proven.format is Format.RAW:
                 os.rename(written, new)

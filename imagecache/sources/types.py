@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from imagecache.inspection.signatures import Signer
 from imagecache.model import Description, GiB
-from imagecache.signatures import Signer
 
 Write = Callable[[pathlib.Path], None]
 

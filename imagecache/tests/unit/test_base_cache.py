@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 import fixtures
 
-from imagecache import exception, fixture, proof, sources
+from imagecache import exception, fixture, sources
 from imagecache.base_cache import BaseCache
 from imagecache.directory_store import DirectoryStore, Staging
 from imagecache.events import Event
+from imagecache.inspection import verify
 from imagecache.model import Base, Digest, Format, MiB
 from imagecache.policy import Policy
 from imagecache.sources import DelegatedImage, Image, Template, templates
@@ -127,7 +128,7 @@ class LeaseTest(BaseCacheTestCase):
         self.lease()
         record = self.cache.store.lookup(self.source.key).record
         self.assertEqual(
-            (Format.RAW, SIZE, SIZE, proof.RULES, self.source.name,
+            (Format.RAW, SIZE, SIZE, verify.RULES, self.source.name,
              str(self.source.description.digest)),
             (record.format, record.virtual_size, record.size, record.rules,
              record.source, record.digest))
@@ -316,19 +317,19 @@ class AdoptionTest(BaseCacheTestCase):
         self.heard()
         digest = self.cache.store.lookup(self.source.key).record.digest
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.proof.RULES", proof.RULES + 1))
+            "imagecache.inspection.verify.RULES", verify.RULES + 1))
         self.lease()
         self.lease()
         self.assertEqual(["adopted", "hit", "hit"], self.heard())
         record = self.cache.store.lookup(self.source.key).record
-        self.assertEqual((proof.RULES, digest),
+        self.assertEqual((verify.RULES, digest),
                          (record.rules, record.digest))
 
     def test_older_rules_do_not(self) -> None:
         """As after a downgrade: what stricter rules passed, passes."""
         self.lease()
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.proof.RULES", proof.RULES - 1))
+            "imagecache.inspection.verify.RULES", verify.RULES - 1))
         self.heard()
         self.lease()
         self.assertEqual(["hit"], self.heard())

@@ -19,10 +19,11 @@ from unittest import mock
 import ddt
 import fixtures
 
-from imagecache import exception, fixture, proof
-from imagecache.examiner import Found
+from imagecache import exception, fixture
 from imagecache.formats import qcow2, vdi, vhd, vhdx, vmdk
 from imagecache.formats.rules import Refusal
+from imagecache.inspection import verify
+from imagecache.inspection.inspector import Found
 from imagecache.model import Format, MiB
 from imagecache.policy import Policy
 from imagecache.testing import corpus, images, web
@@ -143,7 +144,7 @@ class RulesTest(base.TestCase):
 
     def prove(self, data: bytes, claim: str) -> object:
         self.path.write_bytes(data)
-        return proof.prove(self.path, "x", claim, self.policy)
+        return verify.prove(self.path, "x", claim, self.policy)
 
     @ddt.data(references, fields, claims, formats, vmdks)
     def test_the_rule_that_a_sample_breaks_is_named(self, module) -> None:
@@ -217,12 +218,12 @@ class OpinionsTest(base.TestCase):
         with mock.patch.object(qcow2, "SELF_CONTAINED", ()):
             for sample in self.samples:
                 self.path.write_bytes(sample.build(corpus.NOWHERE))
-                self._refused("safety", proof.prove, self.path, "x",
+                self._refused("safety", verify.prove, self.path, "x",
                               "qcow2", self.policy)
 
     def test_the_second_opinion_refuses_what_it_cannot_read(self) -> None:
         self.path.write_bytes(foreign.vhdx()[:200 * 1024])
-        self._refused("safety", proof.prove, self.path, "x", "vhdx",
+        self._refused("safety", verify.prove, self.path, "x", "vhdx",
                       dataclasses.replace(self.policy,
                                           accepted=frozenset(Format)))
 
@@ -240,7 +241,7 @@ class OpinionsTest(base.TestCase):
         self._confirm(layout.SIZE - 512)
 
     def _confirm(self, size: int) -> None:
-        self._refused("third-opinion", proof.confirm, self.path,
+        self._refused("third-opinion", verify.confirm, self.path,
                       Found(Format.QCOW2, size), "x", self.policy)
 
     def _refused(self, rule: str, act, *arguments: object) -> None:

@@ -17,7 +17,7 @@ import fixtures
 
 from imagecache import download, exception
 from imagecache.events import Event
-from imagecache.examiner import Examiner
+from imagecache.inspection.inspector import Examiner
 from imagecache.model import NATIVE, Description, Digest, KiB, MiB
 from imagecache.sources import Image, Stream
 from imagecache.testing import images

@@ -7,9 +7,9 @@ import pathlib
 import subprocess
 
 from imagecache import exception
-from imagecache.examiner import Examiner, Found, examine
 from imagecache.formats import qcow2
 from imagecache.formats.rules import Refusal, require
+from imagecache.inspection.inspector import Examiner, Found, examine
 from imagecache.model import NATIVE, Format, MiB, whole_sectors
 from imagecache.testing import images
 from imagecache.tests import base

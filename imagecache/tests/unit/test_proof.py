@@ -14,7 +14,8 @@ import tracemalloc
 import ddt
 import fixtures
 
-from imagecache import exception, fixture, proof
+from imagecache import exception, fixture
+from imagecache.inspection import verify
 from imagecache.model import Base, Format, KiB, Limits, MiB, Proven
 from imagecache.policy import Policy
 from imagecache.testing import images
@@ -181,7 +182,7 @@ class AgainTest(ProofTestCase):
         path.write_bytes(QCOW2.ljust(SIZE, b"\0"))
         ref = self.images.cache.base(key).record.source
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.proof.RULES", proof.RULES + 1))
+            "imagecache.inspection.verify.RULES", verify.RULES + 1))
         self.assertIs(Format.RAW, self.images.cache.fetch(ref).format)
         self.assertIs(Format.RAW, self.images.cache.base(key).record.format)
 
@@ -198,7 +199,7 @@ class BlameTest(base.TestCase):
                ) -> type[exception.ImageCacheError]:
         self.image.path.write_bytes(content)
         with self.assertRaises(exception.ImageCacheError) as caught, \
-                proof.blaming(self.image, "x", self.policy):
+                verify.blaming(self.image, "x", self.policy):
             raise error
         return type(caught.exception)
 
@@ -243,7 +244,7 @@ class BlameTest(base.TestCase):
     def test_the_host_s_if_the_file_cannot_be_read(self) -> None:
         self.image.path.mkdir()
         with self.assertRaises(exception.StorageFailed), \
-                proof.blaming(self.image, "x", self.policy):
+                verify.blaming(self.image, "x", self.policy):
             raise self.failure(1)
 
 

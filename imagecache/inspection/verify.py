@@ -2,7 +2,7 @@
 """Decide what a file really is, before anything else opens it.
 
 Three opinions must agree, and agree with what was claimed: our own rules and
-oslo.utils' inspector, which look at the bytes (imagecache.examiner), and then
+oslo.utils' inspector, which look at the bytes (``inspector``), and then
 qemu-img, told which driver to use and held by limits.  What no rule accepts
 is refused, and the reason names the rule.
 """
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from imagecache import exception
-from imagecache.examiner import Examiner, Found, examine
 from imagecache.formats import raw
+from imagecache.inspection.inspector import Examiner, Found, examine
 from imagecache.model import Format, MiB, Proven, whole_sectors
 from imagecache.policy import Policy
 from imagecache.system import durable
