@@ -8,10 +8,10 @@ import dataclasses
 import pathlib
 
 from imagecache import events, exception
-from imagecache.base_cache import BaseCache
-from imagecache.base_store import BaseStore
-from imagecache.directory_store import DirectoryStore
-from imagecache.disk_info import ENCRYPTED, DiskInfo
+from imagecache.bases.cache import BaseCache
+from imagecache.bases.directory import DirectoryStore
+from imagecache.bases.disk_info import ENCRYPTED, DiskInfo
+from imagecache.bases.store import BaseStore
 from imagecache.model import Format
 from imagecache.policy import Policy
 from imagecache.system.locks import Locks

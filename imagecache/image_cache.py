@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from oslo_config import cfg
 
-from imagecache import disk_info, events, exception, observers, opts, sources
+from imagecache import events, exception, observers, opts, sources
 from imagecache.backends import Disk, FileDisk, backend_for, with_key
-from imagecache.base_cache import BaseCache
+from imagecache.bases import disk_info
+from imagecache.bases.cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.inspection import signatures

@@ -7,7 +7,7 @@ import contextlib
 from typing import ClassVar, Protocol
 
 from imagecache import exception, sources
-from imagecache.base_cache import BaseCache
+from imagecache.bases.cache import BaseCache
 from imagecache.model import Base, Capabilities, Format
 
 

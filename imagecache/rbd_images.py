@@ -15,8 +15,9 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
-from imagecache import events, exception, pipeline, rbd_store, sources
-from imagecache.base_cache import require_min_disk
+from imagecache import events, exception, rbd_store, sources
+from imagecache.bases import pipeline
+from imagecache.bases.cache import require_min_disk
 from imagecache.events import Event
 from imagecache.model import Format
 from imagecache.policy import Policy, RbdPolicy

@@ -23,8 +23,9 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from imagecache import events, exception, records
-from imagecache.directory_store import DirectoryStore
+from imagecache import events, exception
+from imagecache.bases import record as records
+from imagecache.bases.directory import DirectoryStore
 from imagecache.events import Event
 from imagecache.model import Base, Entry, Format, Proven, Record, whole_sectors
 from imagecache.policy import RbdPolicy

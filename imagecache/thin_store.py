@@ -25,8 +25,9 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
-from imagecache import events, exception, records
-from imagecache.directory_store import DirectoryStore, is_key
+from imagecache import events, exception
+from imagecache.bases import record as records
+from imagecache.bases.directory import DirectoryStore, is_key
 from imagecache.model import Base, Entry, Proven, Record
 from imagecache.policy import Policy
 from imagecache.system import durable

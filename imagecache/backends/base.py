@@ -21,8 +21,9 @@ import pathlib
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
-from imagecache import events, exception, resizing, sources
-from imagecache.base_cache import BaseCache
+from imagecache import events, exception, sources
+from imagecache.bases import resize
+from imagecache.bases.cache import BaseCache
 from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, Limits
 from imagecache.policy import Policy
@@ -217,7 +218,7 @@ class Disk(abc.ABC):
         def complain(reason: str) -> None:
             self._observe("filesystem kept", reason=reason)
 
-        resizing.grow_filesystem(path, self.host.policy, complain)
+        resize.grow_filesystem(path, self.host.policy, complain)
 
     def _observe(self, name: str, **facts: object) -> None:
         self.host.observe(events.Event(name, str(self.path), facts))

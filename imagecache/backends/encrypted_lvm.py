@@ -14,7 +14,7 @@ import pathlib
 from imagecache import exception
 from imagecache.backends.lvm import Lvm
 from imagecache.backends.volume_disk import ENCRYPTED
-from imagecache.base_cache import BaseCache
+from imagecache.bases.cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, whole_sectors

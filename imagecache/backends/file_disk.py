@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from imagecache import exception
 from imagecache.backends.base import Disk
-from imagecache.disk_info import NAMES, DiskInfo
+from imagecache.bases.disk_info import NAMES, DiskInfo
 from imagecache.formats import qcow2
 from imagecache.host import require_plain
 from imagecache.inspection import backing

@@ -7,9 +7,10 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
-from imagecache import exception, pipeline, sources, volumes
+from imagecache import exception, sources, volumes
 from imagecache.backends.volume_disk import VolumeDisk
-from imagecache.base_cache import BaseCache
+from imagecache.bases import pipeline
+from imagecache.bases.cache import BaseCache
 from imagecache.host import Host
 from imagecache.inspection import verify
 from imagecache.model import Base, Capabilities, Format, MiB, Proven

@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache import exception, pipeline, sources
+from imagecache import exception, sources
 from imagecache.backends.qcow2_file import Qcow2File
+from imagecache.bases import pipeline
 from imagecache.formats import qcow2
 from imagecache.inspection import verify
 from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors

@@ -13,8 +13,8 @@ from typing import Self
 
 from imagecache import exception, rbd_clones, rbd_store, sources
 from imagecache.backends.base import Disk
-from imagecache.base_cache import BaseCache
-from imagecache.directory_store import DirectoryStore
+from imagecache.bases.cache import BaseCache
+from imagecache.bases.directory import DirectoryStore
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.policy import Policy

@@ -11,7 +11,6 @@ from oslo_config import cfg
 
 from imagecache import (
     backends,
-    disk_info,
     exception,
     guest,
     imagemodel,
@@ -20,6 +19,7 @@ from imagecache import (
     sources,
 )
 from imagecache.backends.base import Disk, Extractor, Flattener
+from imagecache.bases import disk_info
 from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of

@@ -8,8 +8,9 @@ import pathlib
 import sys
 from unittest import mock
 
-from imagecache import exception, fixture, records
+from imagecache import exception, fixture
 from imagecache.backends import BACKENDS, Rbd, backend_for
+from imagecache.bases import record
 from imagecache.host import Host
 from imagecache.model import Format, Record
 from imagecache.policy import Policy, RbdPolicy
@@ -111,11 +112,11 @@ class OptionsTest(base.TestCase):
 class RecordTest(base.TestCase):
 
     def test_a_record_survives_as_text(self):
-        self.assertEqual(RECORD, records.read(records.written(RECORD)))
+        self.assertEqual(RECORD, record.read(record.written(RECORD)))
 
     def test_what_is_no_record_is_none(self):
-        text = records.written(RECORD)
+        text = record.written(RECORD)
         for other in ("", "{", "[]", "{}", text.replace('"raw"', '"vmdk"'),
                       text.replace("512", '"512"'),
                       text.replace('"source"', '"sauce"')):
-            self.assertIsNone(records.read(other), other)
+            self.assertIsNone(record.read(other), other)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 import fixtures
 
 from imagecache import exception, fixture, sources
-from imagecache.base_cache import BaseCache
-from imagecache.directory_store import DirectoryStore, Staging
+from imagecache.bases.cache import BaseCache
+from imagecache.bases.directory import DirectoryStore, Staging
 from imagecache.events import Event
 from imagecache.inspection import verify
 from imagecache.model import Base, Digest, Format, MiB

@@ -9,8 +9,8 @@ from unittest import mock
 import fixtures
 
 from imagecache import backends
-from imagecache.base_cache import BaseCache
-from imagecache.directory_store import DirectoryStore
+from imagecache.bases.cache import BaseCache
+from imagecache.bases.directory import DirectoryStore
 from imagecache.host import Host
 from imagecache.model import MiB
 from imagecache.testing import glance

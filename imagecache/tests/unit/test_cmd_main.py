@@ -239,7 +239,7 @@ class TestOptions(CommandTestCase):
 
     def test_a_retry_is_a_warning(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.download._FIRST_PAUSE", 0))
+            "imagecache.bases.download._FIRST_PAUSE", 0))
         with web.WebServer() as server:
             page = server.add("/image.raw", images.content())
             page.once(cut=1000)

@@ -14,7 +14,7 @@ from unittest import mock
 import ddt
 
 from imagecache import exception
-from imagecache.directory_store import DirectoryStore
+from imagecache.bases.directory import DirectoryStore
 from imagecache.model import Base, Format, Proven, Record
 from imagecache.testing import images
 from imagecache.tests import base

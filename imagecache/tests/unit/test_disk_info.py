@@ -11,7 +11,7 @@ import threading
 import ddt
 
 from imagecache import exception
-from imagecache.disk_info import ENCRYPTED, DiskInfo
+from imagecache.bases.disk_info import ENCRYPTED, DiskInfo
 from imagecache.model import Format
 from imagecache.system.locks import Locks
 from imagecache.tests import base

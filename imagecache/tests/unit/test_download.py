@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 import fixtures
 
-from imagecache import download, exception
+from imagecache import exception
+from imagecache.bases import download
 from imagecache.events import Event
 from imagecache.inspection.inspector import Examiner
 from imagecache.model import NATIVE, Description, Digest, KiB, MiB
@@ -353,7 +354,7 @@ class PaceTest(base.TestCase):
         """Each attempt gets further, so none of them is the last."""
         seconds = iter(range(1000))
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.download.Pace", functools.partial(
+            "imagecache.bases.download.Pace", functools.partial(
                 download.Pace, clock=lambda: next(seconds))))
 
         class Breaking(Store):

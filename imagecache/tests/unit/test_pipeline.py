@@ -6,8 +6,9 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from imagecache import exception, pipeline, sources
-from imagecache.directory_store import Staging
+from imagecache import exception, sources
+from imagecache.bases import pipeline
+from imagecache.bases.directory import Staging
 from imagecache.events import Event
 from imagecache.model import Format, MiB, Proven, Record
 from imagecache.policy import Policy

@@ -230,7 +230,7 @@ class BrokenTest(SignaturesTestCase):
 
     def test_it_is_verified_as_a_whole(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.download._FIRST_PAUSE", 0))
+            "imagecache.bases.download._FIRST_PAUSE", 0))
         for starts_anywhere in (True, False):
             with self.subTest(starts_anywhere=starts_anywhere):
                 self.images.store = Broken(starts_anywhere)

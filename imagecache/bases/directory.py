@@ -28,7 +28,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from imagecache import disk_info, exception, records
+from imagecache import exception
+from imagecache.bases import disk_info
+from imagecache.bases import record as records
 from imagecache.formats import qcow2
 from imagecache.model import Base, Entry, Proven, Record
 from imagecache.system import durable

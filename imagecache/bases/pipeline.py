@@ -17,8 +17,9 @@ import stat
 from collections.abc import Callable
 from typing import NamedTuple
 
-from imagecache import download, events, exception, sources
-from imagecache.base_store import Staging
+from imagecache import events, exception, sources
+from imagecache.bases import download
+from imagecache.bases.store import Staging
 from imagecache.events import Event
 from imagecache.formats import qcow2, raw
 from imagecache.inspection import inspector, verify

@@ -8,8 +8,10 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 
-from imagecache import events, exception, pipeline, resizing, sources
-from imagecache.base_store import BaseStore, Staging
+from imagecache import events, exception, sources
+from imagecache.bases import pipeline
+from imagecache.bases import resize as resizing
+from imagecache.bases.store import BaseStore, Staging
 from imagecache.events import Event
 from imagecache.inspection import inspector, verify
 from imagecache.model import (
