@@ -17,9 +17,9 @@ from stevedore import driver
 from imagecache import exception
 from imagecache.backends.base import Disk
 from imagecache.backends.encrypted import EncryptedQcow2, EncryptedRaw
-from imagecache.backends.encrypted_lvm import EncryptedLvm
 from imagecache.backends.file_disk import FileDisk
 from imagecache.backends.lvm import Lvm
+from imagecache.backends.lvm.encrypted import EncryptedLvm
 from imagecache.backends.qcow2 import Qcow2
 from imagecache.backends.raw import Raw
 from imagecache.backends.rbd import Rbd

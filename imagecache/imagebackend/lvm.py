@@ -8,8 +8,9 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from imagecache import backends, imagemodel, volumes
-from imagecache.backends.encrypted_lvm import SUFFIX
+from imagecache import backends, imagemodel
+from imagecache.backends.lvm import volumes
+from imagecache.backends.lvm.encrypted import SUFFIX
 from imagecache.host import Host
 from imagecache.image_cache import Instance
 from imagecache.imagebackend.image import Image, host_of, registered

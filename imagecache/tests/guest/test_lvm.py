@@ -11,12 +11,12 @@ import fixtures
 
 import imagecache.system.execute
 from imagecache import exception, imagemodel
+from imagecache.backends.lvm.volumes import notes
 from imagecache.model import GiB, MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
-from imagecache.volumes import notes
 
 CANARY = b"what the last guest wrote" * 1000
 
@@ -85,7 +85,7 @@ class ThickTest(volume_group.LvmConformance):
 
     def test_a_volume_that_is_in_use_is_not_wiped(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.volume_removal._PATIENCE", 0))
+            "imagecache.backends.lvm.removal._PATIENCE", 0))
         disk = self.make()
         with disk.path.open("rb"):
             self.assertRaises(exception.StorageFailed, disk.remove)

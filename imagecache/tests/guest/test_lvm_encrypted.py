@@ -13,7 +13,7 @@ from castellan import key_manager as castellan
 from castellan.common import utils
 
 from imagecache import exception, fixture, imagebackend
-from imagecache.backends.encrypted_lvm import EncryptedLvm
+from imagecache.backends.lvm.encrypted import EncryptedLvm
 from imagecache.model import MiB
 from imagecache.system import execute
 from imagecache.testing import images

@@ -13,6 +13,7 @@ import fixtures
 
 from imagecache import exception, sources
 from imagecache.backends import Disk
+from imagecache.backends.lvm.volumes import notes
 from imagecache.model import GiB, MiB
 from imagecache.provision import provision
 from imagecache.system import execute
@@ -22,7 +23,6 @@ from imagecache.tests.encrypting import KEY
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.test_lvm_encrypted import close_all, opened
 from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
-from imagecache.volumes import notes
 
 
 class TroubleTestCase(volume_group.LvmTestCase):

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from imagecache import fixture
 from imagecache.backends import Disk
+from imagecache.backends.lvm.volumes import notes
 from imagecache.image_cache import ImageCache
 from imagecache.model import GiB, KiB, MiB
 from imagecache.testing import conformance, images
 from imagecache.testing.conformance import INSTANCE, SIZE
 from imagecache.tests.guest import base
-from imagecache.volumes import notes
 
 GROUP = "vg"
 POOL = "pool"

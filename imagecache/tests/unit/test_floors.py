@@ -32,7 +32,7 @@ FLOORS = (
     ("inspection.backing", "inspection.inspector", "inspection.signatures", "sources", "sources.templates", "bases.download",
      "inspection.verify", "bases.resize", "bases.store", "bases.disk_info", "bases.record",
      "bases.directory", "rbd_store",
-     "volumes", "volume_removal", "thin_store", "bases.pipeline", "bases.cache",
+     "backends.lvm.volumes", "backends.lvm.removal", "backends.lvm.thin_store", "bases.pipeline", "bases.cache",
      "host", "provision",
      "rbd_images", "rbd_publish", "rbd_clones"),
     ("backends", "imagemodel", "guest"),

@@ -19,13 +19,14 @@ from collections.abc import Iterator
 import fixtures
 from oslo_rootwrap import filters, wrapper
 
-from imagecache import Encryption, events, exception, fixture, volumes
+from imagecache import Encryption, events, exception, fixture
 from imagecache.backends import EncryptedLvm, Lvm
+from imagecache.backends.lvm import volumes
+from imagecache.backends.lvm.thin_store import _recorded, _tags, store_of
 from imagecache.host import Host
 from imagecache.model import Format, GiB, MiB, Proven, Record
 from imagecache.policy import LvmPolicy, Policy
 from imagecache.tests import base
-from imagecache.thin_store import _recorded, _tags, store_of
 from imagecache.tools import cryptsetup, lvm
 
 ETC = pathlib.Path(__file__).resolve().parents[3] / "etc" / "imagecache"

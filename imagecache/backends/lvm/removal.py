@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterable
 
 from imagecache import exception
+from imagecache.backends.lvm.volumes import attempt_at, attempted, leftover_of
 from imagecache.policy import LvmPolicy
 from imagecache.tools import blockdev
 from imagecache.tools.lvm import Volume, VolumeGroup
-from imagecache.volumes import attempt_at, attempted, leftover_of
 
 # Seconds for udev to look at a volume and to close it.
 _PATIENCE = 5

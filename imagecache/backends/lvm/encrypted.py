@@ -13,7 +13,7 @@ import pathlib
 
 from imagecache import exception
 from imagecache.backends.lvm import Lvm
-from imagecache.backends.volume_disk import ENCRYPTED
+from imagecache.backends.lvm.volume_disk import ENCRYPTED
 from imagecache.bases.cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.host import Host

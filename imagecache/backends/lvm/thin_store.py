@@ -26,6 +26,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import events, exception
+from imagecache.backends.lvm.volumes import (
+    ThinPool,
+    attempt_at,
+    attempts_at,
+    notes,
+    pool_of,
+)
 from imagecache.bases import record as records
 from imagecache.bases.directory import DirectoryStore, is_key
 from imagecache.model import Base, Entry, Proven, Record
@@ -33,13 +40,6 @@ from imagecache.policy import Policy
 from imagecache.system import durable
 from imagecache.tools import lvm
 from imagecache.tools.lvm import Volume, VolumeGroup
-from imagecache.volumes import (
-    ThinPool,
-    attempt_at,
-    attempts_at,
-    notes,
-    pool_of,
-)
 
 _BASE = "base-"
 # A tag has at most 1024 bytes.

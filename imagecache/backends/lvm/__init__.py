@@ -7,23 +7,24 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
-from imagecache import exception, sources, volumes
-from imagecache.backends.volume_disk import VolumeDisk
+from imagecache import exception, sources
+from imagecache.backends.lvm import volumes
+from imagecache.backends.lvm.thin_store import store_of
+from imagecache.backends.lvm.volume_disk import VolumeDisk
+from imagecache.backends.lvm.volumes import (
+    ThinPool,
+    attempt_at,
+    own_pool,
+    require_free,
+)
 from imagecache.bases import pipeline
 from imagecache.bases.cache import BaseCache
 from imagecache.host import Host
 from imagecache.inspection import verify
 from imagecache.model import Base, Capabilities, Format, MiB, Proven
 from imagecache.system import durable
-from imagecache.thin_store import store_of
 from imagecache.tools import blockdev, qemu_img
 from imagecache.tools.lvm import Pool, Volume, named
-from imagecache.volumes import (
-    ThinPool,
-    attempt_at,
-    own_pool,
-    require_free,
-)
 
 # What a sparse volume's pool has beyond what the image takes, as nova has
 # it, and what LVM takes for the pool's metadata, twice.

@@ -8,20 +8,21 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from imagecache import exception, volume_removal, volumes
+from imagecache import exception
 from imagecache.backends.base import Disk
-from imagecache.host import Host, require_plain
-from imagecache.model import Format
-from imagecache.sources.resolve import is_uuid
-from imagecache.tools import blockdev, lvm
-from imagecache.tools.lvm import Volume, VolumeGroup, named
-from imagecache.volumes import (
+from imagecache.backends.lvm import removal, volumes
+from imagecache.backends.lvm.volumes import (
     ThinPool,
     attempted,
     attempts_at,
     is_abandoned,
     require_free,
 )
+from imagecache.host import Host, require_plain
+from imagecache.model import Format
+from imagecache.sources.resolve import is_uuid
+from imagecache.tools import blockdev, lvm
+from imagecache.tools.lvm import Volume, VolumeGroup, named
 
 DISK = "imagecache.disk"         # the tag of a volume that is a disk
 ENCRYPTED = "imagecache.luks"    # and of one that is LUKS
@@ -118,7 +119,7 @@ class VolumeDisk(Disk):
         """Delete the disk; its content is wiped as the policy has it."""
         volume = self._find(self._group.volumes(*self._names))
         if volume:
-            volume_removal.discard(self._group, volume,
+            removal.discard(self._group, volume,
                                    self.host.policy.lvm)
             self._observe("removed")
 
@@ -155,7 +156,7 @@ class VolumeDisk(Disk):
                 " as encrypted", disk_format=self.format)
 
     def _sweep(self, attempts: list[Volume]) -> None:
-        volume_removal.sweep(self._group, attempts, self.host.policy.lvm)
+        removal.sweep(self._group, attempts, self.host.policy.lvm)
 
     @property
     def _names(self) -> tuple[str, str]:
