@@ -10,19 +10,13 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from imagecache import (
-    backends,
-    exception,
-    guest,
-    imagemodel,
-    rbd_publish,
-    rbd_store,
-    sources,
-)
+from imagecache import backends, exception, guest, imagemodel, sources
+from imagecache.backends.rbd import publish
+from imagecache.backends.rbd import store as rbd_store
+from imagecache.backends.rbd.glance_images import Location, RbdImages
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
 from imagecache.imagebackend.image import Image, host_of, registered
-from imagecache.rbd_images import Location, RbdImages
 from imagecache.sources.registry import ImageStores
 from imagecache.sources.resolve import is_uuid
 from imagecache.tools import rbd
@@ -150,10 +144,10 @@ class Rbd(Image):
                 f" {image_format} is wanted")
         path = self.disk.path
         with self._cluster() as cluster:
-            pool = rbd_publish.pool_of_glance(
+            pool = publish.pool_of_glance(
                 cluster, base_image_id, self._places(context, base_image_id),
                 self.disk.parent())
-            return str(rbd_publish.publish(
+            return str(publish.publish(
                 cluster, path.parent.name, path.name, snapshot_name, pool,
                 image_id))
 
@@ -172,7 +166,7 @@ class Rbd(Image):
             return
         ignored = (exception.HostError,) if ignore_errors else ()
         with contextlib.suppress(*ignored), self._cluster() as cluster:
-            rbd_publish.withdraw(cluster, found,
+            publish.withdraw(cluster, found,
                                  volume_too=also_destroy_volume)
 
     def import_file(self, instance: Instance, local_file: str,

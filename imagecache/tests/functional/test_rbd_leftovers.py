@@ -10,8 +10,8 @@ import uuid
 
 import imagecache
 from imagecache import exception
+from imagecache.backends.rbd.store import PREFIX, SNAPSHOT
 from imagecache.model import MiB
-from imagecache.rbd_store import PREFIX, SNAPSHOT
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests.functional import processes, rbd_case
 from imagecache.tests.functional.rbd_case import SIZE

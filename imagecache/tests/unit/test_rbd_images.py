@@ -5,7 +5,8 @@ import contextlib
 import dataclasses
 import uuid
 
-from imagecache import exception, rbd_images, sources
+from imagecache import exception, sources
+from imagecache.backends.rbd import glance_images
 from imagecache.model import Description, Format, GiB
 from imagecache.policy import Policy, RbdPolicy
 from imagecache.sources import Copy, templates
@@ -89,7 +90,7 @@ class RbdImagesTest(base.TestCase):
             | described), signer)
 
     def _find(self, store, size=None, policy=None, **described):
-        return rbd_images.RbdImages(
+        return glance_images.RbdImages(
             policy or self.policy, self.events.append, self._connect,
             store.wait).find(self._image(store, **described), size)
 
@@ -102,16 +103,16 @@ class RbdImagesTest(base.TestCase):
 
     def test_location_is_read_and_written_as_glance_writes_it(self):
         for url in (HERE, f"rbd://{FSID}/a%2Fb/c%20d/e%25"):
-            self.assertEqual(url, str(rbd_images.Location.parse(url)))
+            self.assertEqual(url, str(glance_images.Location.parse(url)))
         self.assertEqual(
-            rbd_images.Location(FSID, "a/b", "c d", "e%"),
-            rbd_images.Location.parse(f"rbd://{FSID}/a%2Fb/c%20d/e%25"))
+            glance_images.Location(FSID, "a/b", "c d", "e%"),
+            glance_images.Location.parse(f"rbd://{FSID}/a%2Fb/c%20d/e%25"))
 
     def test_other_urls_are_no_locations(self):
         for url in ("", "rbd://", "rbd://image", f"file:///{REF}", f"/{REF}",
                     "rbd://a/b/c", "rbd://a/b/c/d/e", "rbd://a/b//d",
                     "rbd:a/b/c/d", "http://a/b/c/d"):
-            self.assertIsNone(rbd_images.Location.parse(url), url)
+            self.assertIsNone(glance_images.Location.parse(url), url)
 
     def test_raw_image_in_this_cluster_is_found(self):
         for disk_format in ("raw", "iso"):
@@ -158,7 +159,7 @@ class RbdImagesTest(base.TestCase):
         self.assertEqual(0, glance.asked)
 
     def test_other_sources_are_left_to_the_base(self):
-        finder = rbd_images.RbdImages(self.policy)
+        finder = glance_images.RbdImages(self.policy)
         for source in (self._image(Mute()), templates.blank(GiB),
                        sources.DelegatedImage("a" * 40, print)):
             self.assertIsNone(finder.find(source, None))
@@ -243,11 +244,11 @@ class RbdImagesTest(base.TestCase):
         strict = dataclasses.replace(
             self.policy, rbd=RbdPolicy(never_download=True))
         for source in (glance, *others):
-            rbd_images.RbdImages(self.policy).require_download(source)
+            glance_images.RbdImages(self.policy).require_download(source)
         for source in others:
-            rbd_images.RbdImages(strict).require_download(source)
+            glance_images.RbdImages(strict).require_download(source)
         with self.assertRaises(exception.ImageUnacceptable):
-            rbd_images.RbdImages(strict).require_download(glance)
+            glance_images.RbdImages(strict).require_download(glance)
 
     def test_nothing_is_copied_unless_configured(self):
         glance = Glance("file:///a")

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 
-from imagecache import exception, rbd_publish
+from imagecache import exception
+from imagecache.backends.rbd import publish
 from imagecache.tests import base
 
 FSID, DISK, IMAGE = "the-fsid", "disk", "image"
@@ -84,7 +85,7 @@ class PublishTest(base.TestCase):
 
     def _publish(self, *trouble):
         self.cluster = Cluster(*trouble)
-        return str(rbd_publish.publish(
+        return str(publish.publish(
             self.cluster, "vms", DISK, "temporary", "images", IMAGE))
 
     def test_image_is_what_glance_would_have_made(self):
@@ -107,21 +108,21 @@ class PublishTest(base.TestCase):
                 self.assertEqual({DISK: {}}, self.cluster.volumes, step)
 
     def test_withdrawing_is_the_way_back(self):
-        location = rbd_publish.Location.parse(self._publish())
+        location = publish.Location.parse(self._publish())
         for _ in range(2):    # the second time there is nothing left
-            rbd_publish.withdraw(self.cluster, location, volume_too=True)
+            publish.withdraw(self.cluster, location, volume_too=True)
             self.assertEqual({DISK: {}}, self.cluster.volumes)
 
     def test_volume_stays_unless_it_is_to_go(self):
-        location = rbd_publish.Location.parse(self._publish())
-        rbd_publish.withdraw(self.cluster, location, volume_too=False)
+        location = publish.Location.parse(self._publish())
+        publish.withdraw(self.cluster, location, volume_too=False)
         self.assertEqual({DISK: {}, IMAGE: {}}, self.cluster.volumes)
 
 
 class PoolTest(base.TestCase):
 
     def _pool(self, *locations, parent=None):
-        return rbd_publish.pool_of_glance(Cluster(), IMAGE, locations, parent)
+        return publish.pool_of_glance(Cluster(), IMAGE, locations, parent)
 
     def test_pool_is_where_glance_keeps_the_image(self):
         self.assertEqual("pictures", self._pool(

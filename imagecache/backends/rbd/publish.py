@@ -13,7 +13,7 @@ import contextlib
 from collections.abc import Iterable
 
 from imagecache import exception
-from imagecache.rbd_images import SNAPSHOT, Location
+from imagecache.backends.rbd.glance_images import SNAPSHOT, Location
 from imagecache.tools import rbd
 from imagecache.tools.rbd_image import Volume
 

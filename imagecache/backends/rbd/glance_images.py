@@ -15,7 +15,8 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
-from imagecache import events, exception, rbd_store, sources
+from imagecache import events, exception, sources
+from imagecache.backends.rbd import store as rbd_store
 from imagecache.bases import pipeline
 from imagecache.bases.cache import require_min_disk
 from imagecache.events import Event

@@ -11,15 +11,17 @@ import time
 from collections.abc import Iterator
 from typing import Self
 
-from imagecache import exception, rbd_clones, rbd_store, sources
+from imagecache import exception, sources
 from imagecache.backends.base import Disk
+from imagecache.backends.rbd import clones as rbd_clones
+from imagecache.backends.rbd import store as rbd_store
+from imagecache.backends.rbd.glance_images import RbdImages
+from imagecache.backends.rbd.store import RbdStore
 from imagecache.bases.cache import BaseCache
 from imagecache.bases.directory import DirectoryStore
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.policy import Policy
-from imagecache.rbd_images import RbdImages
-from imagecache.rbd_store import RbdStore
 from imagecache.system import durable
 from imagecache.tools import ceph, nbd_server, qemu_img, rbd
 from imagecache.tools.rbd_image import Volume
