@@ -16,12 +16,12 @@ from stevedore import driver
 
 from imagecache import exception
 from imagecache.backends.base import Disk
-from imagecache.backends.encrypted import EncryptedQcow2, EncryptedRaw
-from imagecache.backends.file_disk import FileDisk
+from imagecache.backends.file.disk import FileDisk
+from imagecache.backends.file.encrypted import EncryptedQcow2, EncryptedRaw
+from imagecache.backends.file.qcow2 import Qcow2
+from imagecache.backends.file.raw import Raw
 from imagecache.backends.lvm import Lvm
 from imagecache.backends.lvm.encrypted import EncryptedLvm
-from imagecache.backends.qcow2 import Qcow2
-from imagecache.backends.raw import Raw
 from imagecache.backends.rbd import Rbd
 from imagecache.encryption import Encryption
 from imagecache.model import Format

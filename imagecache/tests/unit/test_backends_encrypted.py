@@ -15,7 +15,7 @@ import fixtures
 from imagecache import Encryption, exception, fixture
 from imagecache.backends import Raw
 from imagecache.backends.base import Disk
-from imagecache.backends.encrypted import EncryptedQcow2, EncryptedRaw
+from imagecache.backends.file.encrypted import EncryptedQcow2, EncryptedRaw
 from imagecache.model import MiB
 from imagecache.system import execute
 from imagecache.testing import images

@@ -14,8 +14,8 @@ import pathlib
 from collections.abc import Iterator
 
 from imagecache import exception
-from imagecache.backends.file_disk import FileDisk
-from imagecache.backends.qcow2 import Qcow2
+from imagecache.backends.file.disk import FileDisk
+from imagecache.backends.file.qcow2 import Qcow2
 from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.inspection import backing as overlay

@@ -7,7 +7,7 @@ import os
 import pathlib
 
 from imagecache import exception, sources
-from imagecache.backends.qcow2_file import Qcow2File
+from imagecache.backends.file.qcow2_file import Qcow2File
 from imagecache.bases import pipeline
 from imagecache.formats import qcow2
 from imagecache.inspection import verify

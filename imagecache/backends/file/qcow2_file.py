@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pathlib
 
-from imagecache.backends.file_disk import FileDisk
+from imagecache.backends.file.disk import FileDisk
 from imagecache.model import Format
 from imagecache.tools import qemu_img, qemu_nbd
 

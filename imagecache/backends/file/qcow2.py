@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 from imagecache import sources
-from imagecache.backends.qcow2_file import Qcow2File
+from imagecache.backends.file.qcow2_file import Qcow2File
 from imagecache.formats import qcow2
 from imagecache.model import NATIVE, Base, Capabilities, Format, GiB
 from imagecache.tools import qemu_img
