@@ -28,14 +28,8 @@ from oslo_config import cfg
 
 from imagecache import exception
 from imagecache.model import Description
-from imagecache.sources import (
-    Copy,
-    Stream,
-    glance_opts,
-    glance_records,
-    resolve,
-    wire,
-)
+from imagecache.opts import glance as glance_opts
+from imagecache.sources import Copy, Stream, glance_records, resolve, wire
 
 _GONE = ("deleted", "pending_delete", "killed")
 _UNKNOWN = (404, 405)   # to a Glance that is older

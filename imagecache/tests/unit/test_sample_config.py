@@ -11,7 +11,7 @@ import re
 from oslo_config import cfg, generator
 
 from imagecache import opts
-from imagecache.sources import glance_opts
+from imagecache.opts import glance
 from imagecache.tests import base
 
 ETC = pathlib.Path(__file__).resolve().parents[3] / "etc" / "imagecache"
@@ -59,12 +59,12 @@ def paragraphs(sample):
     keystoneauth's options, and what it says of them, are those of the version
     that is installed; they are left out.
     """
-    ours = {option.dest for option in glance_opts._OPTS}
+    ours = {option.dest for option in glance._OPTS}
     found, group, start = {}, None, 0
     for match in re.finditer(r"^\[(.+)\]$|^#(\w+) = .*$", sample, re.M):
         if match[1]:
             group = match[1]
-        elif group != glance_opts.GROUP or match[2] in ours:
+        elif group != glance.GROUP or match[2] in ours:
             found[group, match[2]] = sample[start:match.end()].strip()
         start = match.end()
     return found

@@ -15,7 +15,8 @@ from oslo_config import cfg
 
 from imagecache import exception, opts
 from imagecache.model import Digest, GiB, Signature
-from imagecache.sources import Copy, glance, glance_opts
+from imagecache.opts import glance as glance_opts
+from imagecache.sources import Copy, glance
 from imagecache.testing import glance as fake
 from imagecache.testing import stores, web
 from imagecache.tests import base

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 from oslo_config import cfg, types
 
-from imagecache import lvm_opts, rbd_opts
 from imagecache.model import Format, GiB, KiB, Sandbox
+from imagecache.opts import glance as glance_opts
+from imagecache.opts import lvm as lvm_opts
+from imagecache.opts import rbd as rbd_opts
 from imagecache.policy import CONVERSION, INSPECTION, Policy
-from imagecache.sources import glance_opts
 
 # Glance's names of formats, and ours.
 _FORMATS = {"raw": Format.RAW, "qcow2": Format.QCOW2, "vmdk": Format.VMDK,
