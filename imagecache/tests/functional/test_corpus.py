@@ -13,9 +13,10 @@ from typing import TypeVar
 import ddt
 import fixtures
 
+import hostile_images as corpus
+from hostile_images.sample import CLAIM, UNKNOWN
 from imagecache import exception
-from imagecache.testing import corpus, images
-from imagecache.testing.corpus.sample import CLAIM, UNKNOWN
+from imagecache.testing import images
 from imagecache.tests import base
 from imagecache.tests.doors import (
     CLAIMLESS,

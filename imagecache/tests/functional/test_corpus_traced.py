@@ -9,7 +9,7 @@ import secrets
 import subprocess
 import sys
 
-from imagecache.testing import corpus
+import hostile_images as corpus
 from imagecache.tests import base
 
 RUN = pathlib.Path(__file__).with_name("corpus_run.py")

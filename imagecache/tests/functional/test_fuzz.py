@@ -25,7 +25,7 @@ class FuzzTest(base.TestCase):
         self._fuzz("formats.py", 100_000, corpus)
 
     def test_no_input_breaks_the_examiner_or_gets_past_it(self) -> None:
-        self._fuzz("examiner.py", 20_000)
+        self._fuzz("inspector.py", 20_000)
 
     def _fuzz(self, harness: str, runs: int, *corpus: pathlib.Path) -> None:
         # libFuzzer's own limit counts what this process had at its largest.

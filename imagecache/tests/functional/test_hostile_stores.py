@@ -7,11 +7,12 @@ import dataclasses
 
 import ddt
 
+import hostile_images as corpus
+from hostile_images import transports
 from imagecache import fixture
 from imagecache.image_cache import ImageCache
 from imagecache.sources.glance import GlanceStore
-from imagecache.testing import corpus, images
-from imagecache.testing.corpus import transports
+from imagecache.testing import images
 from imagecache.tests import base
 
 INSTANCE = "0b7f1a52-9d0e-4a53-a5a9-8a9f2b0c9d11"

@@ -136,7 +136,7 @@ class LandlockTest(base.TestCase):
     def test_a_device_is_used_in_its_sandbox(self):
         done = subprocess.run(
             [TOOLS / "in-guest", "-b", "qemu", sys.executable, "-m",
-             "unittest", "imagecache.tests.guest.test_block_device"
+             "unittest", "imagecache.tests.guest.test_qemu_nbd"
              ".AttachedTest.test_it_works_in_a_sandbox"],
             cwd=TOOLS.parent, check=False, text=True, capture_output=True)
         self.assertEqual(0, done.returncode, done.stderr)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 
 import ddt
 
+import hostile_images as corpus
+from hostile_images import guests
 from imagecache import exception, fixture
 from imagecache.backends.base import Disk, Extractor, Rebaser
 from imagecache.model import MiB
-from imagecache.testing import corpus, images
-from imagecache.testing.corpus import guests
+from imagecache.testing import images
 from imagecache.tests import base
 
 INSTANCE = "6b1e7d14-0c57-4a6f-9a0f-2d1f6f1f7a10"

@@ -27,7 +27,7 @@ class Copy:
         self._directory = tempfile.TemporaryDirectory()
         self._top = pathlib.Path(self._directory.name)
         shutil.copytree(PACKAGE, self._top / "imagecache")
-        for each in ("doc", "etc", "examples"):     # some tests read these
+        for each in ("doc", "etc", "examples", "hostile_images"):
             if (PACKAGE.parent / each).is_dir():
                 (self._top / each).symlink_to(PACKAGE.parent / each)
         return self

@@ -19,15 +19,8 @@ from unittest import mock
 import ddt
 import fixtures
 
-from imagecache import exception, fixture
-from imagecache.formats import qcow2, vdi, vhd, vhdx, vmdk
-from imagecache.formats.rules import Refusal
-from imagecache.inspection import verify
-from imagecache.inspection.inspector import Found
-from imagecache.model import Format, MiB
-from imagecache.policy import Policy
-from imagecache.testing import corpus, images, web
-from imagecache.testing.corpus import (
+import hostile_images as corpus
+from hostile_images import (
     advisories,
     claims,
     disks,
@@ -41,7 +34,15 @@ from imagecache.testing.corpus import (
     transports,
     vmdks,
 )
-from imagecache.testing.corpus.sample import CLAIM, NO_FORMAT, UNKNOWN
+from hostile_images.sample import CLAIM, NO_FORMAT, UNKNOWN
+from imagecache import exception, fixture
+from imagecache.formats import qcow2, vdi, vhd, vhdx, vmdk
+from imagecache.formats.rules import Refusal
+from imagecache.inspection import verify
+from imagecache.inspection.inspector import Found
+from imagecache.model import Format, MiB
+from imagecache.policy import Policy
+from imagecache.testing import images, web
 from imagecache.tests import base
 from imagecache.tests.doors import DOORS, SIZE, Doors, Host
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imagecache.testing.corpus import (
+from hostile_images import (
     claims,
     disks,
     fields,
@@ -25,8 +25,8 @@ from imagecache.testing.corpus import (
     references,
     vmdks,
 )
-from imagecache.testing.corpus.canary import NOWHERE, Canary, Lure
-from imagecache.testing.corpus.sample import Accepted, Odd, Refused
+from hostile_images.canary import NOWHERE, Canary, Lure
+from hostile_images.sample import Accepted, Odd, Refused
 
 __all__ = ["NOWHERE", "Accepted", "Canary", "Lure", "Odd", "Refused",
            "accepted", "allowed", "nested", "odds", "refused"]

@@ -10,10 +10,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
+from hostile_images import layout
+from hostile_images.sample import Accepted
 from imagecache.model import KiB, MiB
 from imagecache.testing import images
-from imagecache.testing.corpus import layout
-from imagecache.testing.corpus.sample import Accepted
 
 # Some of it is in a cluster of its own, some shares one, most is not there.
 _content = images.content

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imagecache.model import KiB, MiB
-from imagecache.testing import images
-from imagecache.testing.corpus import claims, fields, layout
-from imagecache.testing.corpus.canary import Lure
-from imagecache.testing.corpus.layout import (
+from hostile_images import claims, fields, layout
+from hostile_images.canary import Lure
+from hostile_images.layout import (
     CLUSTER,
     COMPRESSED,
     COPIED,
@@ -26,7 +24,9 @@ from imagecache.testing.corpus.layout import (
     extension,
     image,
 )
-from imagecache.testing.corpus.sample import Build, Odd, alone
+from hostile_images.sample import Build, Odd, alone
+from imagecache.model import KiB, MiB
+from imagecache.testing import images
 
 
 def samples() -> Iterator[Odd]:

@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Self
 
+from hostile_images.canary import Lure
 from imagecache import exception
 from imagecache.image_cache import ImageCache
 from imagecache.model import KiB
 from imagecache.testing import images
-from imagecache.testing.corpus.canary import Lure
 from imagecache.testing.glance import FakeGlance
 from imagecache.testing.web import Page, WebServer
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 import uuid
 
+from hostile_images.canary import Lure
 from imagecache.model import KiB, MiB
 from imagecache.testing import images
-from imagecache.testing.corpus.canary import Lure
 
 SECTOR = 512
 _DESCRIPTOR = slice(SECTOR, 21 * SECTOR)   # of the vmdks qemu-img writes

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from hostile_images.canary import Lure
 from imagecache import exception
 from imagecache.model import whole_sectors
-from imagecache.testing.corpus.canary import Lure
 
 Build = Callable[[Lure], bytes]
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from imagecache.model import GiB, KiB, MiB
-from imagecache.testing import images
-from imagecache.testing.corpus import foreign
-from imagecache.testing.corpus.foreign import (
+from hostile_images import foreign
+from hostile_images.foreign import (
     VHDX_PARAMETERS,
     VHDX_SECTOR,
     VHDX_SIZE,
     vhd,
     vhdx,
 )
-from imagecache.testing.corpus.sample import (
+from hostile_images.sample import (
     CLAIM,
     NOT_ALLOWED,
     UNKNOWN,
@@ -29,6 +27,8 @@ from imagecache.testing.corpus.sample import (
     Refused,
     alone,
 )
+from imagecache.model import GiB, KiB, MiB
+from imagecache.testing import images
 
 _INPUT = ("CVE-2014-0144",)      # what qemu's drivers once believed
 _VHDX = ("CVE-2014-0148", "qemu-work-item-3860", "qemu-work-item-4033",

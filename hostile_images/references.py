@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hostile_images import layout
+from hostile_images.canary import Lure
+from hostile_images.sample import Build, Refused
 from imagecache.testing import images
-from imagecache.testing.corpus import layout
-from imagecache.testing.corpus.canary import Lure
-from imagecache.testing.corpus.sample import Build, Refused
 
 # What qemu takes for the name of something to open.
 _NAMES: dict[str, str] = {

@@ -9,23 +9,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 
-from imagecache.model import MiB
-from imagecache.testing import images
-from imagecache.testing.corpus import foreign
-from imagecache.testing.corpus.canary import Lure
-from imagecache.testing.corpus.foreign import (
+from hostile_images import foreign
+from hostile_images.canary import Lure
+from hostile_images.foreign import (
     descriptor,
     flat,
     sparse_text,
     vmdk,
 )
-from imagecache.testing.corpus.sample import (
+from hostile_images.sample import (
     NO_FORMAT,
     NOT_ALLOWED,
     Build,
     Refused,
     alone,
 )
+from imagecache.model import MiB
+from imagecache.testing import images
 
 _REFERENCES = ("CVE-2022-47951",)
 _INPUT = ("CVE-2014-0144",)      # what qemu's driver once believed

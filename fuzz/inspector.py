@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look for images that imagecache.inspection.inspector should not survive, or let pass.
+"""Look for images that the inspector should not survive, or let pass.
 
-    python fuzz/examiner.py [-runs=N] [LIBFUZZER-OPTION...] [CORPUS...]
+    python fuzz/inspector.py [-runs=N] [LIBFUZZER-OPTION...] [CORPUS...]
 
-An input says which sample of imagecache.testing.corpus to take, what to claim
-that it is, in what pieces to hand it over, and changes to it, as formats.py
+An input says which sample of hostile_images to take, what to claim that it
+is, in what pieces to hand it over, and changes to it, as formats.py
 reads them.  Whatever comes is accepted or ImageUnacceptable, and no other
 exception, of ours or of oslo.utils' inspector.  What is accepted has no mark
 of another format, and passes formats.py as what it was found to be.
@@ -25,9 +25,11 @@ with atheris.instrument_imports(include=[
         "oslo_utils.imageutils.format_inspector"]):
     from imagecache.inspection.inspector import CLAIMS, Examiner, Found
 
+sys.path.append(str(pathlib.Path(__file__).parents[1]))    # the checkout
+
+import hostile_images as corpus
 from imagecache import exception
 from imagecache.model import Format, whole_sectors
-from imagecache.testing import corpus
 
 LARGEST = 80 * 1024      # bytes of a sample: what is after takes too long
 WELCOME = frozenset(Format)

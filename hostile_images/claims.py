@@ -5,12 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from imagecache.model import MiB
-from imagecache.testing import images
-from imagecache.testing.corpus import foreign, layout
-from imagecache.testing.corpus.canary import Lure
-from imagecache.testing.corpus.foreign import descriptor, flat
-from imagecache.testing.corpus.sample import (
+from hostile_images import foreign, layout
+from hostile_images.canary import Lure
+from hostile_images.foreign import descriptor, flat
+from hostile_images.sample import (
     CLAIM,
     NO_FORMAT,
     NOT_ALLOWED,
@@ -21,6 +19,8 @@ from imagecache.testing.corpus.sample import (
     alone,
     raw,
 )
+from imagecache.model import MiB
+from imagecache.testing import images
 
 _SKIPPED = ("CVE-2024-40767", "CVE-2024-44082")   # raw was not inspected
 _GUESSED = ("CVE-2015-1850", "CVE-2015-1851")     # ... and then was guessed at

@@ -11,10 +11,10 @@ import binascii
 import struct
 from collections.abc import Iterator
 
+from hostile_images import claims
+from hostile_images.sample import Accepted, raw
 from imagecache.model import KiB, MiB
 from imagecache.testing import images
-from imagecache.testing.corpus import claims
-from imagecache.testing.corpus.sample import Accepted, raw
 
 _SECTOR = 512
 _BOOTS = b"\x55\xaa"

@@ -13,10 +13,10 @@ import functools
 import struct
 from collections.abc import Callable, Iterator
 
+from hostile_images import foreign, layout, references
+from hostile_images.canary import Lure
+from hostile_images.sample import Build, alone
 from imagecache.testing import images
-from imagecache.testing.corpus import foreign, layout, references
-from imagecache.testing.corpus.canary import Lure
-from imagecache.testing.corpus.sample import Build, alone
 
 _PROBED = ("CVE-2008-2004", "CVE-2010-3851", "CVE-2013-1922",
            "CVE-2014-0134", "CVE-2014-3641", "CVE-2015-7548",

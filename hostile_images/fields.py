@@ -8,12 +8,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from imagecache import exception
-from imagecache.model import GiB, KiB, MiB
-from imagecache.testing import images
-from imagecache.testing.corpus import layout
-from imagecache.testing.corpus.canary import Lure
-from imagecache.testing.corpus.layout import (
+from hostile_images import layout
+from hostile_images.canary import Lure
+from hostile_images.layout import (
     CLUSTER,
     COMPRESSED,
     COPIED,
@@ -24,7 +21,10 @@ from imagecache.testing.corpus.layout import (
     REFCOUNT_BLOCK,
     extension,
 )
-from imagecache.testing.corpus.sample import CLAIM, Refused
+from hostile_images.sample import CLAIM, Refused
+from imagecache import exception
+from imagecache.model import GiB, KiB, MiB
+from imagecache.testing import images
 
 _EIB = 1 << 60
 _INPUT = ("CVE-2014-0144",)      # what qemu's driver once believed
