@@ -40,6 +40,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+PROGRESS = {"download", "convert"}   # told again and again, as they go on
+TROUBLE = {"retry", "filling", "filesystem kept", "unpreallocated",
+           "not copied"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Event:
@@ -53,6 +61,15 @@ Observer = Callable[[Event], None]
 
 def silent(event: Event) -> None:
     """Hear nothing."""
+
+
+def log(event: Event) -> None:
+    """Write down what happened, but not every step of the way."""
+    if event.name in PROGRESS:
+        return
+    level = logging.WARNING if event.name in TROUBLE else logging.DEBUG
+    facts = "".join(f" {k}={v}" for k, v in event.facts.items())
+    LOG.log(level, "%s %s%s", event.name, event.subject, facts)
 
 
 def both(first: Observer, second: Observer) -> Observer:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from oslo_config import cfg
 
-from imagecache import events, exception, observers, opts, sources
+from imagecache import events, exception, opts, sources
 from imagecache.backends import Disk, FileDisk, backend_for, with_key
 from imagecache.bases import disk_info
 from imagecache.bases.cache import BaseCache
@@ -62,7 +62,7 @@ class ImageCache:
         conf = cfg.CONF if conf is None else conf
         opts.register_opts(conf)
         self.host = Host(opts.policy_from(conf),
-                         events.both(observers.log, observe))
+                         events.both(events.log, observe))
         self._stores = ImageStores(conf, glance)
         self._keys = KeyManager(conf, context)
 

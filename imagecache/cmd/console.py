@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
-from imagecache import observers
+from imagecache import events
 from imagecache.cmd.columns import human_size
 from imagecache.cmd.errors import explain
 from imagecache.events import Event
@@ -49,11 +49,11 @@ class Console:
         self._bar: tqdm[Any] | None = None
 
     def __call__(self, event: Event) -> None:
-        if event.name in observers.PROGRESS:
+        if event.name in events.PROGRESS:
             self._progress(event)
             return
         self.close()
-        if event.name in observers.TROUBLE:
+        if event.name in events.TROUBLE:
             self.line(f"imagecache: warning: {event.name}: {_words(event)}")
         elif self._steps:
             self._step(event)
@@ -97,7 +97,7 @@ class ConsoleHandler(logging.Handler):
         super().__init__(level)
         self._console = console
         self.setFormatter(_OneLine())
-        self.addFilter(lambda record: record.name != observers.__name__)
+        self.addFilter(lambda record: record.name != events.__name__)
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR:

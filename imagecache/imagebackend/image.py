@@ -11,10 +11,10 @@ from oslo_config import cfg
 
 from imagecache import (
     backends,
+    events,
     exception,
     guest,
     imagemodel,
-    observers,
     opts,
     sources,
 )
@@ -298,4 +298,4 @@ def registered(conf: cfg.ConfigOpts | None) -> cfg.ConfigOpts:
 
 
 def host_of(conf: cfg.ConfigOpts) -> Host:
-    return Host(opts.policy_from(conf), observers.log)
+    return Host(opts.policy_from(conf), events.log)

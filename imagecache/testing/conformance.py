@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 
 import fixtures
 
-from imagecache import exception, fixture, sources
+from imagecache import exception, sources
 from imagecache.backends.base import Disk, Extractor, Flattener
 from imagecache.image_cache import ImageCache
 from imagecache.model import MiB
 from imagecache.provision import provision
 from imagecache.sources import templates
-from imagecache.testing import images
+from imagecache.testing import fixture, images
 
 INSTANCE = "8a6a8b1f-7f0c-4b3c-a8a2-3f7d2b6d6d5e"
 OTHER = "0d4a1d5e-52a6-4c1e-9d2b-4e1c9b8f7a60"

@@ -14,7 +14,7 @@ from unittest import mock
 from benchmarks import __main__ as bench
 from benchmarks import ballast, fetch_once, processes, report, timing
 from imagecache.tests import base
-from imagecache.tests.unit import test_floors
+from imagecache.tests.unit import test_rooms
 
 TOP = pathlib.Path(bench.__file__).resolve().parent.parent
 
@@ -34,7 +34,7 @@ class BenchmarksTest(base.TestCase):
     def test_no_module_imports_one_that_imports_it(self):
         graph = {f"benchmarks.{path.stem}": {
             ".".join(name.split(".")[:2])
-            for name in test_floors.imports(path)}
+            for name in test_rooms.imports(path)}
             for path in (TOP / "benchmarks").glob("*.py")}
         self.assertIn("benchmarks.report", graph["benchmarks.measurements"])
         graphlib.TopologicalSorter(graph).prepare()

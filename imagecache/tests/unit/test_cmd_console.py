@@ -165,5 +165,5 @@ class TestLog(ConsoleTestCase):
             "imagecache.system.durable", "%s of %s", (1, 2)))
 
     def test_an_event_is_not_told_twice(self) -> None:
-        self.assertEqual("", self.emitted("imagecache.observers", "retry",
+        self.assertEqual("", self.emitted("imagecache.events", "retry",
                                           ()))

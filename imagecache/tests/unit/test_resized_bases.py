@@ -218,7 +218,7 @@ class LifeTest(ResizedTestCase):
 
     def test_a_failure_leaves_nothing_of_it(self) -> None:
         full = exception.NoSpace(path="/", what="cp", needed=2, available=1)
-        with mock.patch.object(resize.allocation, "copy",
+        with mock.patch.object(resize.file_copy, "copy",
                                side_effect=full):
             self.assertRaises(exception.NoSpace, self.make)
         self.assertEqual([self.key], self.keys())
@@ -230,7 +230,7 @@ class LifeTest(ResizedTestCase):
         cache = self.images.cache
         remover = threading.Thread(
             target=lambda: cache.remove_base(self.key))
-        copy = resize.allocation.copy
+        copy = resize.file_copy.copy
 
         def copying(source: pathlib.Path, output: pathlib.Path) -> None:
             remover.start()
@@ -238,14 +238,14 @@ class LifeTest(ResizedTestCase):
             self.assertTrue(remover.is_alive())
             copy(source, output)
 
-        with mock.patch.object(resize.allocation, "copy", copying):
+        with mock.patch.object(resize.file_copy, "copy", copying):
             self.make()
         remover.join()
         self.assertEqual([f"{self.key}_1"], self.keys())
 
     def test_who_comes_at_once_gets_one(self) -> None:
-        with mock.patch.object(resize.allocation, "copy",
-                               wraps=resize.allocation.copy) as copy:
+        with mock.patch.object(resize.file_copy, "copy",
+                               wraps=resize.file_copy.copy) as copy:
             threads = [threading.Thread(target=self.make, args=(GiB, name))
                        for name in "abc"]
             for thread in threads:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The architecture: who may know whom."""
+"""The architecture: which room may import from which."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
 import pathlib
 import subprocess
 import sys
@@ -23,26 +25,35 @@ from imagecache.sources.http import HttpStore
 from imagecache.sources.registry import ImageStores
 from imagecache.tests import base
 
-# From the ground up.  A module may import those of the floors below, and
-# those to its left on its own; a package is one module here.
-FLOORS = (
-    ("exception", "model", "events", "policy", "encryption"),
-    ("system.sandbox", "system.execute", "system.durable", "system.locks",
-     "formats", "tools"),
-    ("inspection.backing", "inspection.inspector", "inspection.signatures", "sources", "sources.templates", "bases.download",
-     "inspection.verify", "bases.resize", "bases.store", "bases.disk_info", "bases.record",
-     "bases.directory", "backends.rbd.store",
-     "backends.lvm.volumes", "backends.lvm.removal", "backends.lvm.thin_store", "bases.pipeline", "bases.cache",
-     "host", "provision",
-     "backends.rbd.glance_images", "backends.rbd.publish", "backends.rbd.clones"),
-    ("backends", "imagemodel", "guest"),
-    ("opts.lvm", "opts.rbd",
-     "opts", "observers", "sources.registry", "sources.key_manager", "image_cache",
-     "imagebackend"),
-    ("testing.memory", "fixture"),
-    ("cmd", "testing"),
-)
-ORDER = [name for floor in FLOORS for name in floor]
+# The rooms of the house, as an image passes through them.  A room imports only
+# from the rooms below it.
+ROOMS = {
+    "cmd": "the command",
+    "fixture": "a promised name; see testing",
+    "testing": "for the tests of backends and of embedding programs",
+    "imagebackend": "nova's API",
+    "image_cache": "the API for new code",
+    "provision": "the story of a disk, on one page",
+    "backends": "the kinds of disk: file, lvm, rbd",
+    "host": "wires policy, locks and base caches together",
+    "bases": "the base cache: fetch once, keep, lease",
+    "sources": "where an image's bytes come from",
+    "inspection": "is an image, or a disk, what it claims to be?",
+    "opts": "oslo.config options, read into a policy",
+    "imagemodel": "a promised name; see guest",
+    "guest": "what the hypervisor is told of a disk",
+    "tools": "one module for each outside program",
+    "formats": "the parsers of image formats, and their rules",
+    "system": "programs, files that survive, locks, the sandbox",
+    "policy": "the settings, frozen",
+    "encryption": "the key of a disk",
+    "events": "what happened, for those who asked",
+    "model": "value types",
+    "exception": "the tree of errors",
+}
+ORDER = list(reversed(ROOMS))
+# A kind of storage is one folder, and knows of no other.
+STORAGE = ("backends.file", "backends.lvm", "backends.rbd")
 
 # For an optional piece, its library; for a seam, who may cut it.
 DOORS = {
@@ -51,11 +62,10 @@ DOORS = {
     "oslo_concurrency.lockutils": {"system.locks"},
     "rados": {"tools"},
     "rbd": {"tools"},
-    "oslo_config": {"opts", "opts.lvm", "opts.rbd",
-                    "sources.registry", "sources.key_manager", "image_cache",
-                    "imagebackend", "fixture", "cmd", "opts.glance",
-                    "sources.glance"},
-    "oslo_log": {"observers", "cmd"},
+    "oslo_config": {"opts", "sources.registry", "sources.key_manager",
+                    "sources.glance", "image_cache", "imagebackend",
+                    "testing.fixture", "cmd"},
+    "oslo_log": {"events", "cmd"},
     "requests": {"sources.http", "sources.wire", "sources.glance"},
     "glanceclient": {"sources.glance"},
     "keystoneauth1": {"sources.glance", "opts.glance",
@@ -65,7 +75,7 @@ DOORS = {
     "castellan": {"sources.key_manager"},
     "cliff": {"cmd"},
     "tqdm": {"cmd"},
-    "fixtures": {"fixture", "testing"},
+    "fixtures": {"testing"},
 }
 # What takes longer to import than to use.
 SLOW = ("requests", "glanceclient", "keystoneauth1", "cursive", "castellan",
@@ -74,25 +84,30 @@ SLOW = ("requests", "glanceclient", "keystoneauth1", "cursive", "castellan",
 TOP = pathlib.Path(imagecache.__file__).parent
 
 
-class FloorsTest(base.TestCase):
+class RoomsTest(base.TestCase):
 
-    def test_every_module_is_on_a_floor(self) -> None:
-        self.assertEqual([], [name for name in modules()
-                              if place(name) is None])
+    def test_every_module_is_in_a_room_and_every_room_has_one(self) -> None:
+        self.assertEqual(set(ROOMS), {room(name) for name in modules()})
 
-    def test_every_place_is_taken(self) -> None:
-        taken = {place(name) for name in modules()}
-        self.assertEqual([], [name for i, name in enumerate(ORDER)
-                              if i not in taken])
-
-    def test_a_module_imports_from_below_only(self) -> None:
+    def test_a_room_imports_only_from_rooms_below_it(self) -> None:
         for name, path in modules().items():
-            for other in imports(path):
-                found = own(other)
-                if found is None or place(name) == place(found):
-                    continue
+            for other in own_imports(path):
                 with self.subTest(f"{name} imports {other}"):
-                    self.assertLess(place(found), place(name))
+                    self.assertLessEqual(ORDER.index(room(other)),
+                                         ORDER.index(room(name)))
+
+    def test_no_modules_import_each_other_in_a_circle(self) -> None:
+        graphlib.TopologicalSorter({
+            name: [each for each in own_imports(path) if each != name]
+            for name, path in modules().items()}).prepare()
+
+    def test_no_kind_of_storage_knows_of_another(self) -> None:
+        for name, path in modules().items():
+            for other in own_imports(path):
+                pair = {backend(name), backend(other)} - {None}
+                if backend(name):
+                    with self.subTest(f"{name} imports {other}"):
+                        self.assertEqual(1, len(pair))
 
     def test_what_is_behind_a_door_is_reached_through_it(self) -> None:
         for name, path in modules().items():
@@ -198,13 +213,14 @@ def _listen(event: str, arguments: object) -> None:
 sys.addaudithook(_listen)    # for good: there is no way to remove one
 
 
+@functools.cache
 def modules() -> dict[str, pathlib.Path]:
     """Return every module of the library by its name in the package."""
     found = {".".join(path.relative_to(TOP).with_suffix("").parts)
              .removesuffix(".__init__"): path for path in TOP.rglob("*.py")}
     return {name: path for name, path in found.items()
             if not within(name, "tests") and name != "__init__"
-            and len(ast.parse(path.read_text()).body) > 1}   # no code
+            and len(ast.parse(path.read_text()).body) > 1}   # has code
 
 
 def imports(path: pathlib.Path) -> Iterator[str]:
@@ -218,19 +234,25 @@ def imports(path: pathlib.Path) -> Iterator[str]:
                 yield f"{node.module}.{alias.name}"
 
 
-def own(name: str) -> str | None:
-    """Return the module of this library that an imported name is of."""
-    package, _, rest = name.partition(".")
-    if package != "imagecache":
-        return None
-    while rest and place(rest) is None:
-        rest = rest.rpartition(".")[0]
-    return rest or None
+def own_imports(path: pathlib.Path) -> set[str]:
+    """Return the modules of this library that a module imports."""
+    found = set()
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        while package == "imagecache" and rest and rest not in modules():
+            rest = rest.rpartition(".")[0]
+        if package == "imagecache" and rest:
+            found.add(rest)
+    return found
 
 
-def place(name: str) -> int | None:
-    fitting = [each for each in ORDER if within(name, each)]
-    return ORDER.index(max(fitting, key=len)) if fitting else None
+def room(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def backend(name: str) -> str | None:
+    """Return the kind of storage that a module is about, if it is of one."""
+    return next((each for each in STORAGE if within(name, each)), None)
 
 
 def within(name: str, package: str) -> bool:
