@@ -3,7 +3,7 @@
 
     with Canary(directory) as canary:
         for sample in corpus.refused():
-            upload(sample.build(canary.lure), disk_format=sample.claim)
+            upload(sample.build(canary.sentinel), disk_format=sample.claim)
             assert it was refused
         assert not canary.complaints()
 
@@ -25,10 +25,10 @@ from hostile_images import (
     references,
     vmdks,
 )
-from hostile_images.canary import NOWHERE, Canary, Lure
+from hostile_images.canary import NOWHERE, Canary, Sentinel
 from hostile_images.sample import Accepted, Odd, Refused
 
-__all__ = ["NOWHERE", "Accepted", "Canary", "Lure", "Odd", "Refused",
+__all__ = ["NOWHERE", "Accepted", "Canary", "Odd", "Refused", "Sentinel",
            "accepted", "allowed", "nested", "odds", "refused"]
 
 

@@ -27,7 +27,7 @@ _WATCHED = {0x001: "read", 0x002: "written to", 0x004: "changed its mode",
 
 
 @dataclasses.dataclass(frozen=True)
-class Lure:
+class Sentinel:
     """Where a hostile image points: builders of samples take one."""
 
     path: pathlib.Path     # a file of the host's
@@ -35,7 +35,7 @@ class Lure:
 
 
 # For whoever only wants to look at the bytes of samples.
-NOWHERE = Lure(pathlib.Path("/nonexistent/canary/secret"), 9)
+NOWHERE = Sentinel(pathlib.Path("/nonexistent/canary/secret"), 9)
 
 
 class Canary:
@@ -59,7 +59,7 @@ class Canary:
         self._server = socket.create_server(("127.0.0.1", 0))
         self._calls: list[str] = []
         threading.Thread(target=self._answer, daemon=True).start()
-        self.lure = Lure(path, self._server.getsockname()[1])
+        self.sentinel = Sentinel(path, self._server.getsockname()[1])
         self._before = _look(path)
         self._events = _watch(self.directory)
         return self
@@ -73,7 +73,7 @@ class Canary:
         """Return what was done to it since it was last asked."""
         found = self._heard() + self._calls
         self._calls = []
-        if _look(self.lure.path) != self._before:
+        if _look(self.sentinel.path) != self._before:
             found.append("it is not what it was")
         self._heard()      # looking was heard, too
         return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hostile_images import foreign, layout
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from hostile_images.foreign import descriptor, flat
 from hostile_images.sample import (
     CLAIM,
@@ -54,15 +54,15 @@ def _as_raw() -> Iterator[Refused]:
     for claim in ("raw", "ami", "aki", "ari", "iso"):
         yield Refused(
             f"{claim}-is-qcow2-backing", claim, CLAIM,
-            lambda lure: layout.backed(str(lure.path)),
+            lambda sentinel: layout.backed(str(sentinel.path)),
             _SKIPPED + _GUESSED)
         yield Refused(
             f"{claim}-is-qcow2-datafile", claim, CLAIM,
-            lambda lure: layout.external(str(lure.path)),
+            lambda sentinel: layout.external(str(sentinel.path)),
             (*_SKIPPED, "CVE-2024-32498"))
         yield Refused(
             f"{claim}-is-vmdk-flat", claim, NO_FORMAT,
-            lambda lure: descriptor("monolithicFlat", flat(lure)),
+            lambda sentinel: descriptor("monolithicFlat", flat(sentinel)),
             (*_SKIPPED, "CVE-2022-47951"))
     for kind, (rule, build) in _contents().items():
         yield Refused(f"raw-is-{kind}", "raw", rule, build, _SKIPPED,
@@ -81,8 +81,8 @@ def _cut(size: int) -> bytes:
 def _contents() -> dict[str, tuple[str, Build]]:
     """What must not be taken for raw."""
     def overlay(format: str) -> Build:
-        return lambda lure: images.create(
-            format, "-b", str(lure.path), "-F", "raw")
+        return lambda sentinel: images.create(
+            format, "-b", str(sentinel.path), "-F", "raw")
 
     return {
         "qcow": (CLAIM, alone(images.create, "qcow")),
@@ -94,20 +94,20 @@ def _contents() -> dict[str, tuple[str, Build]]:
         "vmdk-stream": (NOT_ALLOWED, alone(
             foreign.vmdk, foreign.sparse_text(kind="streamOptimized"),
             "streamOptimized")),
-        "vmdk-sparse-flat": (NOT_ALLOWED, lambda lure: foreign.vmdk(
-            foreign.sparse_text(extent=flat(lure)))),
+        "vmdk-sparse-flat": (NOT_ALLOWED, lambda sentinel: foreign.vmdk(
+            foreign.sparse_text(extent=flat(sentinel)))),
         "vmdk-cowd": (NO_FORMAT, alone(foreign.cowd)),
         "vhd": (NOT_ALLOWED, alone(foreign.vhd)),
         "vhd-differencing": (NOT_ALLOWED, alone(
             foreign.vhd, 4, parent=b"p" * 16)),
         "vhdx": (NOT_ALLOWED, alone(foreign.vhdx)),
         "vdi": (NOT_ALLOWED, alone(foreign.vdi)),
-        "vdi-only-mark": (NOT_ALLOWED, lambda lure: bytes(64)
+        "vdi-only-mark": (NOT_ALLOWED, lambda sentinel: bytes(64)
                           + foreign.VDI_MARK + bytes(MiB - 68)),
         "luks": (NO_FORMAT, alone(foreign.luks)),
         "luks-v2": (NO_FORMAT, alone(foreign.luks, 2)),
         "parallels": (NO_FORMAT, alone(images.create, "parallels")),
-        "parallels-old": (NO_FORMAT, lambda lure: b"WithoutFreeSpace"
+        "parallels-old": (NO_FORMAT, lambda sentinel: b"WithoutFreeSpace"
                           + bytes(MiB)),
         "bochs": (NO_FORMAT, alone(foreign.bochs)),
         "cloop": (NO_FORMAT, alone(foreign.cloop)),
@@ -133,18 +133,18 @@ def _vmdk_texts() -> Iterator[Refused]:
         yield _text(f"version-{version}-crlf", "", version, "\r\n")
     # By oslo.utils' rule: all of it is text, and it has a type.
     yield Refused("raw-is-vmdk-any-version", "raw", "second-opinion",
-                  lambda lure: descriptor("monolithicFlat", flat(lure),
+                  lambda sentinel: descriptor("monolithicFlat", flat(sentinel),
                                           version="4"), _SKIPPED)
     # By qemu's: the first lines are enough.
     yield Refused("raw-is-vmdk-and-binary", "raw", NO_FORMAT,
-                  lambda lure: descriptor("monolithicFlat", flat(lure))
+                  lambda sentinel: descriptor("monolithicFlat", flat(sentinel))
                   .ljust(4096, b"\n") + images.content(), _SKIPPED)
 
 
 def _text(id: str, before: str, version: str, newline: str) -> Refused:
     return Refused(
-        f"raw-is-vmdk-{id}", "raw", NO_FORMAT, lambda lure: descriptor(
-            "monolithicFlat", flat(lure), before=before, version=version,
+        f"raw-is-vmdk-{id}", "raw", NO_FORMAT, lambda sentinel: descriptor(
+            "monolithicFlat", flat(sentinel), before=before, version=version,
             newline=newline), _SKIPPED)
 
 
@@ -163,12 +163,12 @@ def _several() -> Iterator[Refused]:
         yield Refused(f"qcow2-and-{id}", "qcow2", "second-opinion", build)
         yield Refused(f"raw-is-qcow2-and-{id}", "raw", CLAIM, build,
                       _SKIPPED)
-    yield Refused("iso-is-iso-and-qcow2", "iso", CLAIM, lambda lure:
+    yield Refused("iso-is-iso-and-qcow2", "iso", CLAIM, lambda sentinel:
                   layout.MAGIC + images.iso()[4:], _SKIPPED)
-    yield Refused("iso-is-iso-and-vmdk", "iso", NO_FORMAT, lambda lure:
-                  descriptor("monolithicFlat", flat(lure)).ljust(
+    yield Refused("iso-is-iso-and-vmdk", "iso", NO_FORMAT, lambda sentinel:
+                  descriptor("monolithicFlat", flat(sentinel)).ljust(
                       32768, b"\n") + images.iso()[32768:], _SKIPPED)
-    yield Refused("raw-is-mbr-and-vdi", "raw", NOT_ALLOWED, lambda lure:
+    yield Refused("raw-is-mbr-and-vdi", "raw", NOT_ALLOWED, lambda sentinel:
                   bytes(64) + foreign.VDI_MARK + images.mbr()[68:], (), CLAIM)
 
 
@@ -186,10 +186,11 @@ def nested() -> Iterator[Odd]:
     Once converted to raw they are what raw must not be.
     """
     contents: dict[str, Build] = {
-        "qcow2": lambda lure: layout.image(),
-        "qcow2-backing": lambda lure: layout.backed(str(lure.path)),
-        "qcow2-datafile": lambda lure: layout.external(str(lure.path)),
-        "vmdk-flat": lambda lure: descriptor("monolithicFlat", flat(lure)),
+        "qcow2": lambda sentinel: layout.image(),
+        "qcow2-backing": lambda sentinel: layout.backed(str(sentinel.path)),
+        "qcow2-datafile": lambda sentinel: layout.external(str(sentinel.path)),
+        "vmdk-flat": lambda sentinel: descriptor(
+            "monolithicFlat", flat(sentinel)),
         "luks": alone(foreign.luks),
         "vdi": alone(foreign.vdi),
     }
@@ -199,8 +200,8 @@ def nested() -> Iterator[Odd]:
 
 
 def _holding(content: Build) -> Build:
-    def build(lure: Lure) -> bytes:
-        return images.qcow2(content(lure))
+    def build(sentinel: Sentinel) -> bytes:
+        return images.qcow2(content(sentinel))
     return build
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hostile_images import layout
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from hostile_images.layout import (
     CLUSTER,
     COMPRESSED,
@@ -44,7 +44,7 @@ def samples() -> Iterator[Refused]:
 
 def _lie(id: str, rule: str, *represents: str, **lies: Any) -> Refused:
     return Refused(f"qcow2-{id}", "qcow2", rule,
-                   lambda lure: layout.image(**lies), represents)
+                   lambda sentinel: layout.image(**lies), represents)
 
 
 def _header() -> Iterator[Refused]:
@@ -93,16 +93,16 @@ def _extensions() -> Iterator[Refused]:
             functools.partial(_endless, extensions))
     yield Refused(
         "qcow2-extension-endless-header", "qcow2", "extensions",
-        lambda lure: layout.image(header_length=CLUSTER))
+        lambda sentinel: layout.image(header_length=CLUSTER))
     # The encryption header of LUKS, in an image that says it has none.
     yield Refused(
         "qcow2-crypt-luks-header", "qcow2", "encryption",
-        lambda lure: layout.image(extension(
+        lambda sentinel: layout.image(extension(
             layout.ENCRYPTION, layout.entry(DATA) + layout.entry(CLUSTER))),
         ("CVE-2017-18191",))
 
 
-def _endless(extensions: tuple[bytes, ...], lure: Lure) -> bytes:
+def _endless(extensions: tuple[bytes, ...], sentinel: Sentinel) -> bytes:
     return layout.image(*extensions, end=b"")
 
 
@@ -155,7 +155,7 @@ def _huge_tables() -> Iterator[Refused]:
 def _huge(id: str, rule: str, tail: int, **lies: Any) -> Refused:
     return Refused(
         f"qcow2-{id}", "qcow2", rule,
-        lambda lure: layout.image(tail=bytes(tail), **lies), _HUNGRY)
+        lambda sentinel: layout.image(tail=bytes(tail), **lies), _HUNGRY)
 
 
 def _sizes() -> Iterator[Refused]:
@@ -177,7 +177,7 @@ def _sizes() -> Iterator[Refused]:
 
 def _too_large(id: str, build: Any, *represents: str) -> Refused:
     return Refused(f"qcow2-{id}", "qcow2", "",
-                   lambda lure: build(), represents,
+                   lambda sentinel: build(), represents,
                    error=exception.FlavorDiskTooSmall)
 
 
@@ -210,7 +210,7 @@ def shared(bits: int, size: int, *, compressed: bool = False) -> bytes:
 def _cuts() -> Iterator[Refused]:
     def cut(at: int, rule: str) -> Refused:
         return Refused(f"qcow2-cut-at-{at}", "qcow2", rule,
-                       lambda lure: layout.image()[:at])
+                       lambda sentinel: layout.image()[:at])
 
     yield cut(0, "empty")
     yield cut(3, CLAIM)
@@ -224,10 +224,10 @@ def _cuts() -> Iterator[Refused]:
     for at in (L1 + 8, L2, L2 + 4, L2 + 8, DATA):
         yield cut(at, "all-data")
     yield Refused("qcow2-cut-v2", "qcow2", "magic",
-                  lambda lure: layout.image(version=2)[:72])
+                  lambda sentinel: layout.image(version=2)[:72])
     yield Refused("qcow2-cut-by-qemu-img", "qcow2", "l1-place",
                   _only_a_header)
 
 
-def _only_a_header(lure: Lure) -> bytes:
+def _only_a_header(sentinel: Sentinel) -> bytes:
     return images.qcow2(images.content())[:64 * KiB]

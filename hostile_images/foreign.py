@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import uuid
 
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from imagecache.model import KiB, MiB
 from imagecache.testing import images
 
@@ -31,9 +31,9 @@ def descriptor(kind: str, *lines: str, parent: str = "ffffffff",
         "# The Disk Data Base", 'ddb.adapterType = "ide"', ""))).encode()
 
 
-def flat(lure: Lure, kind: str = "FLAT") -> str:
+def flat(sentinel: Sentinel, kind: str = "FLAT") -> str:
     """Return the line of a vmdk that makes a host file its data."""
-    return f'RW 8 {kind} "{lure.path}"' + (" 0" if kind == "FLAT" else "")
+    return f'RW 8 {kind} "{sentinel.path}"' + (" 0" if kind == "FLAT" else "")
 
 
 def vmdk(text: bytes, subformat: str = "monolithicSparse",

@@ -72,9 +72,9 @@ def _vhd() -> Iterator[Refused]:
         "fixed": (CLAIM, alone(
             images.convert, images.content(), "vpc",
             "-o", "subformat=fixed")),
-        "differencing": ("vhd-type", lambda lure: vhd(
+        "differencing": ("vhd-type", lambda sentinel: vhd(
             4, parent=b"p" * 16,
-            parent_name=str(lure.path).encode("utf-16be"))),
+            parent_name=str(sentinel.path).encode("utf-16be"))),
         "parent": ("vhd-parent", alone(vhd, parent=b"p" * 16)),
         "locator": ("vhd-parent", alone(
             vhd, locators=b"W2ku" + bytes(4) + b"\0\0\0\x20" + bytes(12))),
@@ -85,7 +85,8 @@ def _vhd() -> Iterator[Refused]:
         "saved-state": ("vhd-state", alone(vhd, state=1)),
         "version-2": ("vhd-version", alone(vhd, version=0x20000)),
         "cookie": ("vhd-checksum", alone(vhd, cookie=b"nosparse")),
-        "header-checksum": ("vhd-checksum", lambda lure: vhd()[:1000] + b"!"
+        "header-checksum": ("vhd-checksum", lambda sentinel:
+                            vhd()[:1000] + b"!"
                             + vhd()[1001:]),
         "header-in-footer": ("vhd-place", alone(foreign.vhd_in_footer)),
         "table-in-header": ("vhd-place", alone(
@@ -96,9 +97,9 @@ def _vhd() -> Iterator[Refused]:
             vhd, table=(1 << 40).to_bytes(8, "big"))),
         "block-0": ("vhd-block", alone(vhd, block=bytes(4))),
         "block-odd": ("vhd-block", alone(vhd, block=b"\0\x20\0\1")),
-        "checksum": ("vhd-checksum", lambda lure: vhd()[:100] + b"!"
+        "checksum": ("vhd-checksum", lambda sentinel: vhd()[:100] + b"!"
                      + vhd()[101:]),
-        "cut": ("truncated", lambda lure: vhd()[:1000]),
+        "cut": ("truncated", lambda sentinel: vhd()[:1000]),
     }
     return (_refused("vhd", id, rule, build, _INPUT)
             for id, (rule, build) in vhds.items())
@@ -107,10 +108,11 @@ def _vhd() -> Iterator[Refused]:
 def _vhdx() -> Iterator[Refused]:
     for id, (rule, build) in (_vhdx_sizes() | _vhdx_tables()).items():
         yield _refused("vhdx", id, rule, build, _VHDX)
-    yield _refused("vhdx", "parent-locator", "vhdx-parent", lambda lure: vhdx(
-        parent=str(lure.path).encode("utf-16le")), _VHDX)
+    yield _refused("vhdx", "parent-locator", "vhdx-parent",
+                   lambda sentinel: vhdx(
+        parent=str(sentinel.path).encode("utf-16le")), _VHDX)
     yield _refused("vhdx", "cut", "truncated",
-                   lambda lure: vhdx()[:200 * 1024], _VHDX)
+                   lambda sentinel: vhdx()[:200 * 1024], _VHDX)
 
 
 def _vhdx_sizes() -> dict[str, tuple[str, Build]]:
@@ -140,7 +142,8 @@ def _vhdx_tables() -> dict[str, tuple[str, Build]]:
 
     return {
         "log": ("vhdx-log", alone(vhdx, log=b"l" * 16)),
-        "copies-differ": ("vhdx-regions", lambda lure: vhdx()[:256 * KiB + 40]
+        "copies-differ": ("vhdx-regions", lambda sentinel:
+                          vhdx()[:256 * KiB + 40]
                           + b"!" + vhdx()[256 * KiB + 41:]),
         "region-unknown": ("vhdx-regions", both((16, b"?" * 16))),
         "regions-unmarked": ("vhdx-regions", both((0, b"nope"))),
@@ -198,8 +201,8 @@ def _others() -> Iterator[Refused]:
                        UNKNOWN, build, represents)
 
     def overlay(format: str) -> Build:
-        return lambda lure: images.create(
-            format, "-b", str(lure.path), "-F", "raw")
+        return lambda sentinel: images.create(
+            format, "-b", str(sentinel.path), "-F", "raw")
 
     old = ("CVE-2014-0222", "CVE-2014-0223")
     yield other("qed", alone(images.create, "qed"))

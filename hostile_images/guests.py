@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Iterator
 
 from hostile_images import foreign, layout, references
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from hostile_images.sample import Build, alone
 from imagecache.testing import images
 
@@ -54,7 +54,7 @@ class Rewritten:
     """What happens to the file of a qcow2 disk."""
 
     id: str
-    change: Callable[[bytes, Lure], bytes]
+    change: Callable[[bytes, Sentinel], bytes]
     represents: tuple[str, ...] = _PROBED
 
 
@@ -67,14 +67,14 @@ def headers() -> Iterator[Written]:
                       functools.partial(_header, layout.external, name))
     written: dict[str, Build] = {
         "qcow2": alone(layout.image),
-        "qed": lambda lure: images.create(
-            "qed", "-b", str(lure.path), "-F", "raw"),
-        "qcow": lambda lure: images.create(
-            "qcow", "-b", str(lure.path), "-F", "raw"),
-        "vmdk-flat": lambda lure: foreign.descriptor(
-            "monolithicFlat", foreign.flat(lure)),
-        "vmdk-sparse-flat": lambda lure: foreign.vmdk(
-            foreign.sparse_text(extent=foreign.flat(lure)), capacity=0),
+        "qed": lambda sentinel: images.create(
+            "qed", "-b", str(sentinel.path), "-F", "raw"),
+        "qcow": lambda sentinel: images.create(
+            "qcow", "-b", str(sentinel.path), "-F", "raw"),
+        "vmdk-flat": lambda sentinel: foreign.descriptor(
+            "monolithicFlat", foreign.flat(sentinel)),
+        "vmdk-sparse-flat": lambda sentinel: foreign.vmdk(
+            foreign.sparse_text(extent=foreign.flat(sentinel)), capacity=0),
         "vhd": alone(foreign.vhd),
         "vdi": alone(foreign.vdi),
         "luks": alone(foreign.luks),
@@ -85,8 +85,9 @@ def headers() -> Iterator[Written]:
         yield Written(f"runtime-raw-{id}", build)
 
 
-def _header(make: Callable[[str], bytes], name: str, lure: Lure) -> bytes:
-    return make(references.name(name, lure))
+def _header(make: Callable[[str], bytes], name: str,
+            sentinel: Sentinel) -> bytes:
+    return make(references.name(name, sentinel))
 
 
 def rewrites() -> Iterator[Rewritten]:
@@ -102,20 +103,20 @@ def rewrites() -> Iterator[Rewritten]:
     for name in _INTO_BASES:
         yield Rewritten(f"overlay-into-{name}",
                         functools.partial(_based_on, name, "raw"))
-    broken: dict[str, Callable[[bytes, Lure], bytes]] = {
-        "is-raw": lambda disk, lure: bytes(len(disk)),
-        "is-empty": lambda disk, lure: b"",
-        "is-cut": lambda disk, lure: disk[:100],
-        "is-vmdk": lambda disk, lure: foreign.descriptor(
-            "monolithicFlat", foreign.flat(lure)),
-        "is-of-1E": lambda disk, lure: disk[:24] + layout.entry(1 << 60)
+    broken: dict[str, Callable[[bytes, Sentinel], bytes]] = {
+        "is-raw": lambda disk, sentinel: bytes(len(disk)),
+        "is-empty": lambda disk, sentinel: b"",
+        "is-cut": lambda disk, sentinel: disk[:100],
+        "is-vmdk": lambda disk, sentinel: foreign.descriptor(
+            "monolithicFlat", foreign.flat(sentinel)),
+        "is-of-1E": lambda disk, sentinel: disk[:24] + layout.entry(1 << 60)
         + disk[32:],
-        "is-encrypted": lambda disk, lure: disk[:32] + b"\0\0\0\2"
+        "is-encrypted": lambda disk, sentinel: disk[:32] + b"\0\0\0\2"
         + disk[36:],
-        "l1-elsewhere": lambda disk, lure: disk[:40]
+        "l1-elsewhere": lambda disk, sentinel: disk[:40]
         + layout.entry(1 << 50) + disk[48:],
-        "l1-huge": lambda disk, lure: disk[:36] + b"\xff" * 4 + disk[40:],
-        "unknown-feature": lambda disk, lure: disk[:72]
+        "l1-huge": lambda disk, sentinel: disk[:36] + b"\xff" * 4 + disk[40:],
+        "unknown-feature": lambda disk, sentinel: disk[:72]
         + layout.entry(1 << 60) + disk[80:],
     }
     for id, change in broken.items():
@@ -123,9 +124,9 @@ def rewrites() -> Iterator[Rewritten]:
 
 
 def _based_on(kind: str, format: str | None, disk: bytes,
-              lure: Lure) -> bytes:
+              sentinel: Sentinel) -> bytes:
     """Return a qcow2 disk that is now an overlay of something else."""
-    name = _name(kind, lure)
+    name = _name(kind, sentinel)
     extensions = b"" if format is None else layout.extension(
         layout.BACKING_FORMAT, format.encode())
     end = _header_length(disk)
@@ -135,17 +136,18 @@ def _based_on(kind: str, format: str | None, disk: bytes,
         3072, b"\0") + disk[4096:]
 
 
-def _name(kind: str, lure: Lure) -> str:
+def _name(kind: str, sentinel: Sentinel) -> str:
     if kind in _INTO_BASES:
         return _INTO_BASES[kind].format(
-            path=lure.path, port=lure.port,
-            up="/".join([".."] * (1 + len(lure.path.parts))), out="../" * 40)
-    return references.name(kind, lure)
+            path=sentinel.path, port=sentinel.port,
+            up="/".join([".."] * (1 + len(sentinel.path.parts))),
+            out="../" * 40)
+    return references.name(kind, sentinel)
 
 
-def _with_data_in(kind: str, disk: bytes, lure: Lure) -> bytes:
+def _with_data_in(kind: str, disk: bytes, sentinel: Sentinel) -> bytes:
     """Return a qcow2 disk whose data is now said to be in another file."""
-    name = references.name(kind, lure)
+    name = references.name(kind, sentinel)
     end = _header_length(disk)
     incompatible = int.from_bytes(disk[72:80]) | layout.DATA_FILE
     first = disk[:8] + bytes(12) + disk[20:72] + layout.entry(incompatible) \

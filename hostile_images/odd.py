@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hostile_images import claims, fields, layout
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from hostile_images.layout import (
     CLUSTER,
     COMPRESSED,
@@ -42,7 +42,7 @@ def samples() -> Iterator[Odd]:
 
 def _tables() -> dict[str, Build]:
     return {
-        "data-cut": lambda lure: image()[:DATA + 100],
+        "data-cut": lambda sentinel: image()[:DATA + 100],
         "l2-is-header": alone(image, l1=entry(COPIED)),
         "l2-is-l1": alone(image, l1=entry(L1 | COPIED)),
         "l2-unaligned": alone(image, l1=entry(L2 + 512 | COPIED)),
@@ -66,7 +66,7 @@ def _tables() -> dict[str, Build]:
         "snapshot-of-noise": alone(
             image, snapshots=1, snapshots_offset=DATA),
         "snapshots-are-l1": alone(image, snapshots=1, snapshots_offset=L1),
-        "not-of-whole-clusters": lambda lure: image()[:-1],
+        "not-of-whole-clusters": lambda sentinel: image()[:-1],
     }
 
 
@@ -97,27 +97,28 @@ def _extensions() -> dict[str, Build]:
         "compatible-unknown": alone(image, compatible=1 << 40),
         "autoclear-unknown": alone(image, autoclear=1 << 40),
         "long-header": alone(image, header_length=512),
-        "longer-header-filled": lambda lure: image(header_length=512)[:112]
+        "longer-header-filled": lambda sentinel: image(header_length=512)[:112]
         + b"\xff" * 400 + image()[512:],
     }
 
 
 def _others() -> dict[str, Build]:
     def then(tail: bytes) -> Build:
-        return lambda lure: image() + tail
+        return lambda sentinel: image() + tail
 
     return {
         "and-vhd-footer": then(b"conectix".ljust(512, b"\0")),
         "and-dmg-trailer": then(b"koly".ljust(512, b"\0")),
         "and-zip": then(b"PK\5\6" + bytes(18)),
         "two": then(image()),
-        "noise": lambda lure: layout.MAGIC + images.content(
+        "noise": lambda sentinel: layout.MAGIC + images.content(
             64 * KiB, 12)[4:],
-        "header-of-noise": lambda lure: image()[:8] + images.content(
+        "header-of-noise": lambda sentinel: image()[:8] + images.content(
             64 * KiB, 13)[8:],
     }
 
 
-def _looks_like_a_name(lure: Lure) -> bytes:
+def _looks_like_a_name(sentinel: Sentinel) -> bytes:
     """Return a raw image that would be a name if it were an option's."""
-    return f"json:{{\"filename\":\"{lure.path}\"}}\n{lure.path}\n".encode()
+    path = sentinel.path
+    return f"json:{{\"filename\":\"{path}\"}}\n{path}\n".encode()

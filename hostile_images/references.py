@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hostile_images import layout
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from hostile_images.sample import Build, Refused
 from imagecache.testing import images
 
@@ -53,10 +53,10 @@ _OF_BACKING = ("CVE-2011-3147", "CVE-2015-5163", "CVE-2023-32684",
 _OF_DATA_FILES = ("CVE-2024-32498",)
 
 
-def name(kind: str, lure: Lure) -> str:
-    """Return what an image would call the lure, in one of many ways."""
+def name(kind: str, sentinel: Sentinel) -> str:
+    """Return what an image would call the sentinel, in one of many ways."""
     return _NAMES[kind].format(
-        path=lure.path, directory=lure.path.parent, port=lure.port,
+        path=sentinel.path, directory=sentinel.path.parent, port=sentinel.port,
         up="../" * 40)
 
 
@@ -81,38 +81,40 @@ def _data_file(id: str, build: Build, *more: str) -> Refused:
                    (*_OF_DATA_FILES, *more))
 
 
-def _made_by_qemu_img(lure: Lure) -> bytes:
-    return images.backed_by(lure.path)
+def _made_by_qemu_img(sentinel: Sentinel) -> bytes:
+    return images.backed_by(sentinel.path)
 
 
-def _backed(kind: str, lure: Lure, **lies: Any) -> bytes:
-    return layout.backed(name(kind, lure), **lies)
+def _backed(kind: str, sentinel: Sentinel, **lies: Any) -> bytes:
+    return layout.backed(name(kind, sentinel), **lies)
 
 
-def _external(kind: str, lure: Lure) -> bytes:
-    return layout.external(name(kind, lure))
+def _external(kind: str, sentinel: Sentinel) -> bytes:
+    return layout.external(name(kind, sentinel))
 
 
 def _odd_backing() -> Iterator[Refused]:
     format = layout.extension(layout.BACKING_FORMAT, b"raw")
     odd: dict[str, Build] = {
-        "no-format": lambda lure: layout.backed(str(lure.path), None),
-        "v2": lambda lure: layout.backed(str(lure.path), version=2),
-        "v2-no-format": lambda lure: layout.backed(
-            str(lure.path), None, version=2),
-        "as-qcow2": lambda lure: layout.backed(str(lure.path), "qcow2"),
-        "as-vmdk": lambda lure: layout.backed(str(lure.path), "vmdk"),
+        "no-format": lambda sentinel: layout.backed(str(sentinel.path), None),
+        "v2": lambda sentinel: layout.backed(str(sentinel.path), version=2),
+        "v2-no-format": lambda sentinel: layout.backed(
+            str(sentinel.path), None, version=2),
+        "as-qcow2": lambda sentinel: layout.backed(
+            str(sentinel.path), "qcow2"),
+        "as-vmdk": lambda sentinel: layout.backed(str(sentinel.path), "vmdk"),
         # Only one of three signs is there.
-        "offset-only": lambda lure: layout.image(
-            name=str(lure.path).encode(), backing_offset=layout.NAME_AT),
-        "size-only": lambda lure: layout.image(
-            name=str(lure.path).encode(), backing_size=len(str(lure.path))),
-        "format-only": lambda lure: layout.image(format),
-        "format-only-v2": lambda lure: layout.image(format, version=2),
-        "format-after-others": lambda lure: layout.image(
+        "offset-only": lambda sentinel: layout.image(
+            name=str(sentinel.path).encode(), backing_offset=layout.NAME_AT),
+        "size-only": lambda sentinel: layout.image(
+            name=str(sentinel.path).encode(),
+            backing_size=len(str(sentinel.path))),
+        "format-only": lambda sentinel: layout.image(format),
+        "format-only-v2": lambda sentinel: layout.image(format, version=2),
+        "format-after-others": lambda sentinel: layout.image(
             layout.extension(layout.FEATURE_NAMES, bytes(48)),
             layout.extension(0x7777, b"x" * 9), format),
-        "no-text": lambda lure: layout.backed(b"\xff\xfe\xfd"),
+        "no-text": lambda sentinel: layout.backed(b"\xff\xfe\xfd"),
     }
     for id, build in odd.items():
         yield _backing(f"backing-{id}", build)
@@ -121,52 +123,53 @@ def _odd_backing() -> Iterator[Refused]:
 def _damaged_backing() -> Iterator[Refused]:
     """The name is not where it can be, or not what it can be."""
     damaged: dict[str, Build] = {
-        "in-header": lambda lure: layout.backed(
-            str(lure.path), backing_offset=8),
-        "past-cluster": lambda lure: layout.backed(
-            str(lure.path), backing_offset=layout.CLUSTER - 4),
-        "beyond-cluster": lambda lure: layout.backed(
-            str(lure.path), backing_offset=layout.DATA),
-        "beyond-file": lambda lure: layout.backed(
-            str(lure.path), backing_offset=1 << 40),
-        "offset-wraps": lambda lure: layout.backed(
-            str(lure.path), backing_offset=(1 << 64) - 8),
-        "name-1024": lambda lure: layout.backed(
-            "/" * (1024 - len(str(lure.path))) + str(lure.path)),
-        "name-4G": lambda lure: layout.backed(
-            str(lure.path), backing_size=(1 << 32) - 1),
-        "nul": lambda lure: layout.backed(f"{lure.path}\0.qcow2"),
-        "nul-first": lambda lure: layout.backed(f"\0{lure.path}"),
+        "in-header": lambda sentinel: layout.backed(
+            str(sentinel.path), backing_offset=8),
+        "past-cluster": lambda sentinel: layout.backed(
+            str(sentinel.path), backing_offset=layout.CLUSTER - 4),
+        "beyond-cluster": lambda sentinel: layout.backed(
+            str(sentinel.path), backing_offset=layout.DATA),
+        "beyond-file": lambda sentinel: layout.backed(
+            str(sentinel.path), backing_offset=1 << 40),
+        "offset-wraps": lambda sentinel: layout.backed(
+            str(sentinel.path), backing_offset=(1 << 64) - 8),
+        "name-1024": lambda sentinel: layout.backed(
+            "/" * (1024 - len(str(sentinel.path))) + str(sentinel.path)),
+        "name-4G": lambda sentinel: layout.backed(
+            str(sentinel.path), backing_size=(1 << 32) - 1),
+        "nul": lambda sentinel: layout.backed(f"{sentinel.path}\0.qcow2"),
+        "nul-first": lambda sentinel: layout.backed(f"\0{sentinel.path}"),
     }
     for id, build in damaged.items():
         yield _backing(f"backing-{id}", build, "backing-name")
 
 
 def _odd_data_files() -> Iterator[Refused]:
-    def named(lure: Lure) -> bytes:
+    def named(sentinel: Sentinel) -> bytes:
         return layout.extension(
-            layout.EXTERNAL_DATA, str(lure.path).encode())
+            layout.EXTERNAL_DATA, str(sentinel.path).encode())
 
     odd: dict[str, Build] = {
-        "raw": lambda lure: layout.external(str(lure.path), raw=True),
-        "bit-only": lambda lure: layout.image(
+        "raw": lambda sentinel: layout.external(str(sentinel.path), raw=True),
+        "bit-only": lambda sentinel: layout.image(
             incompatible=layout.DATA_FILE),
-        "extension-only": lambda lure: layout.image(named(lure)),
-        "raw-bit-only": lambda lure: layout.image(autoclear=2),
-        "nameless": lambda lure: layout.external(b""),
-        "nul": lambda lure: layout.external(f"{lure.path}\0"),
-        "v2": lambda lure: layout.image(named(lure), version=2),
-        "twice": lambda lure: layout.image(
-            layout.extension(layout.EXTERNAL_DATA, b"data"), named(lure),
+        "extension-only": lambda sentinel: layout.image(named(sentinel)),
+        "raw-bit-only": lambda sentinel: layout.image(autoclear=2),
+        "nameless": lambda sentinel: layout.external(b""),
+        "nul": lambda sentinel: layout.external(f"{sentinel.path}\0"),
+        "v2": lambda sentinel: layout.image(named(sentinel), version=2),
+        "twice": lambda sentinel: layout.image(
+            layout.extension(layout.EXTERNAL_DATA, b"data"), named(sentinel),
             incompatible=layout.DATA_FILE),
-        "after-others": lambda lure: layout.image(
+        "after-others": lambda sentinel: layout.image(
             layout.extension(layout.FEATURE_NAMES, bytes(48)),
-            layout.extension(0x7777, b"x" * 9), named(lure)),
-        "short-header": lambda lure: layout.image(
+            layout.extension(0x7777, b"x" * 9), named(sentinel)),
+        "short-header": lambda sentinel: layout.image(
             header_length=104, incompatible=layout.DATA_FILE),
-        "and-backing": lambda lure: layout.image(
-            named(lure), name=str(lure.path).encode(),
-            backing_offset=layout.NAME_AT, backing_size=len(str(lure.path)),
+        "and-backing": lambda sentinel: layout.image(
+            named(sentinel), name=str(sentinel.path).encode(),
+            backing_offset=layout.NAME_AT,
+            backing_size=len(str(sentinel.path)),
             incompatible=layout.DATA_FILE),
     }
     yield from (_data_file(f"datafile-{id}", build)
@@ -178,15 +181,16 @@ def _odd_data_files() -> Iterator[Refused]:
             "CVE-2024-4467")
 
 
-def _json(options: Callable[[Lure], dict[str, Any]], lure: Lure) -> bytes:
-    return layout.external("json:" + json.dumps(options(lure)))
+def _json(options: Callable[[Sentinel], dict[str, Any]],
+          sentinel: Sentinel) -> bytes:
+    return layout.external("json:" + json.dumps(options(sentinel)))
 
 
-def _read(lure: Lure) -> dict[str, Any]:
+def _read(sentinel: Sentinel) -> dict[str, Any]:
     return {"driver": "raw", "file": {
-        "driver": "file", "filename": str(lure.path)}}
+        "driver": "file", "filename": str(sentinel.path)}}
 
 
-def _create(lure: Lure) -> dict[str, Any]:
-    return {"driver": "blkverify", "raw": _read(lure), "test": {
-        "driver": "vvfat", "dir": str(lure.path.parent), "rw": True}}
+def _create(sentinel: Sentinel) -> dict[str, Any]:
+    return {"driver": "blkverify", "raw": _read(sentinel), "test": {
+        "driver": "vvfat", "dir": str(sentinel.path.parent), "rw": True}}

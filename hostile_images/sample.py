@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from imagecache import exception
 from imagecache.model import whole_sectors
 
-Build = Callable[[Lure], bytes]
+Build = Callable[[Sentinel], bytes]
 
 # The rules that every door has.  Nova's fetch functions make no claim, so what
 # only the first two refuse is accepted from them, as what it is.
@@ -72,4 +72,4 @@ def raw(id: str, content: bytes, claim: str = "raw") -> Accepted:
 def alone(make: Callable[..., bytes], *arguments: Any,
           **options: Any) -> Build:
     """Return how to build what points at nothing."""
-    return lambda lure: make(*arguments, **options)
+    return lambda sentinel: make(*arguments, **options)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Self
 
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from imagecache import exception
 from imagecache.image_cache import ImageCache
 from imagecache.model import KiB
@@ -41,8 +41,8 @@ class Stage:
         ``glance`` for ids
     """
 
-    def __init__(self, lure: Lure, directory: pathlib.Path) -> None:
-        self.lure = lure
+    def __init__(self, sentinel: Sentinel, directory: pathlib.Path) -> None:
+        self.sentinel = sentinel
         self.directory = directory
         self.web = WebServer()
         self.glance = FakeGlance()
@@ -186,7 +186,7 @@ def _redirected(place: str, *, late: bool = False,
                 login: bool = False) -> Callable[[Stage], str]:
     def arrange(stage: Stage) -> str:
         page = stage.page()
-        to = place.format(port=stage.lure.port, path=stage.lure.path)
+        to = place.format(port=stage.sentinel.port, path=stage.sentinel.path)
         if late:     # HEAD is answered properly
             for _ in range(4):
                 page.once(status=302, location=to)
@@ -240,7 +240,7 @@ def _glances() -> Iterator[Play]:
     yield from _records()
 
     def location(stage: Stage) -> str:
-        url = stage.lure.path.as_uri()
+        url = stage.sentinel.path.as_uri()
         return stage.image(direct_url=url,
                            locations=[{"url": url, "metadata": {}}])
 
@@ -310,7 +310,7 @@ def _glance_redirects(what: str) -> Callable[[Stage], str]:
         page = stage.glance.record(image_id) if what == "record" \
             else stage.glance.file(image_id)
         page.always(status=302,
-                    location=f"http://127.0.0.1:{stage.lure.port}/x")
+                    location=f"http://127.0.0.1:{stage.sentinel.port}/x")
         return image_id
     return arrange
 

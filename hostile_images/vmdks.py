@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 
 from hostile_images import foreign
-from hostile_images.canary import Lure
+from hostile_images.canary import Sentinel
 from hostile_images.foreign import (
     descriptor,
     flat,
@@ -46,35 +46,37 @@ def _refused(id: str, listed: str, build: Build,
 
 def _text() -> Iterator[Refused]:
     """A vmdk can be a text that names the files with its data."""
-    texts: dict[str, Callable[[Lure], bytes]] = {
-        "flat-abs": lambda lure: descriptor("monolithicFlat", flat(lure)),
-        "flat-json": lambda lure: descriptor(
+    texts: dict[str, Callable[[Sentinel], bytes]] = {
+        "flat-abs": lambda sentinel: descriptor(
+            "monolithicFlat", flat(sentinel)),
+        "flat-json": lambda sentinel: descriptor(
             "monolithicFlat", 'RW 8 FLAT "json:{\\"driver\\":\\"file\\",'
-            f'\\"filename\\":\\"{lure.path}\\"}}" 0'),
-        "flat-nbd": lambda lure: descriptor(
-            "monolithicFlat", f'RW 8 FLAT "nbd://127.0.0.1:{lure.port}/" 0'),
-        "flat-after-zero": lambda lure: descriptor(
-            "monolithicFlat", "RW 8 ZERO", flat(lure)),
-        "split-flat": lambda lure: descriptor(
-            "twoGbMaxExtentFlat", flat(lure), flat(lure)),
-        "split-sparse": lambda lure: descriptor(
-            "twoGbMaxExtentSparse", flat(lure, "SPARSE")),
-        "vmfs": lambda lure: descriptor("vmfs", flat(lure, "VMFS")),
-        "vmfs-raw": lambda lure: descriptor(
-            "vmfsRawDeviceMap", flat(lure, "VMFSRDM")),
-        "vmfs-sparse": lambda lure: descriptor(
-            "vmfsSparse", flat(lure, "VMFSSPARSE")),
-        "sesparse": lambda lure: descriptor(
-            "seSparse", flat(lure, "SESPARSE")),
-        "full-device": lambda lure: descriptor(
+            f'\\"filename\\":\\"{sentinel.path}\\"}}" 0'),
+        "flat-nbd": lambda sentinel: descriptor(
+            "monolithicFlat",
+            f'RW 8 FLAT "nbd://127.0.0.1:{sentinel.port}/" 0'),
+        "flat-after-zero": lambda sentinel: descriptor(
+            "monolithicFlat", "RW 8 ZERO", flat(sentinel)),
+        "split-flat": lambda sentinel: descriptor(
+            "twoGbMaxExtentFlat", flat(sentinel), flat(sentinel)),
+        "split-sparse": lambda sentinel: descriptor(
+            "twoGbMaxExtentSparse", flat(sentinel, "SPARSE")),
+        "vmfs": lambda sentinel: descriptor("vmfs", flat(sentinel, "VMFS")),
+        "vmfs-raw": lambda sentinel: descriptor(
+            "vmfsRawDeviceMap", flat(sentinel, "VMFSRDM")),
+        "vmfs-sparse": lambda sentinel: descriptor(
+            "vmfsSparse", flat(sentinel, "VMFSSPARSE")),
+        "sesparse": lambda sentinel: descriptor(
+            "seSparse", flat(sentinel, "SESPARSE")),
+        "full-device": lambda sentinel: descriptor(
             "fullDevice", 'RW 8 FLAT "/dev/zero" 0'),
-        "custom": lambda lure: descriptor("custom", flat(lure)),
-        "parent": lambda lure: descriptor(
-            "monolithicFlat", f'parentFileNameHint="{lure.path}"',
-            flat(lure), parent="11111111"),
-        "no-extent": lambda lure: descriptor("monolithicFlat"),
-        "sparse-text": lambda lure: descriptor(
-            "monolithicSparse", flat(lure, "SPARSE")),
+        "custom": lambda sentinel: descriptor("custom", flat(sentinel)),
+        "parent": lambda sentinel: descriptor(
+            "monolithicFlat", f'parentFileNameHint="{sentinel.path}"',
+            flat(sentinel), parent="11111111"),
+        "no-extent": lambda sentinel: descriptor("monolithicFlat"),
+        "sparse-text": lambda sentinel: descriptor(
+            "monolithicSparse", flat(sentinel, "SPARSE")),
     }
     return (_refused(id, NO_FORMAT, build, _REFERENCES)
             for id, build in texts.items())
@@ -84,25 +86,27 @@ def _sparse() -> Iterator[Refused]:
     """A vmdk that is one file still has such a text in it."""
     size = MiB // foreign.SECTOR
     return _in_text({
-        "flat": ("vmdk-extent", lambda lure: sparse_text(extent=flat(lure))),
-        "and-flat": ("vmdk-extent", lambda lure: sparse_text(flat(lure))),
-        "path": ("vmdk-extent", lambda lure: sparse_text(
-            extent=f'RW {size} SPARSE "{lure.path}"')),
-        "up": ("vmdk-extent", lambda lure: sparse_text(
+        "flat": ("vmdk-extent", lambda sentinel: sparse_text(
+            extent=flat(sentinel))),
+        "and-flat": ("vmdk-extent", lambda sentinel: sparse_text(
+            flat(sentinel))),
+        "path": ("vmdk-extent", lambda sentinel: sparse_text(
+            extent=f'RW {size} SPARSE "{sentinel.path}"')),
+        "up": ("vmdk-extent", lambda sentinel: sparse_text(
             extent=f'RW {size} SPARSE "../secret"')),
-        "protocol": ("vmdk-extent", lambda lure: sparse_text(
+        "protocol": ("vmdk-extent", lambda sentinel: sparse_text(
             extent=f'RW {size} SPARSE "nbd:unix:secret"')),
-        "flat-type": ("vmdk-type", lambda lure: sparse_text(
+        "flat-type": ("vmdk-type", lambda sentinel: sparse_text(
             kind="monolithicFlat")),
-        "split-type": ("vmdk-type", lambda lure: sparse_text(
+        "split-type": ("vmdk-type", lambda sentinel: sparse_text(
             kind="twoGbMaxExtentSparse")),
-        "parent": ("vmdk-parent", lambda lure: sparse_text(
+        "parent": ("vmdk-parent", lambda sentinel: sparse_text(
             parent="11111111")),
-        "parent-hint": ("vmdk-parent", lambda lure: sparse_text(
-            f'parentFileNameHint="{lure.path}"', parent="11111111")),
-        "hint-only": ("vmdk-parent", lambda lure: sparse_text(
-            f'parentFileNameHint="{lure.path}"')),
-        "no-text": ("vmdk-type", lambda lure: b""),
+        "parent-hint": ("vmdk-parent", lambda sentinel: sparse_text(
+            f'parentFileNameHint="{sentinel.path}"', parent="11111111")),
+        "hint-only": ("vmdk-parent", lambda sentinel: sparse_text(
+            f'parentFileNameHint="{sentinel.path}"')),
+        "no-text": ("vmdk-type", lambda sentinel: b""),
     })
 
 
@@ -110,42 +114,42 @@ def _hidden() -> Iterator[Refused]:
     """What one reader of that text overlooks, another may find."""
     size = MiB // foreign.SECTOR
     return _in_text({
-        "hidden": ("vmdk-descriptor", lambda lure: sparse_text()
-                   + b"\0" + flat(lure).encode()),
-        "hidden-in-comment": ("vmdk-descriptor", lambda lure: sparse_text()
-                              + b"#\0" + flat(lure).encode() + b"\n"),
-        "binary": ("vmdk-descriptor", lambda lure: b"\xff\xfe"
+        "hidden": ("vmdk-descriptor", lambda sentinel: sparse_text()
+                   + b"\0" + flat(sentinel).encode()),
+        "hidden-in-comment": ("vmdk-descriptor", lambda sentinel: sparse_text()
+                              + b"#\0" + flat(sentinel).encode() + b"\n"),
+        "binary": ("vmdk-descriptor", lambda sentinel: b"\xff\xfe"
                    + sparse_text()),
         # qemu looks for the words anywhere.
-        "hint-in-comment": ("vmdk-parent", lambda lure: sparse_text(
-            f'#parentFileNameHint="{lure.path}"')),
-        "hint-about-hardware": ("vmdk-parent", lambda lure: sparse_text(
-            f'ddb.parentFileNameHint="{lure.path}"')),
-        "hint-in-extent": ("vmdk-parent", lambda lure: sparse_text(
+        "hint-in-comment": ("vmdk-parent", lambda sentinel: sparse_text(
+            f'#parentFileNameHint="{sentinel.path}"')),
+        "hint-about-hardware": ("vmdk-parent", lambda sentinel: sparse_text(
+            f'ddb.parentFileNameHint="{sentinel.path}"')),
+        "hint-in-extent": ("vmdk-parent", lambda sentinel: sparse_text(
             extent=f'RW {size} SPARSE "parentFileNameHint= secret"')),
-        "hint-in-setting": ("vmdk-parent", lambda lure: sparse_text(
+        "hint-in-setting": ("vmdk-parent", lambda sentinel: sparse_text(
             'encoding="parentFileNameHint= secret"')),
-        "type-in-comment": ("vmdk-descriptor", lambda lure: sparse_text(
+        "type-in-comment": ("vmdk-descriptor", lambda sentinel: sparse_text(
             '#createType="monolithicFlat"')),
-        "cid-in-comment": ("vmdk-descriptor", lambda lure: sparse_text(
+        "cid-in-comment": ("vmdk-descriptor", lambda sentinel: sparse_text(
             "#parentCID=11111111")),
         # What Python takes for the end of a line, and qemu does not.
-        "one-line": ("vmdk-descriptor", lambda lure: sparse_text().replace(
+        "one-line": ("vmdk-descriptor", lambda sentinel: sparse_text().replace(
             b"\nRW", b"\fRW")),
-        "returned": ("vmdk-extent", lambda lure: sparse_text().replace(
+        "returned": ("vmdk-extent", lambda sentinel: sparse_text().replace(
             b"\nRW", b"\rRW")),
     })
 
 
-def _in_text(texts: Mapping[str, tuple[str, Callable[[Lure], bytes]]]
+def _in_text(texts: Mapping[str, tuple[str, Callable[[Sentinel], bytes]]]
              ) -> Iterator[Refused]:
     return (_refused(f"sparse-{id}", rule,
                      functools.partial(_with_text, text), _REFERENCES)
             for id, (rule, text) in texts.items())
 
 
-def _with_text(text: Callable[[Lure], bytes], lure: Lure) -> bytes:
-    return vmdk(text(lure))
+def _with_text(text: Callable[[Sentinel], bytes], sentinel: Sentinel) -> bytes:
+    return vmdk(text(sentinel))
 
 
 def _header() -> Iterator[Refused]:

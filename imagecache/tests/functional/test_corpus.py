@@ -70,7 +70,7 @@ class RefusedTest(CorpusTestCase):
         doors = self.useFixture(Doors(host))
 
         def refuse(sample: corpus.Refused) -> None:
-            data = sample.build(self.canary.lure)
+            data = sample.build(self.canary.sentinel)
             if door in CLAIMLESS and (sample.rule in (CLAIM, UNKNOWN)
                                       or sample.listed == CLAIM):
                 self._admit_or_refuse(doors, door, data, sample.claim)
@@ -89,7 +89,7 @@ class RefusedTest(CorpusTestCase):
         doors = self.useFixture(Doors(host))
         self.try_all(doors, corpus.odds(), lambda sample:
                      self._admit_or_refuse(
-                         doors, door, sample.build(self.canary.lure),
+                         doors, door, sample.build(self.canary.sentinel),
                          sample.claim))
 
     def _admit_or_refuse(self, doors: Doors, door: str, data: bytes,
@@ -110,7 +110,7 @@ class RefusedTest(CorpusTestCase):
 
         def refuse(sample: corpus.Odd) -> None:
             with self.assertRaises(exception.ImageUnacceptable):
-                doors.enter("memory", sample.build(self.canary.lure),
+                doors.enter("memory", sample.build(self.canary.sentinel),
                             sample.claim)
 
         self.try_all(doors, corpus.nested(), refuse)
@@ -121,7 +121,7 @@ class RefusedTest(CorpusTestCase):
 
             def bring(sample: corpus.Odd, doors: Doors = doors) -> None:
                 with contextlib.suppress(exception.ImageError):
-                    doors.enter("memory", sample.build(self.canary.lure),
+                    doors.enter("memory", sample.build(self.canary.sentinel),
                                 sample.claim)
                 doors.clean()
 
@@ -132,7 +132,7 @@ class RefusedTest(CorpusTestCase):
 
         def refuse(sample: corpus.Refused) -> None:
             with self.assertRaises(exception.ImageError):
-                doors.enter("memory", sample.build(self.canary.lure),
+                doors.enter("memory", sample.build(self.canary.sentinel),
                             sample.claim)
 
         self.try_all(doors, (sample for sample in corpus.refused()

@@ -29,7 +29,8 @@ class TracedTest(base.TestCase):
         claims = {}
         for i, sample in enumerate((*corpus.refused(), *corpus.odds())):
             name = f"{i}-{sample.id}".replace("/", "-")
-            (self.images / name).write_bytes(sample.build(self.canary.lure))
+            (self.images / name).write_bytes(
+                sample.build(self.canary.sentinel))
             claims[name] = sample.claim
         (self.images / "claims.json").write_text(json.dumps(claims))
         self.assertEqual([], self.canary.complaints())
@@ -50,11 +51,11 @@ class TracedTest(base.TestCase):
 
     def test_it_would_have_been_seen(self) -> None:
         """Or the test above would mean nothing."""
-        _, reached = self._trace("cat", str(self.canary.lure.path))
+        _, reached = self._trace("cat", str(self.canary.sentinel.path))
         self.assertNotEqual([], reached)
         _, reached = self._trace(
             sys.executable, "-c", "import socket; socket.create_connection("
-            f"('127.0.0.1', {self.canary.lure.port}))")
+            f"('127.0.0.1', {self.canary.sentinel.port}))")
         self.assertNotEqual([], reached)
 
     def _trace(self, *command: str) -> tuple[str, list[str]]:

@@ -28,7 +28,7 @@ class HostileStoreTest(base.TestCase):
         self.images.config("image_cache", download_retries=1,
                            connect_timeout=2, read_timeout=1)
         self.stage = self.enterContext(
-            transports.Stage(self.canary.lure, self.root))
+            transports.Stage(self.canary.sentinel, self.root))
         store = GlanceStore.from_token(self.stage.glance.url,
                                        self.stage.glance.token)
         self.cache = ImageCache(self.images.conf, glance=store)

@@ -111,7 +111,7 @@ class WrittenTest(RewrittenTestCase):
         self.use("raw", sandbox)
         found = []
         for written in guests.headers():
-            header = written.build(self.canary.lure)[:MiB]
+            header = written.build(self.canary.sentinel)[:MiB]
             found += [f"{written.id}: {each}" for each in self.act(
                 lambda header=header: self._write(header))]
         self.fail_for(found)
@@ -121,7 +121,7 @@ class WrittenTest(RewrittenTestCase):
         self.use("raw", sandbox)
         found = []
         for written in guests.headers():
-            header = written.build(self.canary.lure)[:MiB]
+            header = written.build(self.canary.sentinel)[:MiB]
             found += [f"{written.id}: {each}" for each in self.act(
                 lambda header=header: self._write(header, forget=True))]
         self.fail_for(found)
@@ -130,7 +130,7 @@ class WrittenTest(RewrittenTestCase):
     def test_what_a_guest_wrote_is_what_is_read(self, forget: bool) -> None:
         self.use("raw", "available")
         for written in guests.headers():
-            header = written.build(self.canary.lure)[:MiB]
+            header = written.build(self.canary.sentinel)[:MiB]
             self.images.cache.create_disk(INSTANCE, self.image, size=SIZE)
             self._write(header, forget=forget)
             disk = self.disk()
@@ -187,4 +187,5 @@ class OverlayTest(RewrittenTestCase):
             # Undo what the last action, or this, did to the disk.
             if self._sound is None:
                 self._sound = path.read_bytes()
-            path.write_bytes(rewritten.change(self._sound, self.canary.lure))
+            path.write_bytes(rewritten.change(
+                self._sound, self.canary.sentinel))

@@ -94,7 +94,7 @@ class CanaryTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.canary = self.enterContext(corpus.Canary(self.root / "canary"))
-        self.path = self.canary.lure.path
+        self.path = self.canary.sentinel.path
 
     def test_it_is_silent_if_nothing_happens(self) -> None:
         self.path.stat()
@@ -124,7 +124,7 @@ class CanaryTest(base.TestCase):
 
     def test_it_hears_who_calls(self) -> None:
         with socket.create_connection(
-                ("127.0.0.1", self.canary.lure.port)) as connection:
+                ("127.0.0.1", self.canary.sentinel.port)) as connection:
             connection.recv(1)
         self.assertEqual(["its port was called"], self.canary.complaints())
 
@@ -265,7 +265,7 @@ class DoorsTest(base.TestCase):
                 continue    # some doors know no claim
             with self.subTest(sample.id):
                 self.assertRaises(sample.error, doors.enter, door,
-                                  sample.build(canary.lure), sample.claim)
+                                  sample.build(canary.sentinel), sample.claim)
                 self.assertEqual(set(), doors.left())
         self.assertEqual([], canary.complaints())
 
