@@ -25,11 +25,11 @@ import atheris
 
 with atheris.instrument_imports(include=["imagecache.formats"]):
     from imagecache.formats import qcow2, raw, vdi, vhd, vhdx, vmdk
-    from imagecache.formats.rules import Refusal
+    from imagecache.formats.rules import RuleViolation
 
 PARSERS: dict[str, Callable[[BinaryIO, int], int]] = {
-    "qcow2": qcow2.examine, "vmdk": vmdk.examine, "vhd": vhd.examine,
-    "vhdx": vhdx.examine, "vdi": vdi.examine}
+    "qcow2": qcow2.validate, "vmdk": vmdk.validate, "vhd": vhd.validate,
+    "vhdx": vhdx.validate, "vdi": vdi.validate}
 
 # What qemu-img is asked for; the smallest files that have everything.
 TEMPLATES = (
@@ -95,7 +95,7 @@ def templates() -> list[bytes]:
         return made
 
 
-def judge(file: File) -> int | None:
+def check(file: File) -> int | None:
     """Return the virtual size of what is accepted; None of what is not.
 
     :raises AssertionError: what is accepted is not harmless
@@ -105,7 +105,7 @@ def judge(file: File) -> int | None:
         return None
     try:
         size = PARSERS[mark](cast(BinaryIO, file), file.size)
-    except Refusal:
+    except RuleViolation:
         return None
     finally:
         assert file.taken <= _MOST_READ, f"{mark} read {file.taken} bytes"
@@ -181,13 +181,13 @@ def changed(template: bytes, changes: bytes) -> File:
 def main() -> None:
     bases = templates()
     for (format, _), base in zip(TEMPLATES, bases, strict=True):
-        assert judge(File(base)), f"{format} as qemu-img writes it is refused"
+        assert check(File(base)), f"{format} as qemu-img writes it is refused"
 
     def one_input(data: bytes) -> None:
         if not data:
             return
         which = data[0] % (len(bases) + 1)
-        judge(File(data[1:]) if which == 0
+        check(File(data[1:]) if which == 0
               else changed(bases[which - 1], data[1:]))
 
     atheris.Setup(sys.argv, one_input)

@@ -23,7 +23,7 @@ import formats
 with atheris.instrument_imports(include=[
         "imagecache.inspection.inspector", "imagecache.formats",
         "oslo_utils.imageutils.format_inspector"]):
-    from imagecache.inspection.inspector import CLAIMS, Examiner, Found
+    from imagecache.inspection.inspector import CLAIMS, Found, Inspector
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))    # the checkout
 
@@ -44,16 +44,16 @@ def samples() -> list[bytes]:
     return sorted({each[:LARGEST] for each in hostile + good})
 
 
-def examine(path: pathlib.Path, content: bytes, claim: str | None,
+def inspect(path: pathlib.Path, content: bytes, claim: str | None,
             piece: int) -> Found | None:
     """Return what an image is found to be; None if it is refused."""
     path.write_bytes(content)
     try:
-        examiner = Examiner("x", claim, WELCOME)
+        inspector = Inspector("x", claim, WELCOME)
         for at in range(0, len(content), piece):
-            if examiner.curious:
-                examiner.see(content[at:at + piece])
-        return examiner.finish(path)
+            if inspector.needs_more:
+                inspector.feed(content[at:at + piece])
+        return inspector.finish(path)
     except exception.ImageUnacceptable:
         return None
 
@@ -68,7 +68,7 @@ def require_harmless(content: bytes, claim: str | None,
             b"QFI\xfb", b"QED\0", b"KDMV", b"COWD", b"conectix", b"vhdxfile",
             b"LUKS\xba\xbe", b"# Disk DescriptorFile\nversion=1\n")), content
     else:
-        assert formats.judge(formats.File(content)) == found.virtual_size
+        assert formats.check(formats.File(content)) == found.virtual_size
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
             claim = ASKED[data[2] % len(ASKED)]
             file = formats.changed(base, data[4:])
             content = file.at(0, file.size)
-            found = examine(path, content, claim,
+            found = inspect(path, content, claim,
                             PIECES[data[3] % len(PIECES)])
             if found is not None:
                 require_harmless(content, claim, found)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bring an image's bytes into a file, once, and be sure of them.
 
-Every byte passes once: it is counted, digested, shown to those who judge it,
-and written, where it is not zero.  A download that breaks goes on where it
+Every byte passes once: it is counted, digested, shown to an inspector, and
+written, where it is not zero.  A download that breaks goes on where it
 stopped; where the store cannot do that, it starts again.  Memory use does not
 depend on the image's size.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from imagecache import events, exception
-from imagecache.inspection.inspector import Examiner, Found
+from imagecache.inspection.inspector import Found, Inspector
 from imagecache.inspection.signatures import Indifferent, Verifier
 from imagecache.model import Description, Digest
 from imagecache.sources import Image
@@ -44,11 +44,11 @@ class Receiver:
     """A file that is being filled, with what is known of its content."""
 
     def __init__(self, file: BinaryIO, algorithm: str,
-                 judge: Callable[[], Examiner],
+                 new_inspector: Callable[[], Inspector],
                  verify: Callable[[], Verifier] = Indifferent) -> None:
         self._file = file
         self._algorithm = algorithm
-        self._judge = judge
+        self._new_inspector = new_inspector
         self._verify = verify
         self.start_again()
 
@@ -56,14 +56,14 @@ class Receiver:
         self.size = 0
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
         self._verifier = self._verify()
-        self._examiner = self._judge()
+        self._inspector = self._new_inspector()
         self._file.truncate(0)
 
     def take(self, chunk: bytes) -> None:
         self._hash.update(chunk)
         self._verifier.update(chunk)
-        if self._examiner.curious:
-            self._examiner.see(chunk)
+        if self._inspector.needs_more:
+            self._inspector.feed(chunk)
         for start in range(0, len(chunk), _BLOCK):
             block = chunk[start:start + _BLOCK]
             if block != _ZEROS[:len(block)]:
@@ -78,7 +78,7 @@ class Receiver:
 
     def finish(self, wanted: Description,
                path: pathlib.Path) -> Received:
-        """End the file, and judge it as a whole."""
+        """End the file, and inspect it as a whole."""
         self._file.truncate(self.size)
         digest = Digest(self._algorithm, self._hash.hexdigest())
         if wanted.digest and wanted.digest != digest:
@@ -86,7 +86,7 @@ class Receiver:
                 image_id=wanted.ref, algorithm=wanted.digest.algorithm,
                 expected=wanted.digest.value, actual=digest.value)
         self._verifier.verify()
-        return Received(self.size, digest, self._examiner.finish(path))
+        return Received(self.size, digest, self._inspector.finish(path))
 
 
 class Pace:
@@ -129,12 +129,12 @@ class Terms:
 
 
 def download(image: Image, path: pathlib.Path, terms: Terms,
-             judge: Callable[[], Examiner], observe: events.Observer,
+             new_inspector: Callable[[], Inspector], observe: events.Observer,
              pause: Callable[[float], None] = time.sleep) -> Received:
     """Read a whole image into a new file.
 
-    :param judge: makes what looks at the bytes; called for each beginning
-    :raises ImageUnacceptable: the judge refuses it
+    :param new_inspector: called each time the download begins again
+    :raises ImageUnacceptable: the inspector refuses it
     :raises ImageTooLarge: it has more bytes than the terms allow
     :raises ImageSizeMismatch, ImageDigestMismatch: it is not what it should be
     :raises ImageSignatureInvalid: it is not what was signed
@@ -148,7 +148,7 @@ def download(image: Image, path: pathlib.Path, terms: Terms,
     with durable.translated("writing a download", path), \
             path.open("xb", buffering=0) as file:
         receiver = Receiver(
-            file, _algorithm(wanted), judge,
+            file, _algorithm(wanted), new_inspector,
             image.signer.verifier if image.signer else Indifferent)
         _persist(image, receiver, terms, observe, pause)
         received = receiver.finish(wanted, path)

@@ -130,7 +130,8 @@ def receive(image: sources.Image, work: Work) -> Filled:
                            work.policy.min_rate)
     received = download.download(
         image, work.staging.download, terms,
-        lambda: verify.examiner(image.name, claim, work.policy), work.observe)
+        lambda: verify.new_inspector(image.name, claim, work.policy),
+        work.observe)
     signature = image.signer.certificate if image.signer else None
     if signature:
         work.observe(Event("signed", image.name, {"certificate": signature}))

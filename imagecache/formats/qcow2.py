@@ -42,7 +42,7 @@ from typing import BinaryIO
 
 from imagecache import exception
 from imagecache.formats import reader
-from imagecache.formats.rules import Refusal, Rule, require
+from imagecache.formats.rules import Rule, RuleViolation, require
 from imagecache.model import MiB
 from imagecache.system import durable
 
@@ -198,10 +198,10 @@ def parse(start: bytes, file_size: int) -> Header:
     """Read the header in a file's first cluster.
 
     :param start: the first needed() bytes, or the whole file
-    :raises Refusal: it cannot be read
+    :raises RuleViolation: it cannot be read
     """
     if len(start) < SMALLEST or not start.startswith(MAGIC):
-        raise Refusal("magic", "it does not begin as a qcow2 file")
+        raise RuleViolation("magic", "it does not begin as a qcow2 file")
     (_, version, backing_offset, backing_length, bits, virtual_size, crypt,
      l1_entries, l1_offset, refcount_offset, refcount_clusters, snapshots,
      snapshots_offset) = _V2.unpack_from(start)
@@ -245,24 +245,24 @@ def read_header(path: pathlib.Path) -> Header:
             raise exception.DiskNotFound(location=path) from None
     try:
         return parse(start, size)
-    except Refusal as e:
+    except RuleViolation as e:
         raise exception.InvalidDiskFormat(
             f"{path} should be qcow2: {e}", disk_format="unknown",
             path=path) from e
 
 
-def examine(f: BinaryIO, file_size: int) -> int:
+def validate(f: BinaryIO, file_size: int) -> int:
     """Return the virtual size, in bytes, of an image that is all there.
 
-    :raises Refusal: a rule is broken
+    :raises RuleViolation: a rule is broken
     """
     start = f.read(SMALLEST)
     start += f.read(needed(start) - len(start))
     header = parse(start, file_size)
     require(SELF_CONTAINED, header)
     if _last_cluster(f, header) * header.cluster_size >= file_size:
-        raise Refusal("all-data", "it is cut off: it has allocated clusters"
-                      " after the end of the file")
+        raise RuleViolation("all-data", "it is cut off: it has allocated"
+                            " clusters after the end of the file")
     return header.virtual_size
 
 
@@ -275,15 +275,15 @@ def _last_cluster(f: BinaryIO, header: Header) -> int:
                         header.refcount_clusters * header.cluster_size)
     last = len(table.rstrip(b"\0")) - 1
     if last < 0:
-        raise Refusal("refcount-blocks", "it counts no clusters at all")
+        raise RuleViolation("refcount-blocks", "it counts no clusters at all")
     index = last // 8
     offset = int.from_bytes(table[index * 8:index * 8 + 8])
     if offset % header.cluster_size:
-        raise Refusal("refcount-blocks", "its refcounts begin within a"
-                      " cluster")
+        raise RuleViolation("refcount-blocks", "its refcounts begin within a"
+                            " cluster")
     if not header.inside(offset, header.cluster_size):
-        raise Refusal("all-data", "it is cut off: its refcounts are after the"
-                      " end of the file")
+        raise RuleViolation("all-data", "it is cut off: its refcounts are"
+                            " after the end of the file")
     counts = reader.read(f, offset, header.cluster_size).rstrip(b"\0")
     each = header.cluster_size * 8 >> header.refcount_order   # in a block
     return index * each + ((max(len(counts), 1) - 1) * 8
@@ -302,12 +302,12 @@ def _extensions(header: Header,
             return
         data = first[at + _EXTENSION.size:at + _EXTENSION.size + length]
         if len(data) < length:
-            raise Refusal("extensions", "a header extension is longer than"
-                          " the first cluster")
+            raise RuleViolation("extensions", "a header extension is longer"
+                                " than the first cluster")
         at += _EXTENSION.size + -(-length // 8) * 8
         yield kind, data
     if not header.backing_offset:
-        raise Refusal("extensions", "its header extensions never end")
+        raise RuleViolation("extensions", "its header extensions never end")
 
 
 def _backing_file(header: Header, first: bytes) -> str | None:
@@ -316,6 +316,6 @@ def _backing_file(header: Header, first: bytes) -> str | None:
         return None
     name = first[offset:offset + length]
     if length > _LONGEST_NAME or len(name) != length or b"\0" in name:
-        raise Refusal("backing-name", "the name of its backing file is"
-                      " damaged")
+        raise RuleViolation("backing-name", "the name of its backing file is"
+                            " damaged")
     return os.fsdecode(name) or None

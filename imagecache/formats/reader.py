@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from typing import Any, BinaryIO
 
-from imagecache.formats.rules import Refusal
+from imagecache.formats.rules import RuleViolation
 
 _MOST = 8 * 1024 * 1024    # bytes in one read: no table we look at is larger
 
@@ -14,14 +14,14 @@ _MOST = 8 * 1024 * 1024    # bytes in one read: no table we look at is larger
 def read(f: BinaryIO, offset: int, size: int) -> bytes:
     """Return exactly ``size`` bytes.
 
-    :raises Refusal: they are not all there
+    :raises RuleViolation: they are not all there
     """
     if not 0 <= offset < 2**63 or size > _MOST:
-        raise Refusal("bounds", "its tables are out of any bounds")
+        raise RuleViolation("bounds", "its tables are out of any bounds")
     f.seek(offset)
     found = f.read(size)
     if len(found) < size:
-        raise Refusal("truncated", "the file ends within its headers")
+        raise RuleViolation("truncated", "the file ends within its headers")
     return found
 
 

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Refusal(Exception):
-    """An image breaks a rule.  Turned into ImageUnacceptable by proof.py."""
+class RuleViolation(Exception):
+    """An image breaks a rule: ImageUnacceptable to the caller."""
 
     def __init__(self, rule: str, reason: str) -> None:
         super().__init__(rule, reason)
@@ -36,8 +36,8 @@ class Rule(Generic[T]):
 def require(rules: Iterable[Rule[T]], image: T) -> None:
     """Check rules in order; later ones may build on those before.
 
-    :raises Refusal: of the first that does not hold
+    :raises RuleViolation: of the first that does not hold
     """
     for rule in rules:
         if not rule.holds(image):
-            raise Refusal(rule.name, rule.says)
+            raise RuleViolation(rule.name, rule.says)

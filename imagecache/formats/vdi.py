@@ -53,10 +53,10 @@ RULES: tuple[Rule[Header], ...] = (
 )
 
 
-def examine(f: BinaryIO, file_size: int) -> int:
+def validate(f: BinaryIO, file_size: int) -> int:
     """Return the virtual size, in bytes.
 
-    :raises Refusal: a rule is broken
+    :raises RuleViolation: a rule is broken
     """
     _, version, _, kind = reader.unpack(f, 0x40, _LAYOUT)
     map_offset, data_offset = reader.unpack(f, 0x154, _TABLES)

@@ -67,10 +67,10 @@ RULES: tuple[Rule[Header], ...] = (
 )
 
 
-def examine(f: BinaryIO, file_size: int) -> int:
+def validate(f: BinaryIO, file_size: int) -> int:
     """Return the virtual size, in bytes; qemu may round it to a geometry.
 
-    :raises Refusal: a rule is broken
+    :raises RuleViolation: a rule is broken
     """
     footer = reader.read(f, 0, 512)
     (_, _, version, header_offset, _, _, _, _, _, virtual_size, _, kind,

@@ -15,7 +15,7 @@ import uuid
 from typing import BinaryIO
 
 from imagecache.formats import reader
-from imagecache.formats.rules import Refusal, Rule, require
+from imagecache.formats.rules import Rule, RuleViolation, require
 from imagecache.model import KiB, MiB
 
 _HEADERS = (64 * KiB, 128 * KiB)
@@ -94,10 +94,10 @@ RULES: tuple[Rule[Image], ...] = (
 )
 
 
-def examine(f: BinaryIO, file_size: int) -> int:
+def validate(f: BinaryIO, file_size: int) -> int:
     """Return the virtual size, in bytes.
 
-    :raises Refusal: a rule is broken
+    :raises RuleViolation: a rule is broken
     """
     logs = [reader.unpack(f, at + 48, "<16s")[0] for at in _HEADERS
             if reader.read(f, at, 4) == b"head"]
@@ -113,8 +113,8 @@ def examine(f: BinaryIO, file_size: int) -> int:
 def _regions(table: bytes) -> dict[bytes, tuple[int, int]]:
     count = int.from_bytes(table[8:12], "little")
     if table[:4] != b"regi" or count > 2:
-        raise Refusal("vhdx-regions", "its region table is damaged, or not"
-                      " the expected one")
+        raise RuleViolation("vhdx-regions", "its region table is damaged, or"
+                            " not the expected one")
     found = {}
     for at in range(16, 16 + 32 * count, 32):
         found[table[at:at + 16]] = (
@@ -127,13 +127,13 @@ def _items(f: BinaryIO, offset: int, size: int) -> dict[bytes, bytes]:
     table = reader.read(f, offset, _TABLE_SIZE)
     count = int.from_bytes(table[10:12], "little")
     if table[:8] != b"metadata" or count > 2047:
-        raise Refusal("vhdx-metadata", "its metadata table is damaged")
+        raise RuleViolation("vhdx-metadata", "its metadata table is damaged")
     found = {}
     for at in range(32, 32 + 32 * count, 32):
         start = int.from_bytes(table[at + 16:at + 20], "little")
         length = int.from_bytes(table[at + 20:at + 24], "little")
         if start < _TABLE_SIZE or start + length > size or length > KiB:
-            raise Refusal("vhdx-metadata", "an item of its metadata is not"
-                          " where it must be")
+            raise RuleViolation("vhdx-metadata", "an item of its metadata is"
+                                " not where it must be")
         found[table[at:at + 16]] = reader.read(f, offset + start, length)
     return found

@@ -14,7 +14,7 @@ import struct
 from typing import BinaryIO
 
 from imagecache.formats import reader
-from imagecache.formats.rules import Refusal, Rule, require
+from imagecache.formats.rules import Rule, RuleViolation, require
 from imagecache.model import KiB
 
 _HEADER = "<4sIIQQQQIQQQB4sH"     # 79 bytes of 512
@@ -89,10 +89,10 @@ RULES: tuple[Rule[Image], ...] = (
 )
 
 
-def examine(f: BinaryIO, file_size: int) -> int:
+def validate(f: BinaryIO, file_size: int) -> int:
     """Return the virtual size, in bytes.
 
-    :raises Refusal: a rule is broken
+    :raises RuleViolation: a rule is broken
     """
     header = reader.read(f, 0, _SECTOR)
     (_, version, _, capacity, grain, descriptor_offset, descriptor_size,
@@ -100,7 +100,8 @@ def examine(f: BinaryIO, file_size: int) -> int:
         _HEADER, header)
     size = descriptor_size * _SECTOR
     if not descriptor_offset or not 0 < size <= _LARGEST_DESCRIPTOR:
-        raise Refusal("vmdk-descriptor", "it has no descriptor of its own")
+        raise RuleViolation("vmdk-descriptor",
+                            "it has no descriptor of its own")
     text = _text(reader.read(f, descriptor_offset * _SECTOR, size))
     require(RULES, Image(
         version, capacity, grain, descriptor_offset, descriptor_size,
@@ -114,11 +115,12 @@ def _text(descriptor: bytes) -> str:
     try:
         text = descriptor.rstrip(b"\0").decode("ascii")
     except UnicodeDecodeError:
-        raise Refusal("vmdk-descriptor",
-                      "its descriptor is not plain text") from None
+        raise RuleViolation("vmdk-descriptor",
+                            "its descriptor is not plain text") from None
     # Some of these are the end of a line to Python, and not to qemu.
     if not set(text) <= _PLAIN:
-        raise Refusal("vmdk-descriptor", "its descriptor hides something")
+        raise RuleViolation("vmdk-descriptor",
+                            "its descriptor hides something")
     return text
 
 

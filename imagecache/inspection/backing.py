@@ -12,7 +12,7 @@ import pathlib
 
 from imagecache import exception
 from imagecache.formats import qcow2, raw
-from imagecache.formats.rules import Refusal, require
+from imagecache.formats.rules import RuleViolation, require
 from imagecache.model import Format
 from imagecache.system import durable
 
@@ -38,11 +38,12 @@ def base_of(disk: pathlib.Path, bases: pathlib.Path, *,
         base = pathlib.Path(header.backing_file)
         # A name that does not begin with a slash may be one of a protocol.
         if not base.is_absolute() or base.parent.resolve() != bases.resolve():
-            raise Refusal("foreign-base", f"it is an overlay of"
-                          f" {header.backing_file}, which is not in {bases}")
+            raise RuleViolation(
+                "foreign-base", f"it is an overlay of {header.backing_file},"
+                f" which is not in {bases}")
         if base.exists():
             _require_agreement(base, header.backing_format)
-    except Refusal as e:
+    except RuleViolation as e:
         raise exception.UnsafeDisk(path=disk, reason=str(e),
                                    rule=e.rule) from e
     return base
@@ -62,6 +63,6 @@ def _require_agreement(base: pathlib.Path, named: str | None) -> None:
     if mark is None and named is None:
         return
     if mark != "qcow2" or named not in (None, Format.QCOW2):
-        raise Refusal("base-format", f"its base {base} would be read as"
-                      f" {named or mark}")
+        raise RuleViolation("base-format", f"its base {base} would be read as"
+                            f" {named or mark}")
     require(qcow2.SELF_CONTAINED, qcow2.read_header(base))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Judges an image while its bytes go by.
+"""Inspects an image while its bytes arrive.
 
 Two opinions are asked: the rules of imagecache.formats, and oslo.utils'
 inspector.  They must agree on the format, and with what was claimed.  An
-image that breaks a rule is refused after the bytes that prove it.
+image that breaks a rule is refused as soon as its bytes show it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from oslo_utils.imageutils import format_inspector
 
 from imagecache import exception
 from imagecache.formats import qcow2, raw, vdi, vhd, vhdx, vmdk
-from imagecache.formats.rules import Refusal, require
+from imagecache.formats.rules import RuleViolation, require
 from imagecache.model import Format, whole_sectors
 
 _CHUNK = 1024 * 1024    # small reads cost the inspector 50 times more
@@ -44,9 +44,9 @@ CLAIMS = {"raw": Format.RAW, "iso": Format.RAW, "ami": Format.RAW,
 
 # Formats whose rules look at more than the beginning.
 _WHOLE: dict[Format, Callable[[BinaryIO, int], int]] = {
-    Format.QCOW2: qcow2.examine, Format.VMDK: vmdk.examine,
-    Format.VPC: vhd.examine,
-    Format.VHDX: vhdx.examine, Format.VDI: vdi.examine}
+    Format.QCOW2: qcow2.validate, Format.VMDK: vmdk.validate,
+    Format.VPC: vhd.validate,
+    Format.VHDX: vhdx.validate, Format.VDI: vdi.validate}
 
 # Ours are stricter: the inspector refuses extended L2 entries by this name.
 _OVERRULED = {"unknown_features"}
@@ -60,7 +60,7 @@ class Found:
     virtual_size: int    # bytes a guest would see
 
 
-class Examiner:
+class Inspector:
     """Sees an image once, from its first byte to its last.
 
     :param claim: the disk_format it is said to have; None if nobody said
@@ -83,11 +83,11 @@ class Examiner:
             for name in format_inspector.ALL_FORMATS]
 
     @property
-    def curious(self) -> bool:
+    def needs_more(self) -> bool:
         """Whether more bytes could change what is known so far."""
         return self._format is None or self._opinion() is None
 
-    def see(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> None:
         """Look at the next bytes.
 
         :raises ImageUnacceptable: they break a rule
@@ -104,7 +104,7 @@ class Examiner:
                 each.read(len(chunk))
 
     def finish(self, path: pathlib.Path) -> Found:
-        """Judge what is now in ``path``, all of whose bytes were seen.
+        """Inspect the whole file; all its bytes went through feed().
 
         :raises ImageUnacceptable: it breaks a rule
         """
@@ -121,7 +121,7 @@ class Examiner:
         with path.open("rb") as f:
             try:
                 return Found(found, _WHOLE[found](f, size))
-            except Refusal as e:
+            except RuleViolation as e:
                 raise self._refusal(e.reason, e.rule) from e
 
     def _claim(self, claim: str) -> Format:
@@ -146,7 +146,7 @@ class Examiner:
             try:
                 require(qcow2.SELF_CONTAINED,
                         qcow2.parse(self._start, file_size))
-            except Refusal as e:
+            except RuleViolation as e:
                 raise self._refusal(e.reason, e.rule) from e
         return found
 
@@ -218,14 +218,14 @@ class _Pipe:
         return self.chunk
 
 
-def examine(path: pathlib.Path, image_id: str, claim: str | None,
+def inspect(path: pathlib.Path, image_id: str, claim: str | None,
             accepted: Collection[Format]) -> Found:
-    """Judge a file that is there already.
+    """Inspect a complete file.
 
     :raises ImageUnacceptable: it breaks a rule
     """
-    examiner = Examiner(image_id, claim, accepted)
+    inspector = Inspector(image_id, claim, accepted)
     with path.open("rb") as f:
-        while examiner.curious and (chunk := f.read(_CHUNK)):
-            examiner.see(chunk)
-    return examiner.finish(path)
+        while inspector.needs_more and (chunk := f.read(_CHUNK)):
+            inspector.feed(chunk)
+    return inspector.finish(path)

@@ -16,7 +16,7 @@ from typing import Any
 
 from imagecache import exception
 from imagecache.formats import raw
-from imagecache.inspection.inspector import Examiner, Found, examine
+from imagecache.inspection.inspector import Found, Inspector, inspect
 from imagecache.model import Format, MiB, Proven, whole_sectors
 from imagecache.policy import Policy
 from imagecache.system import durable
@@ -30,9 +30,10 @@ RULES = 3
 _MOST_ROUNDING = 16 * 255 * 63 * 512 * 2
 
 
-def examiner(image_id: str, claim: str | None, policy: Policy) -> Examiner:
-    """Return a judge for an image that is still on its way."""
-    return Examiner(image_id, claim, policy.accepted)
+def new_inspector(image_id: str, claim: str | None,
+                  policy: Policy) -> Inspector:
+    """Return an inspector for an image that is still arriving."""
+    return Inspector(image_id, claim, policy.accepted)
 
 
 def prove(path: pathlib.Path, image_id: str, claim: str | None,
@@ -42,13 +43,13 @@ def prove(path: pathlib.Path, image_id: str, claim: str | None,
     :param claim: the disk_format it is said to have; None if nobody said
     :raises ImageUnacceptable: ``reason`` names the rule
     """
-    return confirm(path, examine(path, image_id, claim, policy.accepted),
+    return confirm(path, inspect(path, image_id, claim, policy.accepted),
                    image_id, policy)
 
 
 def confirm(path: pathlib.Path, found: Found, image_id: str,
             policy: Policy) -> Proven:
-    """Ask qemu-img, too, what has been examined.
+    """Ask qemu-img for its opinion of an image that was inspected.
 
     :raises ImageUnacceptable: it does not agree
     """

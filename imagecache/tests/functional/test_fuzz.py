@@ -24,7 +24,7 @@ class FuzzTest(base.TestCase):
         shutil.copytree(FUZZ / "corpus", corpus)
         self._fuzz("formats.py", 100_000, corpus)
 
-    def test_no_input_breaks_the_examiner_or_gets_past_it(self) -> None:
+    def test_no_input_breaks_or_deceives_the_inspector(self) -> None:
         self._fuzz("inspector.py", 20_000)
 
     def _fuzz(self, harness: str, runs: int, *corpus: pathlib.Path) -> None:

@@ -37,7 +37,7 @@ from hostile_images import (
 from hostile_images.sample import CLAIM, NO_FORMAT, UNKNOWN
 from imagecache import exception, fixture
 from imagecache.formats import qcow2, vdi, vhd, vhdx, vmdk
-from imagecache.formats.rules import Refusal
+from imagecache.formats.rules import RuleViolation
 from imagecache.inspection import verify
 from imagecache.inspection.inspector import Found
 from imagecache.model import Format, MiB
@@ -46,8 +46,8 @@ from imagecache.testing import images, web
 from imagecache.tests import base
 from imagecache.tests.doors import DOORS, SIZE, Doors, Host
 
-EXAMINERS = {"vmdk": vmdk.examine, "vhd": vhd.examine, "vhdx": vhdx.examine,
-             "vdi": vdi.examine}
+VALIDATORS = {"vmdk": vmdk.validate, "vhd": vhd.validate,
+              "vhdx": vhdx.validate, "vdi": vdi.validate}
 
 
 class CorpusTest(base.TestCase):
@@ -165,7 +165,7 @@ class RulesTest(base.TestCase):
         if found:
             self.fail("\n".join(found))
 
-    @ddt.data(*EXAMINERS)
+    @ddt.data(*VALIDATORS)
     def test_the_rules_of_other_formats_are_named(self, claim: str) -> None:
         found = []
         for sample in corpus.refused():
@@ -173,9 +173,9 @@ class RulesTest(base.TestCase):
                 continue
             data = sample.build(corpus.NOWHERE)
             try:
-                EXAMINERS[claim](io.BytesIO(data), len(data))
+                VALIDATORS[claim](io.BytesIO(data), len(data))
                 found.append(f"{sample.id} was accepted")
-            except Refusal as e:
+            except RuleViolation as e:
                 if sample.listed != e.rule:
                     found.append(f"{sample.id}, {sample.listed}: {e}")
         if found:

@@ -19,7 +19,7 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 # Of a list-table, the first cell of a row.
 _FIRST_CELL = re.compile(r"^    \* - (.*?)(?=^      - )", re.M | re.S)
 # The argument that is a rule's name, of what makes a refusal.
-_PLACES = {"Rule": 0, "Refusal": 0, "_refusal": 1}
+_PLACES = {"Rule": 0, "RuleViolation": 0, "_refusal": 1}
 
 
 class SecurityTest(base.TestCase):

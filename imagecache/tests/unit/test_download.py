@@ -18,7 +18,7 @@ import fixtures
 from imagecache import exception
 from imagecache.bases import download
 from imagecache.events import Event
-from imagecache.inspection.inspector import Examiner
+from imagecache.inspection.inspector import Inspector
 from imagecache.model import NATIVE, Description, Digest, KiB, MiB
 from imagecache.sources import Image, Stream
 from imagecache.testing import images
@@ -58,8 +58,8 @@ class Store:
                 raise self.error
 
 
-def judge() -> Examiner:
-    return Examiner("x", None, NATIVE)
+def new_inspector() -> Inspector:
+    return Inspector("x", None, NATIVE)
 
 
 class DownloadTestCase(base.TestCase):
@@ -79,7 +79,7 @@ class DownloadTestCase(base.TestCase):
         image = Image(self.store, dataclasses.replace(
             self.described, **changes))
         return download.download(
-            image, self.path, download.Terms(limit, retries), judge,
+            image, self.path, download.Terms(limit, retries), new_inspector,
             self.events.append, self.pauses.append)
 
     def assert_arrived(self) -> None:
@@ -147,7 +147,7 @@ class WholeTest(DownloadTestCase):
             exception.ImageUnacceptable, download.download,
             Image(Fickle(CONTENT, qed), dataclasses.replace(
                 self.described, size=None, digest=None)),
-            self.path, download.Terms(retries=1), judge,
+            self.path, download.Terms(retries=1), new_inspector,
             self.events.append, self.pauses.append)
 
     def test_memory_does_not_grow_with_the_image(self) -> None:
@@ -285,7 +285,7 @@ class ReceiverTest(base.TestCase):
     def test_a_write_that_takes_less_is_continued(self) -> None:
         """As one does where the file system is nearly full."""
         with Stingy(self.root / "file", "xb") as file:
-            receiver = download.Receiver(file, "sha256", judge)
+            receiver = download.Receiver(file, "sha256", new_inspector)
             receiver.take(CONTENT)
             receiver.finish(Description("x", "x"), self.root / "file")
         self.assertTrue((self.root / "file").read_bytes() == CONTENT)
@@ -366,7 +366,7 @@ class PaceTest(base.TestCase):
         self.assertRaises(
             exception.DownloadTooSlow, download.download,
             Image(Breaking(), Description("x", "x")), self.root / "download",
-            download.Terms(min_rate=1000), judge, lambda event: None,
+            download.Terms(min_rate=1000), new_inspector, lambda event: None,
             lambda seconds: None)
 
     def test_too_slow_is_not_tried_again(self) -> None:
@@ -382,5 +382,5 @@ class PaceTest(base.TestCase):
         self.assertRaises(
             exception.DownloadTooSlow, download.download,
             Image(store, Description("x", "x")), self.root / "download",
-            download.Terms(), judge, lambda event: None)
+            download.Terms(), new_inspector, lambda event: None)
         self.assertEqual(1, store.reads)

@@ -8,8 +8,8 @@ import subprocess
 
 from imagecache import exception
 from imagecache.formats import qcow2
-from imagecache.formats.rules import Refusal, require
-from imagecache.inspection.inspector import Examiner, Found, examine
+from imagecache.formats.rules import RuleViolation, require
+from imagecache.inspection.inspector import Found, Inspector, inspect
 from imagecache.model import NATIVE, Format, MiB, whole_sectors
 from imagecache.testing import images
 from imagecache.tests import base
@@ -38,7 +38,7 @@ class ExaminerTestCase(base.TestCase):
     def refused(self, rule: str, claim: str | None = None,
                 accepted: tuple[Format, ...] = NATIVE) -> str:
         with self.assertRaises(exception.ImageUnacceptable) as caught:
-            examine(self.path, "x", claim, accepted)
+            inspect(self.path, "x", claim, accepted)
         self.assertEqual(rule, caught.exception.facts["rule"])
         self.assertIn(f"rule {rule}", str(caught.exception))
         return str(caught.exception)
@@ -50,19 +50,19 @@ class ExaminerTest(ExaminerTestCase):
         for claim in (None, "qcow2"):
             self.assertEqual(
                 Found(Format.QCOW2, 4 * MiB),
-                examine(self.make("qcow2"), "x", claim, NATIVE))
+                inspect(self.make("qcow2"), "x", claim, NATIVE))
 
     def test_raw_is_what_nothing_else_is(self) -> None:
         self.path.write_bytes(b"any" * 1000)
         for claim in (None, "raw", "ami", "aki", "ari"):
             self.assertEqual(Found(Format.RAW, 3072),
-                             examine(self.path, "x", claim, NATIVE))
+                             inspect(self.path, "x", claim, NATIVE))
         self.refused("claim", "iso")
 
     def test_a_disc_is_raw_by_either_name(self) -> None:
         self.path.write_bytes(images.iso())
         for claim in (None, "raw", "iso"):
-            self.assertEqual(Format.RAW, examine(
+            self.assertEqual(Format.RAW, inspect(
                 self.path, "x", claim, NATIVE).format)
 
     def test_content_and_claim_must_agree(self) -> None:
@@ -95,33 +95,33 @@ class ExaminerTest(ExaminerTestCase):
         self.path.write_bytes(text)
         for claim in (None, "raw"):
             self.assertEqual(Found(Format.RAW, whole_sectors(len(text))),
-                             examine(self.path, "x", claim, NATIVE))
+                             inspect(self.path, "x", claim, NATIVE))
 
     def test_those_who_do_not_trip_still_have_a_say(self) -> None:
         text = b"#!/bin/sh\n# and a disc\n" * 99 + b"\xff" * 40960
         self.path.write_bytes(text)
         self.refused("claim", "iso")
         self.path.write_bytes(text[:32769] + b"CD001" + text[32774:])
-        self.assertEqual(Format.RAW, examine(
+        self.assertEqual(Format.RAW, inspect(
             self.path, "x", "iso", NATIVE).format)
 
     def test_the_end_is_judged_as_well(self) -> None:
         """Nothing but its length tells that this image is cut off."""
         content = self.make("qcow2").read_bytes()
-        examiner = Examiner("x", None, NATIVE)
-        examiner.see(content[:65536])
+        inspector = Inspector("x", None, NATIVE)
+        inspector.feed(content[:65536])
         self.path.write_bytes(content[:65536])
         with self.assertRaises(exception.ImageUnacceptable) as caught:
-            examiner.finish(self.path)
+            inspector.finish(self.path)
         self.assertEqual("l1-place", caught.exception.facts["rule"])
 
     def test_small_pieces_are_judged_as_large_ones(self) -> None:
         content = self.make("qcow2", "cluster_size=512").read_bytes()
-        examiner = Examiner("x", "qcow2", NATIVE)
+        inspector = Inspector("x", "qcow2", NATIVE)
         for start in range(0, len(content), 7):
-            examiner.see(content[start:start + 7])
+            inspector.feed(content[start:start + 7])
         self.assertEqual(Found(Format.QCOW2, 4 * MiB),
-                         examiner.finish(self.path))
+                         inspector.finish(self.path))
 
 
 class ForeignTest(ExaminerTestCase):
@@ -135,7 +135,7 @@ class ForeignTest(ExaminerTestCase):
         claims = {Format.VPC: "vhd"}
         for name, subformat, found in FOREIGN:
             self.make(name, f"subformat={subformat}" if subformat else "")
-            size = examine(self.path, "x", claims.get(found, found),
+            size = inspect(self.path, "x", claims.get(found, found),
                            (*NATIVE, found)).virtual_size
             self.assertTrue(4 * MiB <= size < 5 * MiB, (name, size))
 
@@ -143,7 +143,7 @@ class ForeignTest(ExaminerTestCase):
         for subformat in ("monolithicFlat", "twoGbMaxExtentSparse"):
             self.make("vmdk", f"subformat={subformat}")
             with self.assertRaises(exception.ImageUnacceptable):
-                examine(self.path, "x", None, (*NATIVE, Format.VMDK))
+                inspect(self.path, "x", None, (*NATIVE, Format.VMDK))
             self.path.unlink()
 
 
@@ -174,7 +174,7 @@ class RulesTest(ExaminerTestCase):
             patched = bytearray(content)
             for offset, data in patches:
                 patched[offset:offset + len(data)] = data
-            with self.assertRaises(Refusal) as caught:
+            with self.assertRaises(RuleViolation) as caught:
                 require(qcow2.SELF_CONTAINED,
                         qcow2.parse(bytes(patched), len(content)))
             self.assertEqual(rule, caught.exception.rule)
@@ -191,7 +191,7 @@ class CutTest(ExaminerTestCase):
             subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2",
                             "-o", options, data, self.path], check=True)
             self.assertEqual(
-                4 * MiB, examine(self.path, "x", None, NATIVE).virtual_size)
+                4 * MiB, inspect(self.path, "x", None, NATIVE).virtual_size)
             with self.path.open("r+b") as f:
                 f.truncate(3 * MiB)
             self.refused("all-data")
