@@ -15,6 +15,7 @@ too take the arguments nova's take.
     │   │   ├── ImageTooLarge                 over a limit of this site
     │   │   └── ImageChanged                  the cached base is of other bytes
     │   ├── ImageNotFound                   no such image, or none for you
+    │   │   └── NothingWritten                a function fetched no image
     │   ├── ImageNotActive                  queued, saving, deactivated, ...
     │   ├── Forbidden                       the store refuses these credentials
     │   ├── FlavorDiskTooSmall              the disk cannot hold the image
@@ -128,6 +129,11 @@ class ImageChanged(ImageUnacceptable):
 
 class ImageNotFound(ImageError):
     msg_fmt = "Image {image_id} could not be found"
+
+
+class NothingWritten(ImageNotFound):
+    msg_fmt = ("The function that should have written {image_id} returned"
+               " without an error, and wrote no file")
 
 
 class ImageNotActive(ImageError):

@@ -3,35 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import ClassVar, Protocol
-
 from imagecache import exception, sources
-from imagecache.bases.cache import BaseCache
-from imagecache.model import Base, Capabilities, Format
-
-
-class Disk(Protocol):
-    """What provisioning asks of a disk; see backends.base for the manual."""
-
-    capabilities: ClassVar[Capabilities]
-
-    @property
-    def cache(self) -> BaseCache: ...
-    def exists(self) -> bool: ...
-    def base_key(self) -> str | None: ...
-    def base_format(self) -> Format | None: ...
-    def lease(self, source: sources.Source, size: int | None
-              ) -> contextlib.AbstractContextManager[Base]: ...
-    def session(self) -> contextlib.AbstractContextManager[object]: ...
-    def clone(self, source: sources.Source, size: int | None) -> bool: ...
-    def create(self, base: Base, size: int | None) -> None: ...
-    def generate(self, template: sources.Template,
-                 size: int | None) -> None: ...
-    def open(self) -> None: ...
-    def size(self) -> int: ...
-    def grow(self, size: int) -> None: ...
-    def remove(self) -> None: ...
+from imagecache.backends.base import Disk
 
 
 def provision(disk: Disk, source: sources.Source,
@@ -73,23 +46,6 @@ def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
             # In a store that hosts share, another has just removed it.
             if not attempts_left:
                 raise
-        except exception.ImageNotFound:
-            # A driver's function may have cloned the disk, and written none.
-            if not disk.exists():
-                raise
-            _fit(disk, size)
-            return
-
-
-def _fit(disk: Disk, size: int | None) -> None:
-    """Bring a disk that somebody else has just made to its size."""
-    if size and size < disk.size():
-        found = disk.size()
-        disk.remove()
-        raise exception.FlavorDiskSmallerThanImage(
-            flavor_size=size, image_size=found)
-    if size:
-        disk.grow(size)
 
 
 def _restore_base(disk: Disk, source: sources.Source) -> None:

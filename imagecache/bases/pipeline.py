@@ -156,18 +156,16 @@ def delegate(source: sources.DelegatedImage | sources.Template,
 
 def write(source: sources.DelegatedImage | sources.Template,
           path: pathlib.Path) -> None:
-    """Let somebody else's function write to ``path``, and see what it did.
+    """Call the source's function, and check that it wrote a file.
 
-    :raises ImageNotFound: it wrote nothing
-    :raises ImageUnacceptable: it left what must not even be opened
+    :raises NothingWritten: there is nothing at ``path``
+    :raises ImageUnacceptable: what is there is not a regular file
     """
     source.write(path)
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError as e:
-        raise exception.ImageNotFound(
-            f"What should have made {source.name} wrote nothing",
-            image_id=source.name) from e
+        raise exception.NothingWritten(image_id=source.name) from e
     if not stat.S_ISREG(mode):
         raise exception.ImageUnacceptable(
             image_id=source.name, reason="what should have made it left"

@@ -23,7 +23,10 @@ from imagecache.bases import disk_info
 from imagecache.encryption import Encryption
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
-from imagecache.provision import provision
+from imagecache.imagebackend.fetch_function import (
+    provision_or_adopt,
+    source_of,
+)
 from imagecache.sources.key_manager import KeyManager
 
 # Milliseconds.  nova draws its secrets, and nobody guesses one of those.
@@ -97,8 +100,8 @@ class Image:
         :param safe: what fetch_func writes is the host's own, and raw
         """
         self._unlock(kwargs.get("context"))
-        provision(self.disk, sources.from_call(
-            fetch_func, filename, safe, *args, **kwargs), size)
+        source = source_of(fetch_func, filename, safe, *args, **kwargs)
+        provision_or_adopt(self.disk, source, size)
 
     def create_image(self, prepare_template: Callable[..., object],
                      base: str, size: int | None, safe: bool = False,

@@ -16,7 +16,6 @@ from imagecache.sources.types import (
     Template,
     Write,
     behind,
-    from_call,
     is_resized,
 )
 
@@ -32,6 +31,5 @@ __all__ = [
     "Template",
     "Write",
     "behind",
-    "from_call",
     "is_resized",
 ]

@@ -13,7 +13,7 @@ import enum
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from imagecache.inspection.signatures import Signer
 from imagecache.model import Description, GiB
@@ -175,29 +175,3 @@ def behind(key: str, source: Source) -> Source | Resized | None:
     if size and isinstance(source, (Image, DelegatedImage)):
         return Resized(source, int(size[1]) * GiB)
     return None
-
-
-# What nova's drivers pass to the functions that make these on any disk.
-_ON_DEVICE = {"ephemeral_size", "swap_mb"}
-
-
-def from_call(fetch_func: Callable[..., object], filename: str,
-              safe: bool, *args: Any,
-              **kwargs: Any) -> DelegatedImage | Template:
-    """Read a nova driver's intent out of the shape of its call.
-
-    It says "an image" by passing ``image_id``, and "a template" by not
-    passing it, with one exception: to copy a base from another host it
-    passes only the name of that base, and means its path on both hosts.
-
-    :param safe: the driver vouches for what it writes
-    """
-    def write(path: pathlib.Path) -> None:
-        fetch_func(*args, target=str(path), **kwargs)
-
-    if "image_id" in kwargs:
-        return DelegatedImage(filename, write)
-    if re.fullmatch(r"[0-9a-f]{40}", filename):
-        return DelegatedImage(filename, write, in_place=True)
-    return Template(filename, write, trusted=safe,
-                    on_device=not _ON_DEVICE.isdisjoint(kwargs))
