@@ -40,7 +40,7 @@ def _by_options(site: Site, volume: Volume) -> Result:
         notes=["MiB: " + volume.counter + ".  Until the disk is there and all"
                " of it is on the storage; what the guest then writes comes on"
                " top.  first: the cache is empty; the image is brought"
-               " ('image MiB'), verified, proven, converted if it must be,"
+               " ('image MiB'), verified, validated, converted if it must be,"
                " and the disk made.  next: one more disk.  A disk has the"
                " image's size here.  s: until the call returns.  The least of"
                " the rounds.",

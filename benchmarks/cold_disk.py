@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first disk of an image: fetched, proven, converted, cached."""
+"""The first disk of an image: fetched, validated, converted, cached."""
 
 from __future__ import annotations
 

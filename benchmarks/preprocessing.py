@@ -29,7 +29,8 @@ _STEPS = {"receive s": "bring it, with its digest, and inspect it",
           "disk s": "make the disk"}
 
 # Of an event, the step that is done then.
-_ENDS = {"verified": "receive s", "proven": "prove s", "convert": "convert s",
+_ENDS = {"verified": "receive s", "validated": "prove s",
+         "convert": "convert s",
          "committed": "commit s", "created": "disk s"}
 
 _FIRST = (("compressed", sites.OVERLAY), ("compressed", sites.OVERLAY_KEPT),

@@ -93,7 +93,7 @@ ELSEWHERE: dict[str, str] = {
     "CVE-2013-0326": _LEFT,
     "CVE-2013-6437": "no tenant's string is part of a key or a template",
     "CVE-2013-7048": _LEFT,
-    "CVE-2013-7130": "bases are named by the embedding program, and proven",
+    "CVE-2013-7130": "bases are named by the embedding program, and validated",
     "CVE-2014-0182": "about the saved state of a running guest",
     "CVE-2015-3241": _LIFE,
     "CVE-2015-3280": _LIFE,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that are wrong, or strange, in what no proof needs to look at.
+"""Images that are wrong, or strange, in what validation need not look at.
 
 Tables behind tables, mostly.  Whatever comes of them, it is an ImageError or
 a disk, and nothing of the host's.

@@ -16,10 +16,10 @@ download         bytes arrived: ``done`` of ``total`` (None: unknown)
 retry            a download broke; ``reason``; it goes on at ``offset``
 verified         size and digest are right
 signed           so is its signature; ``certificate`` is its signer's
-proven           the content is known: ``format``, ``virtual_size``
+validated        the content is known: ``format``, ``virtual_size``
 convert          bytes read and converted: ``done`` of ``total`` (or None)
 committed        the base is in the cache
-adopted          a base somebody else made was proven and given a record
+adopted          a base made elsewhere was validated and given a record
 not resized      the disk is made of the image's own base; ``reason``
 not here         a location of the image cannot be cloned; ``reason``
 copying          Glance copies the image into its ``store`` in Ceph

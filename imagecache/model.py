@@ -106,7 +106,7 @@ class Description:
 
 
 @dataclasses.dataclass(frozen=True)
-class Proven:
+class Validated:
     """A staged file whose content is known; still invisible to everybody."""
 
     path: pathlib.Path
@@ -116,7 +116,7 @@ class Proven:
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A committed base: complete, proven, never rewritten.
+    """A committed base: complete, validated, never rewritten.
 
     Within its lease it cannot be removed.  Nobody needs to ask again what it
     contains.
@@ -167,7 +167,7 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What was proven of a base, kept beside it.
+    """What was validated of a base, kept beside it.
 
     A base that has one costs a stat and a small read to use again.
     """
@@ -175,7 +175,7 @@ class Record:
     format: Format
     virtual_size: int            # bytes a guest would see
     size: int                    # bytes of the base's file or device
-    rules: int                   # the version of the rules it was proven by
+    rules: int                   # the version of the rules it was validated by
     source: str                  # what it was made from, for people
     source_format: str | None = None  # what it was then; None: not known
     digest: str | None = None    # of the source's bytes, "sha256:..."
@@ -195,11 +195,11 @@ class Entry:
     size: int                    # bytes of its file or device
     allocated: int               # bytes of storage it occupies
     used: float                  # when last used, seconds since the epoch
-    record: Record | None        # None: nobody has proven it
+    record: Record | None        # None: it was never validated
     store: str = ""              # which one, for people
 
     def as_base(self) -> Base:
         if self.record is None:
-            raise ValueError(f"{self.path} has not been proven")
+            raise ValueError(f"{self.path} has not been validated")
         return Base(self.key, self.path, self.record.format,
                     self.record.virtual_size, self.record.cluster_size)

@@ -37,7 +37,7 @@ DISK_SIZE = 20 * GiB
 # What each event says is done.
 DONE = {
     "verified": "copy the image, and take its digest",
-    "proven": "prove what is in it",
+    "validated": "validate its content",
     "convert": "convert it to raw",
     "committed": "commit it to the cache",
     "hit": "find the image in the cache",

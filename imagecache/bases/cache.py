@@ -19,8 +19,8 @@ from imagecache.model import (
     Base,
     Entry,
     Format,
-    Proven,
     Record,
+    Validated,
     whole_sectors,
 )
 from imagecache.policy import Policy
@@ -116,28 +116,28 @@ class BaseCache:
         return base
 
     def _adopt(self, source: Origin, entry: Entry) -> Base:
-        """Prove a base that nobody has proven by today's rules."""
+        """Validate a base whose record has older rules, or that has none."""
         record = entry.record
         base = self.store.record(entry.key, pipeline.describe(
-            self._prove(source, entry), entry.size, source.name,
+            self._validate(source, entry), entry.size, source.name,
             record.source_format if record else None,
             record.digest if record else None,
             record.signature if record else None))
         self.observe(Event("adopted", entry.key))
         return base
 
-    def _prove(self, source: Origin, entry: Entry) -> Proven:
+    def _validate(self, source: Origin, entry: Entry) -> Validated:
         # What it was made from may have been converted since, so the image's
         # claim of a format says nothing about it; its record does.  What is
         # on record as raw may begin as it likes: nobody asks it.
         recorded = entry.record.format if entry.record else None
         own = isinstance(source, sources.Template) and source.trusted
         if own or recorded is Format.RAW:
-            return Proven(entry.path, Format.RAW, whole_sectors(entry.size))
+            return Validated(entry.path, Format.RAW, whole_sectors(entry.size))
         # Disks are made of it as it is, so no other format will do.
         policy = dataclasses.replace(
             self.policy, accepted=self.policy.accepted & set(NATIVE))
-        return verify.prove(entry.path, source.name, recorded, policy)
+        return verify.validate(entry.path, source.name, recorded, policy)
 
     def _fetch(self, source: Origin, size: int | None) -> Base:
         self.observe(Event("miss", source.key, {"source": source.name}))
@@ -148,16 +148,16 @@ class BaseCache:
             if base:      # where hosts share a store, another was quicker
                 return base
             if isinstance(source, sources.Resized):
-                proven, record = self._resize(source, staging, size)
+                validated, record = self._resize(source, staging, size)
             else:
-                proven, record = pipeline.run(pipeline.Work(
+                validated, record = pipeline.run(pipeline.Work(
                     source, staging, self.policy, size, self.observe))
-            base = self.store.commit(source.key, proven, record)
+            base = self.store.commit(source.key, validated, record)
         self.observe(Event("committed", source.key))
         return base
 
     def _resize(self, source: sources.Resized, staging: Staging,
-                size: int | None) -> tuple[Proven, Record]:
+                size: int | None) -> tuple[Validated, Record]:
         def complain(reason: str) -> None:
             self.observe(Event("filesystem kept", source.key,
                                {"reason": reason}))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The directory of bases.
 
-    <bases>/<key>                    committed: complete, proven, read-only
-    <bases>/<key>.json               what was proven
+    <bases>/<key>                    committed: complete, validated, read-only
+    <bases>/<key>.json               what was validated
     <bases>/.staged/<key>.<unique>/  one attempt: its download, its output
     <bases>/.staged/<key>.in-place   the file <key> is being written: not
                                      a base, whoever sees it
@@ -32,7 +32,7 @@ from imagecache import exception
 from imagecache.bases import disk_info
 from imagecache.bases import record as records
 from imagecache.formats import qcow2
-from imagecache.model import Base, Entry, Proven, Record
+from imagecache.model import Base, Entry, Record, Validated
 from imagecache.system import durable
 
 _RECORD = ".json"
@@ -103,14 +103,14 @@ class DirectoryStore:
         finally:
             self._clear(key)
 
-    def commit(self, key: str, proven: Proven, record: Record) -> Base:
+    def commit(self, key: str, validated: Validated, record: Record) -> Base:
         path = self._path(key)
         with durable.translated("committing a base", path):
-            # A base without a record is proven again, but a record without
+            # A base without a record is validated again, but a record without
             # its base might be taken for that of another.
             self._record_path(key).unlink(missing_ok=True)
-            proven.path.chmod(_READ_ONLY)
-            os.rename(proven.path, path)      # the commit
+            validated.path.chmod(_READ_ONLY)
+            os.rename(validated.path, path)      # the commit
             self._marker(key).unlink(missing_ok=True)
             self._write_record(key, record)
             durable.fsync_directory(self.directory)

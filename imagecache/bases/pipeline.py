@@ -23,7 +23,7 @@ from imagecache.bases.store import Staging
 from imagecache.events import Event
 from imagecache.formats import qcow2, raw
 from imagecache.inspection import inspector, verify
-from imagecache.model import NATIVE, Description, Format, Proven, Record
+from imagecache.model import NATIVE, Description, Format, Record, Validated
 from imagecache.policy import Policy
 from imagecache.system import durable
 from imagecache.tools import qemu_img
@@ -50,8 +50,8 @@ class Filled:
 
 
 Fill = Callable[[Work], Filled]
-Check = Callable[[Work, Filled], Proven]
-Transform = Callable[[Work, Proven], Proven]
+Check = Callable[[Work, Filled], Validated]
+Transform = Callable[[Work, Validated], Validated]
 
 
 class Plan(NamedTuple):
@@ -75,31 +75,31 @@ def plan(source: sources.Source, policy: Policy) -> Plan:
                         (shape, settle))
 
 
-def run(work: Work) -> tuple[Proven, Record]:
+def run(work: Work) -> tuple[Validated, Record]:
     """Take all steps but the commit."""
     steps = plan(work.source, work.policy)
     filled = steps.fill(work)
-    proven = steps.check(work, filled)
-    work.observe(Event("proven", work.source.name, {
-        "format": proven.format, "virtual_size": proven.virtual_size}))
-    require_fit(work.source, proven.virtual_size, work.size, work.policy)
-    made = proven
+    validated = steps.check(work, filled)
+    work.observe(Event("validated", work.source.name, {
+        "format": validated.format, "virtual_size": validated.virtual_size}))
+    require_fit(work.source, validated.virtual_size, work.size, work.policy)
+    made = validated
     for transform in steps.transforms:
         made = transform(work, made)
     size = made.path.stat().st_size if work.staging.keeps_files \
         else made.virtual_size
-    return made, describe(made, size, work.source.name, proven.format,
+    return made, describe(made, size, work.source.name, validated.format,
                           filled.digest, filled.signature)
 
 
-def describe(proven: Proven, size: int, source: str,
+def describe(validated: Validated, size: int, source: str,
              source_format: str | None, digest: str | None,
              signature: str | None) -> Record:
     """Return what is to be remembered of a base of ``size`` bytes."""
-    cluster_size = qcow2.read_header(proven.path).cluster_size \
-        if proven.format is Format.QCOW2 else None
+    cluster_size = qcow2.read_header(validated.path).cluster_size \
+        if validated.format is Format.QCOW2 else None
     return Record(
-        format=proven.format, virtual_size=proven.virtual_size,
+        format=validated.format, virtual_size=validated.virtual_size,
         size=size, rules=verify.RULES, source=source,
         source_format=source_format, digest=digest,
         cluster_size=cluster_size, committed=durable.now(),
@@ -172,52 +172,53 @@ def write(source: sources.DelegatedImage | sources.Template,
             " something else than a file")
 
 
-def inspect(work: Work, filled: Filled) -> Proven:
+def inspect(work: Work, filled: Filled) -> Validated:
     path, name = work.staging.download, work.source.name
     if filled.found is None:
-        return verify.prove(path, name, None, work.policy)
+        return verify.validate(path, name, None, work.policy)
     return verify.confirm(path, filled.found, name, work.policy)
 
 
-def trust(work: Work, filled: Filled) -> Proven:
+def trust(work: Work, filled: Filled) -> Validated:
     return verify.trust(work.staging.download)
 
 
-def to_native(work: Work, proven: Proven) -> Proven:
+def to_native(work: Work, validated: Validated) -> Validated:
     """Convert what cannot be a base as it is."""
-    if proven.format in NATIVE and work.staging.keeps_files:
-        return proven
-    return to_raw(work, proven)
+    if validated.format in NATIVE and work.staging.keeps_files:
+        return validated
+    return to_raw(work, validated)
 
 
-def to_raw(work: Work, proven: Proven) -> Proven:
+def to_raw(work: Work, validated: Validated) -> Validated:
     """Convert to a sparse raw output, which is all there or an error."""
     staging = work.staging
-    if proven.format is Format.RAW and staging.keeps_files:
-        return proven
+    if validated.format is Format.RAW and staging.keeps_files:
+        return validated
     convert_to_raw(
-        proven, staging.writing(proven.virtual_size, _data(work, proven)),
+        validated,
+        staging.writing(validated.virtual_size, _data(work, validated)),
         work.policy, work.source.name, work.observe)
     verify.refuse_nested(staging.head(raw.NEEDED), work.source.name)
-    proven.path.unlink()
-    return dataclasses.replace(proven, path=staging.output,
+    validated.path.unlink()
+    return dataclasses.replace(validated, path=staging.output,
                                format=Format.RAW)
 
 
-def _data(work: Work, proven: Proven) -> int:
+def _data(work: Work, validated: Validated) -> int:
     """Return about how many bytes of an image are not holes."""
-    if proven.format is Format.RAW:
-        return proven.path.stat().st_blocks * 512
+    if validated.format is Format.RAW:
+        return validated.path.stat().st_blocks * 512
     # As qcow2 it takes about what it takes as raw, with holes.
-    with verify.blaming(proven, work.source.name, work.policy):
+    with verify.blaming(validated, work.source.name, work.policy):
         return qemu_img.required(
-            proven.path, proven.format, Format.QCOW2,
-            limits=work.policy.for_image(proven.format,
+            validated.path, validated.format, Format.QCOW2,
+            limits=work.policy.for_image(validated.format,
                                          work.policy.inspection))
 
 
 def convert_to_raw(
-        proven: Proven,
+        validated: Validated,
         writing: contextlib.AbstractContextManager[qemu_img.Output],
         policy: Policy, name: str, observe: events.Observer,
         into_zeros: bool = True) -> None:
@@ -227,23 +228,23 @@ def convert_to_raw(
     :param into_zeros: which reads as zeros
     :raises ImageUnacceptable: its tables or its data are damaged
     """
-    total = proven.path.stat().st_size
-    limits = policy.for_image(proven.format, policy.conversion).writing(
-        proven.virtual_size)
+    total = validated.path.stat().st_size
+    limits = policy.for_image(validated.format, policy.conversion).writing(
+        validated.virtual_size)
 
     def progress(read: int) -> None:
         observe(Event("convert", name, {
             "done": min(read, total), "total": total}))
 
-    with writing as output, verify.blaming(proven, name, policy):
-        qemu_img.convert(proven.path, proven.format, output, Format.RAW,
+    with writing as output, verify.blaming(validated, name, policy):
+        qemu_img.convert(validated.path, validated.format, output, Format.RAW,
                          limits=limits, into_zeros=into_zeros,
                          progress=progress)
     progress(total)
 
 
-def settle(work: Work, proven: Proven) -> Proven:
+def settle(work: Work, validated: Validated) -> Validated:
     """Make the data survive a power failure."""
-    if proven.path != work.staging.output:   # which is settled already
-        durable.fsync_file(proven.path)
-    return proven
+    if validated.path != work.staging.output:   # which is settled already
+        durable.fsync_file(validated.path)
+    return validated

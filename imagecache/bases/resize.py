@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from imagecache import exception
 from imagecache.inspection import verify
-from imagecache.model import Base, Format, Proven, Record
+from imagecache.model import Base, Format, Record, Validated
 from imagecache.policy import Policy
 from imagecache.system import durable
 from imagecache.tools import file_copy, filesystem, qemu_img
@@ -19,7 +19,7 @@ Complain = Callable[[str], object]    # why a file system did not grow
 
 
 def copy(base: Base, record: Record, new: pathlib.Path, size: int,
-         policy: Policy, complain: Complain) -> tuple[Proven, Record]:
+         policy: Policy, complain: Complain) -> tuple[Validated, Record]:
     """Make a larger copy of a base, for disks of that size.
 
     :param record: of the base
@@ -28,11 +28,11 @@ def copy(base: Base, record: Record, new: pathlib.Path, size: int,
     with durable.translated("copying a base", new):
         new.touch()
     file_copy.copy(base.path, new)
-    with verify.blaming(Proven(base.path, base.format, base.virtual_size),
+    with verify.blaming(Validated(base.path, base.format, base.virtual_size),
                        record.source, policy):
         _grow(new, base.format, size, policy, complain)
     durable.fsync_file(new)
-    return Proven(new, base.format, size), dataclasses.replace(
+    return Validated(new, base.format, size), dataclasses.replace(
         record, virtual_size=size, size=new.stat().st_size,
         committed=durable.now())
 

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from imagecache.model import Base, Entry, Proven, Record
+from imagecache.model import Base, Entry, Record, Validated
 from imagecache.tools import qemu_img
 
 
@@ -70,11 +70,14 @@ class BaseStore(Protocol):
             the commit, lookup() does not see it
         """
 
-    def commit(self, key: str, proven: Proven, record: Record) -> Base:
-        """Make a staged, proven base visible; it survives a power failure."""
+    def commit(self, key: str, validated: Validated, record: Record) -> Base:
+        """Make a staged, validated base visible.
+
+        It survives a power failure from then on.
+        """
 
     def record(self, key: str, record: Record) -> Base:
-        """Write down what was proven of a base that is there already."""
+        """Write down what was validated of a base that is there already."""
 
     def touch(self, key: str) -> None:
         """Remember that the base was used now."""

@@ -26,8 +26,8 @@ _WORDS: dict[str, Callable[[Event], str]] = {
                        f" {_bytes(e.facts['offset'])}",
     "verified": lambda e: f"{_bytes(e.facts['size'])},"
                           f" {e.facts['digest'][:20]}...",
-    "proven": lambda e: f"{e.facts['format']},"
-                        f" {_bytes(e.facts['virtual_size'])}",
+    "validated": lambda e: f"{e.facts['format']},"
+                           f" {_bytes(e.facts['virtual_size'])}",
     "convert": lambda e: e.subject,
     "grown": lambda e: f"{e.subject}, {_bytes(e.facts['size'])}",
 }

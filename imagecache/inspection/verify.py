@@ -17,13 +17,13 @@ from typing import Any
 from imagecache import exception
 from imagecache.formats import raw
 from imagecache.inspection.inspector import Found, Inspector, inspect
-from imagecache.model import Format, MiB, Proven, whole_sectors
+from imagecache.model import Format, MiB, Validated, whole_sectors
 from imagecache.policy import Policy
 from imagecache.system import durable
 from imagecache.tools import qemu_img
 
-# Raised whenever a rule becomes stricter: bases proven by older rules are
-# proven again before their next use.
+# Raised whenever a rule becomes stricter: bases validated by older rules are
+# validated again before their next use.
 RULES = 3
 
 # A vhd's size may be rounded up to a geometry of cylinders.
@@ -36,8 +36,8 @@ def new_inspector(image_id: str, claim: str | None,
     return Inspector(image_id, claim, policy.accepted)
 
 
-def prove(path: pathlib.Path, image_id: str, claim: str | None,
-          policy: Policy) -> Proven:
+def validate(path: pathlib.Path, image_id: str, claim: str | None,
+          policy: Policy) -> Validated:
     """Judge a file that somebody else chose, or refuse it.
 
     :param claim: the disk_format it is said to have; None if nobody said
@@ -48,13 +48,13 @@ def prove(path: pathlib.Path, image_id: str, claim: str | None,
 
 
 def confirm(path: pathlib.Path, found: Found, image_id: str,
-            policy: Policy) -> Proven:
+            policy: Policy) -> Validated:
     """Ask qemu-img for its opinion of an image that was inspected.
 
     :raises ImageUnacceptable: it does not agree
     """
     if found.format is Format.RAW:
-        return Proven(path, Format.RAW, found.virtual_size)
+        return Validated(path, Format.RAW, found.virtual_size)
     try:
         info = qemu_img.info(path, found.format, limits=policy.for_image(
             found.format, policy.inspection))
@@ -71,7 +71,7 @@ def confirm(path: pathlib.Path, found: Found, image_id: str,
         raise _refusal(
             image_id, f"its virtual size is {found.virtual_size} bytes, or"
             f" {size} by qemu-img")
-    return Proven(path, found.format, size)
+    return Validated(path, found.format, size)
 
 
 def refuse_nested(head: bytes, image_id: str) -> None:
@@ -91,7 +91,7 @@ def refuse_nested(head: bytes, image_id: str) -> None:
 
 
 @contextlib.contextmanager
-def blaming(image: Proven, image_id: str, policy: Policy) -> Iterator[None]:
+def blaming(image: Validated, image_id: str, policy: Policy) -> Iterator[None]:
     """Find out whose fault it is if qemu-img fails on an image.
 
     No proof looks at each table and all data; most images are good.  If
@@ -123,9 +123,9 @@ def _read(path: pathlib.Path) -> None:
             pass
 
 
-def trust(path: pathlib.Path) -> Proven:
+def trust(path: pathlib.Path) -> Validated:
     """Describe content this host made itself, which is always raw."""
-    return Proven(path, Format.RAW, whole_sectors(path.stat().st_size))
+    return Validated(path, Format.RAW, whole_sectors(path.stat().st_size))
 
 
 def _references(info: dict[str, Any]) -> list[tuple[str, bool]]:

@@ -121,7 +121,7 @@ class DiskConformance(fixtures.TestWithFixtures, unittest.TestCase):
         self.make()
         self.make(2 * SIZE, OTHER)
         self.assertEqual(1, self.images.store.reads)
-        self.assertEqual(["miss", "verified", "proven", "committed",
+        self.assertEqual(["miss", "verified", "validated", "committed",
                           "created", "hit", "created"], self.images.heard)
 
     def test_disks_of_one_image_are_apart(self) -> None:

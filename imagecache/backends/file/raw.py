@@ -11,7 +11,13 @@ from imagecache.backends.file.qcow2_file import Qcow2File
 from imagecache.bases import pipeline
 from imagecache.formats import qcow2
 from imagecache.inspection import verify
-from imagecache.model import Base, Capabilities, Format, Proven, whole_sectors
+from imagecache.model import (
+    Base,
+    Capabilities,
+    Format,
+    Validated,
+    whole_sectors,
+)
 from imagecache.system import durable
 from imagecache.tools import file_copy
 
@@ -27,16 +33,16 @@ class Raw(Qcow2File):
 
     def create(self, base: Base, size: int | None) -> None:
         format = Format.RAW if self.host.policy.force_raw else base.format
-        proven = Proven(base.path, base.format, base.virtual_size)
+        validated = Validated(base.path, base.format, base.virtual_size)
         with self._new(format) as new:
             if format is base.format:
                 self._copy(base, new)
             else:
                 pipeline.convert_to_raw(
-                    proven, durable.filling(new, base.virtual_size),
+                    validated, durable.filling(new, base.virtual_size),
                     self.host.policy, base.key, self.host.observe)
             # What was copied as qcow2 is read for the first time.
-            with verify.blaming(proven, base.key, self.host.policy):
+            with verify.blaming(validated, base.key, self.host.policy):
                 self._extend(new, format, base.virtual_size, size or 0)
             durable.fsync_file(new)
 
@@ -66,14 +72,14 @@ class Raw(Qcow2File):
     def _fill(self, template: sources.Template, new: pathlib.Path) -> None:
         with durable.staged(new.parent, self.name) as written:
             pipeline.write(template, written)
-            proven = verify.trust(written) if template.trusted \
-                else verify.prove(written, template.name, None,
+            validated = verify.trust(written) if template.trusted \
+                else verify.validate(written, template.name, None,
                                  self.host.policy)
-            if proven.format is Format.RAW:
+            if validated.format is Format.RAW:
                 os.rename(written, new)
             else:
                 pipeline.convert_to_raw(
-                    proven, durable.filling(new, proven.virtual_size),
+                    validated, durable.filling(new, validated.virtual_size),
                     self.host.policy, template.name, self.host.observe)
 
     def _copy(self, base: Base, path: pathlib.Path) -> None:

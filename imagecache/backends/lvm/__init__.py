@@ -21,7 +21,7 @@ from imagecache.bases import pipeline
 from imagecache.bases.cache import BaseCache
 from imagecache.host import Host
 from imagecache.inspection import verify
-from imagecache.model import Base, Capabilities, Format, MiB, Proven
+from imagecache.model import Base, Capabilities, Format, MiB, Validated
 from imagecache.system import durable
 from imagecache.tools import blockdev, qemu_img
 from imagecache.tools.lvm import Pool, Volume, named
@@ -91,7 +91,8 @@ class Lvm(VolumeDisk):
     def _make(self, base: Base, full: int, state: Pool | None) -> None:
         with self._new(full, state, base) as volume:
             if state is None:
-                self._fill(Proven(base.path, base.format, base.virtual_size),
+                self._fill(Validated(base.path, base.format,
+                                     base.virtual_size),
                            volume, base.key)
             if full > base.virtual_size:
                 self._grow_filesystem(volume)
@@ -114,14 +115,14 @@ class Lvm(VolumeDisk):
         durable.make_directory(directory)
         with durable.staged(directory, self.volume.name) as written:
             pipeline.write(template, written)
-            proven = verify.trust(written) if template.trusted \
-                else verify.prove(written, template.name, None,
+            validated = verify.trust(written) if template.trusted \
+                else verify.validate(written, template.name, None,
                                  self.host.policy)
-            full = max(size, proven.virtual_size)
-            data = self._data(proven.path, proven.format)
+            full = max(size, validated.virtual_size)
+            data = self._data(validated.path, validated.format)
             with self._new(full, state, data=data) as volume:
-                self._fill(proven, volume, template.name)
-                if full > proven.virtual_size:
+                self._fill(validated, volume, template.name)
+                if full > validated.virtual_size:
                     self._grow_filesystem(volume)
 
     @property
@@ -196,9 +197,10 @@ class Lvm(VolumeDisk):
         return qemu_img.required(path, format, Format.QCOW2,
                                  limits=self.host.policy.inspection)
 
-    def _fill(self, proven: Proven, volume: pathlib.Path, name: str) -> None:
+    def _fill(self, validated: Validated, volume: pathlib.Path,
+              name: str) -> None:
         pipeline.convert_to_raw(
-            proven, volumes.flushed(volume), self.host.policy, name,
+            validated, volumes.flushed(volume), self.host.policy, name,
             self.host.observe, into_zeros=self._reads_zeros)
 
     def _generate(self, template: sources.Template,

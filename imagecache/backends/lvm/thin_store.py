@@ -35,7 +35,7 @@ from imagecache.backends.lvm.volumes import (
 )
 from imagecache.bases import record as records
 from imagecache.bases.directory import DirectoryStore, is_key
-from imagecache.model import Base, Entry, Proven, Record
+from imagecache.model import Base, Entry, Record, Validated
 from imagecache.policy import Policy
 from imagecache.system import durable
 from imagecache.tools import lvm
@@ -122,8 +122,8 @@ class ThinStore:
             finally:
                 self._clear(name)
 
-    def commit(self, key: str, proven: Proven, record: Record) -> Base:
-        staged, name = proven.path.name, self._name(key)
+    def commit(self, key: str, validated: Validated, record: Record) -> Base:
+        staged, name = validated.path.name, self._name(key)
         self._group.deactivate(staged)
         self._group.seal(staged, _tags(record))
         self._group.rename(staged, name)      # the commit

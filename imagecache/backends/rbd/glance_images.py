@@ -2,8 +2,8 @@
 """Images that Glance keeps in a host's own Ceph cluster, or copies there.
 
 A disk made of one is a clone of what Glance keeps: nothing is downloaded, so
-nothing is proven either, and nothing needs to be.  It is read as raw, always,
-whatever its bytes look like; and by nobody but its guest.
+nothing is validated either, and nothing needs to be.  It is read as raw,
+always, whatever its bytes look like; and by nobody but its guest.
 """
 
 from __future__ import annotations

@@ -27,7 +27,14 @@ from imagecache import events, exception
 from imagecache.bases import record as records
 from imagecache.bases.directory import DirectoryStore
 from imagecache.events import Event
-from imagecache.model import Base, Entry, Format, Proven, Record, whole_sectors
+from imagecache.model import (
+    Base,
+    Entry,
+    Format,
+    Record,
+    Validated,
+    whole_sectors,
+)
 from imagecache.policy import RbdPolicy
 from imagecache.tools import nbd_server, qemu_img, rbd
 from imagecache.tools.rbd_image import Volume
@@ -98,7 +105,7 @@ class RbdStore:
             finally:
                 del self._making[key]
 
-    def commit(self, key: str, proven: Proven, record: Record) -> Base:
+    def commit(self, key: str, validated: Validated, record: Record) -> Base:
         volume = self._making[key]
         volume.note(_ALLOCATED, str(volume.allocated()))
         volume.note(_RECORD, records.written(record))
@@ -307,7 +314,7 @@ def _uncommit(key: str, volume: Volume) -> None:
 def _read(text: str | None, size: int) -> Record:
     """Return the record of a base, or the least that is true of each.
 
-    It is raw, and nobody knows by which rules it was proven.
+    It is raw, and nobody knows by which rules it was validated.
     """
     record = records.read(text) if text else None
     return record or Record(Format.RAW, size, size, 0, "unknown")

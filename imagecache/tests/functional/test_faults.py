@@ -88,7 +88,7 @@ class KilledTest(FaultTestCase):
         self.make(lambda event: told.append(event.name))
         self.forget()
         self.assertEqual(
-            {"miss", "download", "verified", "proven", "convert",
+            {"miss", "download", "verified", "validated", "convert",
              "committed", "created"}, set(told))
         for name in set(told):
             def die(event: Event, name: str = name) -> None:

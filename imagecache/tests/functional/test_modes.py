@@ -199,7 +199,7 @@ class TraceTest(ModesTestCase):
             self.fixture("instances").cache.disk(OTHER).remove()
 
     def test_no_program_is_asked_what_a_base_is(self) -> None:
-        """Once it has been proven."""
+        """Once it has been validated."""
         calls = self.trace("qcow2", OTHER)
         self.assertEqual([], [
             call for call in calls if call.startswith("open")

@@ -86,7 +86,7 @@ class SilentTest(ErrorsTestCase):
         self.assert_ends_and_works_again(lambda event: None)
 
     def test_silence_at_every_step_of_a_cold_disk(self):
-        for name in ("miss", "verified", "proven", "convert", "committed"):
+        for name in ("miss", "verified", "validated", "convert", "committed"):
             with self.subTest(name):
                 self.assert_ends_and_works_again(self.when(name, "osd"))
             self.clear()
@@ -157,7 +157,7 @@ class FullTest(ErrorsTestCase):
         full = []
 
         def fill(event):
-            if event.name == "proven":
+            if event.name == "validated":
                 self.fill("bases")
                 full.append(True)
 

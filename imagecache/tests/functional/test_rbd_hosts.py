@@ -71,7 +71,7 @@ class RaceTest(HostsTestCase):
             self.assertEqual([0, 0, 0, 0], processes.at_once(
                 [lambda name=name: self.make(name) for name in "aabb"]))
             self.assertEqual(1, len(self.told("committed")))
-            self.assertEqual(1, len(self.told("proven")))
+            self.assertEqual(1, len(self.told("validated")))
             self.assertEqual(4, len(self.assert_whole()))
             self.clear()
 
@@ -80,7 +80,7 @@ class RaceTest(HostsTestCase):
         goes_on, lets = os.pipe()
 
         def stop(event):
-            if event.name == "proven":
+            if event.name == "validated":
                 os.write(theirs, b"!")
                 hear(goes_on)
 
@@ -102,7 +102,7 @@ class RaceTest(HostsTestCase):
         goes_on, lets = os.pipe()
 
         def fail(event):
-            if event.name == "proven":
+            if event.name == "validated":
                 os.write(theirs, b"!")
                 hear(goes_on)
                 raise exception.NoSpace(path="/", what="a test", needed=1,
@@ -204,7 +204,7 @@ class KilledTest(HostsTestCase):
         self.clear()
 
     def test_killed_at_every_event_of_a_cold_disk(self):
-        for name in ("miss", "download", "verified", "proven", "convert",
+        for name in ("miss", "download", "verified", "validated", "convert",
                      "committed", "created"):
             def die(event, name=name):
                 if event.name == name:
@@ -240,7 +240,7 @@ class KilledTest(HostsTestCase):
 
     def test_what_a_killed_host_downloaded_goes_with_its_next_attempt(self):
         def die(event):
-            if event.name == "proven":
+            if event.name == "validated":
                 os.kill(os.getpid(), signal.SIGKILL)
 
         child = processes.Child(lambda: self.make("a", die))
@@ -251,12 +251,12 @@ class KilledTest(HostsTestCase):
 
     def test_a_host_that_is_taken_for_dead_can_write_no_more(self):
         def stop(event):
-            if event.name == "proven":
+            if event.name == "validated":
                 os.kill(os.getpid(), signal.SIGSTOP)
 
         paused = processes.Child(lambda: self.make("a", stop),
                                  exception.StorageFailed)
-        processes.wait_for(lambda: self.told("proven"))
+        processes.wait_for(lambda: self.told("validated"))
         self.make("b")
         os.kill(paused.pid, signal.SIGCONT)
         self.assertEqual(processes.REFUSED, paused.wait())

@@ -67,7 +67,7 @@ CHANGES: tuple[Change, ...] = (
            "        _require_same_image(_image(source), entry)\n", "",
            ("unit.test_base_cache",)),
     Change("what fits", "bases/pipeline.py",
-           "    require_fit(work.source, proven.virtual_size, work.size,"
+           "    require_fit(work.source, validated.virtual_size, work.size,"
            " work.policy)\n", "", ("unit.test_pipeline",
                                   "unit.test_backends_raw")),
     Change("images in images", "bases/pipeline.py",

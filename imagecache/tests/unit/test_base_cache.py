@@ -102,7 +102,7 @@ class LeaseTest(BaseCacheTestCase):
 
     def test_a_base_is_fetched_once(self) -> None:
         first = self.lease()
-        self.assertEqual(["miss", "verified", "proven", "committed"],
+        self.assertEqual(["miss", "verified", "validated", "committed"],
                          self.heard())
         self.assertEqual(first, self.lease())
         self.assertEqual(["hit"], self.heard())
@@ -166,7 +166,7 @@ class LeaseTest(BaseCacheTestCase):
         found = self.lease(templates.swap(SIZE))
         self.assertEqual((Format.RAW, SIZE, "swap_1"),
                          (found.format, found.virtual_size, found.key))
-        self.assertEqual(["miss", "proven", "committed"], self.heard())
+        self.assertEqual(["miss", "validated", "committed"], self.heard())
 
     def test_a_template_may_hold_what_an_image_may_not(self) -> None:
         """It is the host's own, and will be read as raw."""

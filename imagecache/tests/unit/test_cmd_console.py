@@ -43,8 +43,9 @@ class TestSteps(ConsoleTestCase):
 
     def test_a_step_is_a_line_with_the_time_since_the_start(self) -> None:
         [line] = self.lines(
-            event("proven", format="qcow2", virtual_size=2 * GiB), steps=True)
-        self.assertRegex(line, r"^ +[0-9]+\.[0-9]{3} s  proven     qcow2,"
+            event("validated", format="qcow2", virtual_size=2 * GiB),
+            steps=True)
+        self.assertRegex(line, r"^ +[0-9]+\.[0-9]{3} s  validated  qcow2,"
                                r" 2\.0 GiB$")
 
     def test_every_step_has_words(self) -> None:

@@ -202,7 +202,7 @@ class TestOptions(CommandTestCase):
         done = self.succeed("-v", "disk", "create", "--image", image,
                             "--instance", "a")
         self.assertEqual(
-            ["miss", "download", "verified", "proven", "convert",
+            ["miss", "download", "verified", "validated", "convert",
              "committed", "created"],
             [line.split()[2] for line in done.err.splitlines()])
         done = self.succeed("disk", "create", "-v", "--image", image,

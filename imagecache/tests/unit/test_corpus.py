@@ -143,9 +143,9 @@ class RulesTest(base.TestCase):
         self.path = self.root / "image"
         self.policy = Policy(self.root)
 
-    def prove(self, data: bytes, claim: str) -> object:
+    def validate(self, data: bytes, claim: str) -> object:
         self.path.write_bytes(data)
-        return verify.prove(self.path, "x", claim, self.policy)
+        return verify.validate(self.path, "x", claim, self.policy)
 
     @ddt.data(references, fields, claims, formats, vmdks)
     def test_the_rule_that_a_sample_breaks_is_named(self, module) -> None:
@@ -157,7 +157,7 @@ class RulesTest(base.TestCase):
             if sample.error is not exception.ImageUnacceptable:
                 continue    # the image is in order, and too large
             try:
-                self.prove(sample.build(corpus.NOWHERE), sample.claim)
+                self.validate(sample.build(corpus.NOWHERE), sample.claim)
                 found.append(f"{sample.id} was accepted")
             except exception.ImageUnacceptable as e:
                 if not str(e).endswith(f"(rule {sample.rule})"):
@@ -191,16 +191,16 @@ class RulesTest(base.TestCase):
     def test_raw_disks_are_accepted(self) -> None:
         for sample in disks.samples():
             with self.subTest(sample.id):
-                proven = self.prove(sample.build(), sample.claim)
-                self.assertEqual(Format.RAW, proven.format)
-                self.assertEqual(len(sample.seen()), proven.virtual_size)
+                validated = self.validate(sample.build(), sample.claim)
+                self.assertEqual(Format.RAW, validated.format)
+                self.assertEqual(len(sample.seen()), validated.virtual_size)
 
     def test_what_other_programs_write_is_accepted(self) -> None:
         for sample in qemus.by_hand():
             with self.subTest(sample.id):
-                proven = self.prove(sample.build(), sample.claim)
-                self.assertEqual(Format.QCOW2, proven.format)
-                self.assertEqual(len(sample.seen()), proven.virtual_size)
+                validated = self.validate(sample.build(), sample.claim)
+                self.assertEqual(Format.QCOW2, validated.format)
+                self.assertEqual(len(sample.seen()), validated.virtual_size)
 
 
 class OpinionsTest(base.TestCase):
@@ -219,12 +219,12 @@ class OpinionsTest(base.TestCase):
         with mock.patch.object(qcow2, "SELF_CONTAINED", ()):
             for sample in self.samples:
                 self.path.write_bytes(sample.build(corpus.NOWHERE))
-                self._refused("safety", verify.prove, self.path, "x",
+                self._refused("safety", verify.validate, self.path, "x",
                               "qcow2", self.policy)
 
     def test_the_second_opinion_refuses_what_it_cannot_read(self) -> None:
         self.path.write_bytes(foreign.vhdx()[:200 * 1024])
-        self._refused("safety", verify.prove, self.path, "x", "vhdx",
+        self._refused("safety", verify.validate, self.path, "x", "vhdx",
                       dataclasses.replace(self.policy,
                                           accepted=frozenset(Format)))
 

@@ -15,7 +15,7 @@ import ddt
 
 from imagecache import exception
 from imagecache.bases.directory import DirectoryStore
-from imagecache.model import Base, Format, Proven, Record
+from imagecache.model import Base, Format, Record, Validated
 from imagecache.testing import images
 from imagecache.tests import base
 
@@ -39,7 +39,7 @@ class DirectoryStoreTestCase(base.TestCase):
         with self.store.stage(key, in_place=in_place) as staging:
             staging.download.write_bytes(content)
             return self.store.commit(
-                key, Proven(staging.download, Format.RAW, 1024),
+                key, Validated(staging.download, Format.RAW, 1024),
                 dataclasses.replace(RECORD, size=len(content)))
 
     def files(self) -> set[str]:
@@ -230,7 +230,7 @@ class CommitTest(DirectoryStoreTestCase):
             staging.download.write_bytes(CONTENT)
             with self.assertRaises(TypeError):
                 self.store.commit(
-                    KEY, Proven(staging.download, Format.RAW, 1024),
+                    KEY, Validated(staging.download, Format.RAW, 1024),
                     dataclasses.replace(RECORD, source=object()))
         self.assertFalse(record.exists())
 

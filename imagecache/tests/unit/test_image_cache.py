@@ -149,7 +149,7 @@ class CreateTest(ImageCacheTestCase):
         self.assertEqual(str(disk.path), heard[-1].subject)
 
     def test_an_observer_that_raises_ends_the_operation(self) -> None:
-        for name in ("miss", "download", "verified", "proven", "committed",
+        for name in ("miss", "download", "verified", "validated", "committed",
                      "hit"):
             def stop(event: Event, name: str = name) -> None:
                 if event.name == name:

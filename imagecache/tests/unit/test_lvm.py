@@ -24,7 +24,7 @@ from imagecache.backends import EncryptedLvm, Lvm
 from imagecache.backends.lvm import volumes
 from imagecache.backends.lvm.thin_store import _recorded, _tags, store_of
 from imagecache.host import Host
-from imagecache.model import Format, GiB, MiB, Proven, Record
+from imagecache.model import Format, GiB, MiB, Record, Validated
 from imagecache.policy import LvmPolicy, Policy
 from imagecache.tests import base
 from imagecache.tools import cryptsetup, lvm
@@ -322,7 +322,7 @@ class StoreTest(base.TestCase):
         self.store = store_of(policy, events.silent)
         self.commands = self.useFixture(Recorder(
             '{"report": [{"lv": []}]}')).commands
-        self.store.commit("key", Proven(
+        self.store.commit("key", Validated(
             pathlib.Path("/dev/vg/.base-key.1-1.abcdef"), Format.RAW, MiB),
             RECORD)
 

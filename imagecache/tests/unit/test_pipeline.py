@@ -10,7 +10,7 @@ from imagecache import exception, sources
 from imagecache.bases import pipeline
 from imagecache.bases.directory import Staging
 from imagecache.events import Event
-from imagecache.model import Format, MiB, Proven, Record
+from imagecache.model import Format, MiB, Record, Validated
 from imagecache.policy import Policy
 from imagecache.sources import DelegatedImage, Image, templates
 from imagecache.system import durable
@@ -36,7 +36,7 @@ class PipelineTestCase(base.TestCase):
             self.store.add(content, claim)))
 
     def run_it(self, source: sources.Source, size: int | None = None
-               ) -> tuple[Proven, Record]:
+               ) -> tuple[Validated, Record]:
         return pipeline.run(pipeline.Work(
             source, self.staging, self.policy, size, self.events.append))
 
@@ -80,22 +80,22 @@ class PlanTest(PipelineTestCase):
 class RunTest(PipelineTestCase):
 
     def test_a_raw_image_stays_where_it_was_written(self) -> None:
-        proven, record = self.run_it(self.image(CONTENT, "raw"))
+        validated, record = self.run_it(self.image(CONTENT, "raw"))
         self.assertEqual(
-            Proven(self.staging.download, Format.RAW, SIZE), proven)
-        self.assertTrue(proven.path.read_bytes() == CONTENT)
+            Validated(self.staging.download, Format.RAW, SIZE), validated)
+        self.assertTrue(validated.path.read_bytes() == CONTENT)
         self.assertEqual((SIZE, SIZE, Format.RAW), (
             record.size, record.virtual_size, record.format))
 
     def test_a_qcow2_image_becomes_raw_and_its_download_goes(self) -> None:
-        proven, record = self.run_it(
+        validated, record = self.run_it(
             self.image(images.qcow2(CONTENT, "-c"), "qcow2"))
         self.assertEqual(
-            Proven(self.staging.output, Format.RAW, SIZE), proven)
-        self.assertTrue(proven.path.read_bytes() == CONTENT)
+            Validated(self.staging.output, Format.RAW, SIZE), validated)
+        self.assertTrue(validated.path.read_bytes() == CONTENT)
         self.assertFalse(self.staging.download.exists())
         self.assertTrue(record.digest.startswith("sha512:"))
-        self.assertLess(proven.path.stat().st_blocks * 512, SIZE // 2)
+        self.assertLess(validated.path.stat().st_blocks * 512, SIZE // 2)
 
     def test_where_files_are_no_bases_all_is_written_to_the_output(
             self) -> None:
@@ -109,21 +109,22 @@ class RunTest(PipelineTestCase):
                            lambda path: path.write_bytes(CONTENT)))):
             for self.policy in (self.policy, dataclasses.replace(
                     self.policy, force_raw=False)):
-                proven, record = self.run_it(source)
+                validated, record = self.run_it(source)
                 self.assertEqual(
-                    (Proven(self.staging.output, Format.RAW, SIZE),
-                     Format.RAW, SIZE), (proven, record.format, record.size))
-                self.assertTrue(proven.path.read_bytes() == CONTENT)
+                    (Validated(self.staging.output, Format.RAW, SIZE),
+                     Format.RAW, SIZE),
+                    (validated, record.format, record.size))
+                self.assertTrue(validated.path.read_bytes() == CONTENT)
                 self.assertFalse(self.staging.download.exists())
-                proven.path.unlink()
+                validated.path.unlink()
 
     def test_what_happens_is_told_in_order(self) -> None:
         self.run_it(self.image(images.qcow2(CONTENT), "qcow2"))
-        self.assertEqual(["download", "verified", "proven", "convert"],
+        self.assertEqual(["download", "verified", "validated", "convert"],
                          list(dict.fromkeys(self.heard())))
-        proven = self.events[self.heard().index("proven")]
+        validated = self.events[self.heard().index("validated")]
         self.assertEqual({"format": Format.QCOW2, "virtual_size": SIZE},
-                         proven.facts)
+                         validated.facts)
         last = self.events[-1].facts
         self.assertEqual(last["total"], last["done"])
 
@@ -146,7 +147,7 @@ class RunTest(PipelineTestCase):
         self.staging.download.write_bytes(content)
         with self.assertRaises(exception.ImageUnacceptable):
             pipeline.convert_to_raw(
-                Proven(self.staging.download, Format.QCOW2, SIZE // 2),
+                Validated(self.staging.download, Format.QCOW2, SIZE // 2),
                 durable.filling(self.staging.output, SIZE // 2),
                 self.policy, "x", self.events.append)
         self.assertLessEqual(self.staging.output.stat().st_size, SIZE // 2)

@@ -108,7 +108,7 @@ class SignedTest(SignaturesTestCase):
         record = self.assert_accepted(self.add(signature))
         self.assertRegex(record, "^" + signature.certificate_id
                          + " sha256:[0-9a-f]{64}$")
-        self.assertEqual(["miss", "verified", "signed", "proven",
+        self.assertEqual(["miss", "verified", "signed", "validated",
                           "committed"], self.images.heard)
         self.assertEqual(record, self.images.events[-3].facts["certificate"])
 

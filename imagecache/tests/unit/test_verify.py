@@ -16,7 +16,7 @@ import fixtures
 
 from imagecache import exception, fixture
 from imagecache.inspection import verify
-from imagecache.model import Base, Format, KiB, Limits, MiB, Proven
+from imagecache.model import Base, Format, KiB, Limits, MiB, Validated
 from imagecache.policy import Policy
 from imagecache.testing import images
 from imagecache.tests import base
@@ -192,7 +192,7 @@ class BlameTest(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.image = Proven(self.root / "image", Format.QCOW2, SIZE)
+        self.image = Validated(self.root / "image", Format.QCOW2, SIZE)
         self.policy = Policy(self.root)
 
     def blamed(self, content: bytes, error: exception.HostError
