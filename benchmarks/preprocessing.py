@@ -17,7 +17,7 @@ from benchmarks.report import Chart, Result
 from benchmarks.site import Options, Site
 from benchmarks.timing import Run, Subject
 from benchmarks.volume import Volume
-from imagecache.events import Event
+from imagecache.events import Event, Name
 from imagecache.model import GiB, KiB, MiB
 
 _CLUSTER = 64 * KiB    # of a qcow2 file by default
@@ -29,9 +29,10 @@ _STEPS = {"receive s": "bring it, with its digest, and inspect it",
           "disk s": "make the disk"}
 
 # Of an event, the step that is done then.
-_ENDS = {"verified": "receive s", "validated": "prove s",
-         "convert": "convert s",
-         "committed": "commit s", "created": "disk s"}
+_ENDS: dict[str, str] = {
+    Name.VERIFIED: "receive s", Name.VALIDATED: "prove s",
+    Name.CONVERT: "convert s", Name.COMMITTED: "commit s",
+    Name.CREATED: "disk s"}
 
 _FIRST = (("compressed", sites.OVERLAY), ("compressed", sites.OVERLAY_KEPT),
           ("plain", sites.OVERLAY), ("plain", sites.OVERLAY_KEPT),

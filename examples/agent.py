@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 import imagecache
-from imagecache import exception
+from imagecache import events, exception
 from imagecache.backends import Disk
 from imagecache.events import Event
 from imagecache.model import GiB
@@ -60,7 +60,7 @@ class Agent:
             conf, glance=glance, observe=self.heard)
 
     def heard(self, event: Event) -> None:
-        if event.name not in ("download", "convert"):   # mere progress
+        if event.name not in events.PROGRESS:
             print(f"{event.name:<10} {event.subject}", flush=True)
 
     def run(self, instance: dict[str, str]) -> bool:

@@ -24,6 +24,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from imagecache import events, exception, sources
 from imagecache.bases import resize
 from imagecache.bases.cache import BaseCache
+from imagecache.events import Name
 from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, Limits
 from imagecache.policy import Policy
@@ -196,7 +197,7 @@ class Disk(abc.ABC):
             durable.fsync_file(new)
             os.rename(new, output)
             durable.fsync_directory(output.parent)
-        self._observe("extracted", output=str(output))
+        self._observe(Name.EXTRACTED, output=str(output))
 
     def _copy_out(self, new: pathlib.Path, output_format: str,
                   backing: pathlib.Path | None, compress: bool) -> None:
@@ -211,12 +212,12 @@ class Disk(abc.ABC):
 
     def _extracting(self, done: int) -> None:
         # Of how much, nobody knows: the base is read as well.
-        self._observe("convert", done=done, total=None)
+        self._observe(Name.CONVERT, done=done, total=None)
 
     def _grow_filesystem(self, path: pathlib.Path) -> None:
         """Let an unpartitioned ext file system fill a raw disk."""
         def complain(reason: str) -> None:
-            self._observe("filesystem kept", reason=reason)
+            self._observe(Name.FILESYSTEM_NOT_RESIZED, reason=reason)
 
         resize.grow_filesystem(path, self.host.policy, complain)
 

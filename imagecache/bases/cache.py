@@ -12,7 +12,7 @@ from imagecache import events, exception, sources
 from imagecache.bases import pipeline
 from imagecache.bases import resize as resizing
 from imagecache.bases.store import BaseStore, Staging
-from imagecache.events import Event
+from imagecache.events import Event, Name
 from imagecache.inspection import inspector, verify
 from imagecache.model import (
     NATIVE,
@@ -50,7 +50,7 @@ class BaseCache:
         """
         require_min_disk(_image(source), size)
         waiting = functools.partial(self.observe, Event(
-            "waiting", source.key, {"source": source.name}))
+            Name.WAITING, source.key, {"source": source.name}))
         with self.locks.holding(source.key, waiting):
             yield self._committed(source, size) or self._fetch(source, size)
 
@@ -95,7 +95,7 @@ class BaseCache:
             if users:
                 raise exception.BaseInUse(key=key, users=", ".join(users))
             self.store.remove(key)
-        self.observe(Event("removed", key))
+        self.observe(Event(Name.REMOVED, key))
 
     def _committed(self, source: Origin, size: int | None) -> Base | None:
         entry = self.store.lookup(source.key)
@@ -112,7 +112,7 @@ class BaseCache:
         else:
             pipeline.require_fit(source, base.virtual_size, size, self.policy)
         self.store.touch(entry.key)
-        self.observe(Event("hit", entry.key))
+        self.observe(Event(Name.HIT, entry.key))
         return base
 
     def _adopt(self, source: Origin, entry: Entry) -> Base:
@@ -123,7 +123,7 @@ class BaseCache:
             record.source_format if record else None,
             record.digest if record else None,
             record.signature if record else None))
-        self.observe(Event("adopted", entry.key))
+        self.observe(Event(Name.ADOPTED, entry.key))
         return base
 
     def _validate(self, source: Origin, entry: Entry) -> Validated:
@@ -140,7 +140,7 @@ class BaseCache:
         return verify.validate(entry.path, source.name, recorded, policy)
 
     def _fetch(self, source: Origin, size: int | None) -> Base:
-        self.observe(Event("miss", source.key, {"source": source.name}))
+        self.observe(Event(Name.MISS, source.key, {"source": source.name}))
         in_place = isinstance(source, sources.DelegatedImage) \
             and source.in_place
         with self.store.stage(source.key, in_place=in_place) as staging:
@@ -153,13 +153,13 @@ class BaseCache:
                 validated, record = pipeline.run(pipeline.Work(
                     source, staging, self.policy, size, self.observe))
             base = self.store.commit(source.key, validated, record)
-        self.observe(Event("committed", source.key))
+        self.observe(Event(Name.COMMITTED, source.key))
         return base
 
     def _resize(self, source: sources.Resized, staging: Staging,
                 size: int | None) -> tuple[Validated, Record]:
         def complain(reason: str) -> None:
-            self.observe(Event("filesystem kept", source.key,
+            self.observe(Event(Name.FILESYSTEM_NOT_RESIZED, source.key,
                                {"reason": reason}))
 
         # Who makes a base of another has the lock of both, and takes that of

@@ -152,7 +152,7 @@ def download(image: Image, path: pathlib.Path, terms: Terms,
             image.signer.verifier if image.signer else Indifferent)
         _persist(image, receiver, terms, observe, pause)
         received = receiver.finish(wanted, path)
-    observe(events.Event("verified", wanted.ref, {
+    observe(events.Event(events.Name.VERIFIED, wanted.ref, {
         "size": received.size, "digest": str(received.digest)}))
     return received
 
@@ -174,7 +174,7 @@ def _persist(image: Image, receiver: Receiver, terms: Terms,
             furthest = max(furthest, receiver.size)
             if failures > terms.retries:
                 raise
-            observe(events.Event("retry", image.name, {
+            observe(events.Event(events.Name.RETRY, image.name, {
                 "reason": str(e), "offset": receiver.size}))
             pause(_FIRST_PAUSE * 2 ** (failures - 1))
 
@@ -203,7 +203,7 @@ def _receive(image: Image, receiver: Receiver, limit: int | None, pace: Pace,
                 raise exception.ImageSizeMismatch(
                     image_id=wanted.ref, expected=wanted.size,
                     actual=f"more than {wanted.size}")
-            observe(events.Event("download", wanted.ref, {
+            observe(events.Event(events.Name.DOWNLOAD, wanted.ref, {
                 "done": receiver.size, "total": wanted.size}))
     if wanted.size is not None and receiver.size < wanted.size:
         raise exception.DownloadTruncated(

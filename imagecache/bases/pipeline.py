@@ -20,7 +20,7 @@ from typing import NamedTuple
 from imagecache import events, exception, sources
 from imagecache.bases import download
 from imagecache.bases.store import Staging
-from imagecache.events import Event
+from imagecache.events import Event, Name
 from imagecache.formats import qcow2, raw
 from imagecache.inspection import inspector, verify
 from imagecache.model import NATIVE, Description, Format, Record, Validated
@@ -80,7 +80,7 @@ def run(work: Work) -> tuple[Validated, Record]:
     steps = plan(work.source, work.policy)
     filled = steps.fill(work)
     validated = steps.check(work, filled)
-    work.observe(Event("validated", work.source.name, {
+    work.observe(Event(Name.VALIDATED, work.source.name, {
         "format": validated.format, "virtual_size": validated.virtual_size}))
     require_fit(work.source, validated.virtual_size, work.size, work.policy)
     made = validated
@@ -134,7 +134,8 @@ def receive(image: sources.Image, work: Work) -> Filled:
         work.observe)
     signature = image.signer.certificate if image.signer else None
     if signature:
-        work.observe(Event("signed", image.name, {"certificate": signature}))
+        work.observe(Event(Name.SIGNATURE_VERIFIED, image.name,
+                           {"certificate": signature}))
     return Filled(str(received.digest), signature, received.found)
 
 
@@ -233,7 +234,7 @@ def convert_to_raw(
         validated.virtual_size)
 
     def progress(read: int) -> None:
-        observe(Event("convert", name, {
+        observe(Event(Name.CONVERT, name, {
             "done": min(read, total), "total": total}))
 
     with writing as output, verify.blaming(validated, name, policy):

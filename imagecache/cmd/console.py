@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from imagecache import events
 from imagecache.cmd.columns import human_size
 from imagecache.cmd.errors import explain
-from imagecache.events import Event
+from imagecache.events import Event, Name
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 _BAR_DELAY = 0.2   # seconds
 
 _WORDS: dict[str, Callable[[Event], str]] = {
-    "miss": lambda e: f"{e.facts['source']} is not in the cache",
-    "download": lambda e: f"{_bytes(e.facts['total'])} from {e.subject}",
-    "retry": lambda e: f"{e.facts['reason']}; going on after"
-                       f" {_bytes(e.facts['offset'])}",
-    "verified": lambda e: f"{_bytes(e.facts['size'])},"
-                          f" {e.facts['digest'][:20]}...",
-    "validated": lambda e: f"{e.facts['format']},"
-                           f" {_bytes(e.facts['virtual_size'])}",
-    "convert": lambda e: e.subject,
-    "grown": lambda e: f"{e.subject}, {_bytes(e.facts['size'])}",
+    Name.MISS: lambda e: f"{e.facts['source']} is not in the cache",
+    Name.DOWNLOAD: lambda e: f"{_bytes(e.facts['total'])} from {e.subject}",
+    Name.RETRY: lambda e: f"{e.facts['reason']}; going on after"
+                          f" {_bytes(e.facts['offset'])}",
+    Name.VERIFIED: lambda e: f"{_bytes(e.facts['size'])},"
+                             f" {e.facts['digest'][:20]}...",
+    Name.VALIDATED: lambda e: f"{e.facts['format']},"
+                              f" {_bytes(e.facts['virtual_size'])}",
+    Name.CONVERT: lambda e: e.subject,
+    Name.GROWN: lambda e: f"{e.subject}, {_bytes(e.facts['size'])}",
+    Name.POOL_NEARLY_FULL: lambda e: f"{e.subject}, data:"
+                                     f" {e.facts['data']} %, metadata:"
+                                     f" {e.facts['metadata']} %",
 }
 
 

@@ -26,7 +26,7 @@ from oslo_config import cfg
 from oslo_config import fixture as config_fixture
 
 from imagecache import imagebackend, opts
-from imagecache.events import Event
+from imagecache.events import PROGRESS, Event
 from imagecache.image_cache import ImageCache
 from imagecache.testing.memory import MemoryStore
 
@@ -43,8 +43,10 @@ class ImageCacheFixture(fixtures.Fixture):
         where the disks are
     ``store``
         what stands for Glance
-    ``events``, ``heard``
-        what happened to disks of ``cache``, and the names of that
+    ``events``
+        what ``cache`` told its observer
+    ``heard``
+        the names of these events, without those that report progress
     """
 
     def __init__(self, conf: cfg.ConfigOpts | None = None,
@@ -84,6 +86,6 @@ class ImageCacheFixture(fixtures.Fixture):
 
     @property
     def heard(self) -> list[str]:
-        """The names of the events, without those of mere progress."""
-        return [e.name for e in self.events
-                if e.name not in ("download", "convert")]
+        """The names of the events, without those that report progress."""
+        return [event.name for event in self.events
+                if event.name not in PROGRESS]

@@ -12,6 +12,7 @@ from typing import ClassVar
 from imagecache import exception
 from imagecache.backends.base import Disk
 from imagecache.bases.disk_info import NAMES, DiskInfo
+from imagecache.events import Name
 from imagecache.formats import qcow2
 from imagecache.host import require_plain
 from imagecache.inspection import backing
@@ -76,7 +77,7 @@ class FileDisk(Disk):
                                      but_alive=True)
             with contextlib.suppress(OSError):   # it holds something else
                 directory.rmdir()
-        self._observe("removed")
+        self._observe(Name.REMOVED)
 
     def extract(self, output: pathlib.Path, output_format: str) -> None:
         """Copy the disk's content into a new file.
@@ -139,7 +140,7 @@ class FileDisk(Disk):
                         self.path, format if self.encrypts else None):
                 self._commit(new)
             durable.fsync_directory(directory)
-        self._observe("created")
+        self._observe(Name.CREATED)
 
     def _commit(self, new: pathlib.Path) -> None:
         try:
@@ -165,7 +166,7 @@ class FileDisk(Disk):
         # ext4 would not give it back.  A byte tells whether it can be done.
         if not file_copy.preallocate(path, size if needed <= available
                                       else 1):
-            self._observe("unpreallocated")
+            self._observe(Name.BLOCKS_NOT_ALLOCATED)
         elif needed > available:
             raise exception.NoSpace(
                 path=path.parent, what="the blocks of a disk", needed=needed,

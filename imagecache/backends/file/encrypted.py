@@ -17,6 +17,7 @@ from imagecache import exception
 from imagecache.backends.file.disk import FileDisk
 from imagecache.backends.file.qcow2 import Qcow2
 from imagecache.encryption import Encryption
+from imagecache.events import Name
 from imagecache.host import Host
 from imagecache.inspection import backing as overlay
 from imagecache.model import Base, Capabilities, Format, whole_sectors
@@ -82,7 +83,7 @@ class EncryptedQcow2(Encrypted, Qcow2):
         luks.resize(self.path, size, self.encryption,
                     limits=self.host.policy.conversion,
                     backing=self._backing(self.path, Format.QCOW2))
-        self._observe("grown", size=size)
+        self._observe(Name.GROWN, size=size)
 
     def _rebase(self, new: pathlib.Path | None, format: Format) -> None:
         luks.rebase(self.path, self._backing(self.path, Format.QCOW2), new,
@@ -127,4 +128,4 @@ class EncryptedRaw(Encrypted):
         with durable.translated("growing a disk", self.path):
             os.truncate(self.path, full)
         durable.fsync_file(self.path)
-        self._observe("grown", size=size)
+        self._observe(Name.GROWN, size=size)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from imagecache import sources
 from imagecache.backends.file.qcow2_file import Qcow2File
+from imagecache.events import Name
 from imagecache.formats import qcow2
 from imagecache.model import NATIVE, Base, Capabilities, Format, GiB
 from imagecache.tools import qemu_img
@@ -36,8 +37,8 @@ class Qcow2(Qcow2File):
                 or isinstance(source, sources.Template):
             return self.cache.lease(source, size)
         if size % GiB:
-            self._observe("not resized", reason="bases are resized to whole"
-                          f" GiB, and {size} bytes are not")
+            self._observe(Name.BASE_NOT_RESIZED, reason="bases are resized to"
+                          f" whole GiB, and {size} bytes are not")
             return self.cache.lease(source, size)
         return self._lease_resized(sources.Resized(source, size))
 
@@ -56,7 +57,7 @@ class Qcow2(Qcow2File):
         if size <= self.size():
             return
         self._resize_qcow2(self.path, size)
-        self._observe("grown", size=size)
+        self._observe(Name.GROWN, size=size)
 
     def flatten(self) -> None:
         """Copy in what the disk still reads from its base, and let it go.

@@ -9,6 +9,7 @@ import pathlib
 from imagecache import exception, sources
 from imagecache.backends.file.qcow2_file import Qcow2File
 from imagecache.bases import pipeline
+from imagecache.events import Name
 from imagecache.formats import qcow2
 from imagecache.inspection import verify
 from imagecache.model import (
@@ -67,7 +68,7 @@ class Raw(Qcow2File):
         if size > now:
             self._extend(self.path, self.format, now, size)
             durable.fsync_file(self.path)
-            self._observe("grown", size=size)
+            self._observe(Name.GROWN, size=size)
 
     def _fill(self, template: sources.Template, new: pathlib.Path) -> None:
         with durable.staged(new.parent, self.name) as written:

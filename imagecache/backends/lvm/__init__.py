@@ -19,6 +19,7 @@ from imagecache.backends.lvm.volumes import (
 )
 from imagecache.bases import pipeline
 from imagecache.bases.cache import BaseCache
+from imagecache.events import Name
 from imagecache.host import Host
 from imagecache.inspection import verify
 from imagecache.model import Base, Capabilities, Format, MiB, Validated
@@ -73,7 +74,7 @@ class Lvm(VolumeDisk):
                 raise
             self._bring_back(found, 0)
             return
-        self._observe("created")
+        self._observe(Name.CREATED)
 
     def _snapshot(self, name: str, base: Base) -> None:
         """Make a snapshot of a base that may be gone; see ThinStore.lookup.
@@ -152,7 +153,7 @@ class Lvm(VolumeDisk):
         except BaseException:
             self._abandon(attempt)
             raise
-        self._observe("created")
+        self._observe(Name.CREATED)
 
     def _allocate(self, name: str, size: int, state: Pool | None,
                   base: Base | None, data: int) -> None:

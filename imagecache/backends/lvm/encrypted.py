@@ -16,6 +16,7 @@ from imagecache.backends.lvm import Lvm
 from imagecache.backends.lvm.volume_disk import ENCRYPTED
 from imagecache.bases.cache import BaseCache
 from imagecache.encryption import Encryption
+from imagecache.events import Name
 from imagecache.host import Host
 from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.tools import blockdev, cryptsetup, luks
@@ -117,7 +118,7 @@ class EncryptedLvm(Lvm):
             if full > volume.size:    # or else who began was killed here
                 self._extend(volume, full)
             cryptsetup.resize(self.path.name, self._root_helper)
-            self._observe("grown", size=size)
+            self._observe(Name.GROWN, size=size)
 
     def remove(self) -> None:
         """Delete the disk; its content is wiped as the policy has it."""

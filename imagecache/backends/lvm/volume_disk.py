@@ -18,6 +18,7 @@ from imagecache.backends.lvm.volumes import (
     is_abandoned,
     require_free,
 )
+from imagecache.events import Name
 from imagecache.host import Host, require_plain
 from imagecache.model import Format
 from imagecache.sources.resolve import is_uuid
@@ -99,7 +100,7 @@ class VolumeDisk(Disk):
         self._extend(volume, size)
         with self._group.lent(volume.name) as path:
             self._grow_filesystem(path)
-        self._observe("grown", size=size)
+        self._observe(Name.GROWN, size=size)
 
     def _extend(self, volume: Volume, size: int) -> None:
         """:raises NoSpace: and nothing has changed"""
@@ -121,7 +122,7 @@ class VolumeDisk(Disk):
         if volume:
             removal.discard(self._group, volume,
                                    self.host.policy.lvm)
-            self._observe("removed")
+            self._observe(Name.REMOVED)
 
     @property
     def _group(self) -> VolumeGroup:

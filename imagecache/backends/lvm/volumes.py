@@ -163,8 +163,9 @@ class ThinPool:
             + 100 * metadata / pool.metadata_size}
         self._remember(max(shares.values()) + _MUCH < self.warning)
         if max(shares.values()) >= self.warning:
-            self.observe(events.Event("filling", str(self), {
-                kind: f"{share:.0f}%" for kind, share in shares.items()}))
+            self.observe(events.Event(
+                events.Name.POOL_NEARLY_FULL, str(self),
+                {kind: round(share) for kind, share in shares.items()}))
 
     def _remember(self, has_room: bool) -> None:
         # Who cannot write there looks each time.

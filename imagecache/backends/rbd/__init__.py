@@ -19,6 +19,7 @@ from imagecache.backends.rbd.glance_images import RbdImages
 from imagecache.backends.rbd.store import RbdStore
 from imagecache.bases.cache import BaseCache
 from imagecache.bases.directory import DirectoryStore
+from imagecache.events import Name
 from imagecache.host import Host, require_plain
 from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.policy import Policy
@@ -144,7 +145,7 @@ class Rbd(Disk):
                 raise exception.DiskExists(location=self.path) from e
             rbd_clones.finish(disks, name, whole_sectors(size or 0),
                               policy.flatten)
-        self._observe("created")
+        self._observe(Name.CREATED)
 
     def clone(self, source: sources.Source, size: int | None) -> bool:
         """Make the disk a clone of the image itself, if Glance has it here.
@@ -171,7 +172,7 @@ class Rbd(Disk):
             if size <= volume.size():
                 return
             volume.resize(size)
-        self._observe("grown", size=size)
+        self._observe(Name.GROWN, size=size)
 
     def allocated(self) -> int:
         with self._volume(read_only=True) as volume:
@@ -218,7 +219,7 @@ class Rbd(Disk):
                     if not left or e.facts.get("clones"):
                         raise
             time.sleep(policy.retry_interval)
-        self._observe("removed")
+        self._observe(Name.REMOVED)
 
     def extract(self, output: pathlib.Path, output_format: str) -> None:
         """Copy the disk's content into a new file.
@@ -259,7 +260,7 @@ class Rbd(Disk):
                     pool.remove(self.path.name)
                 raise
             rbd_clones.finish(pool, self.path.name, size, flatten=False)
-        self._observe("created")
+        self._observe(Name.CREATED)
 
     def create_snapshot(self, name: str) -> None:
         """:raises StorageExists: there is one of that name"""

@@ -19,7 +19,7 @@ from imagecache import events, exception, sources
 from imagecache.backends.rbd import store as rbd_store
 from imagecache.bases import pipeline
 from imagecache.bases.cache import require_min_disk
-from imagecache.events import Event
+from imagecache.events import Event, Name
 from imagecache.model import Format
 from imagecache.policy import Policy, RbdPolicy
 from imagecache.sources import Copy
@@ -148,7 +148,7 @@ class RbdImages:
                     if size is not None:
                         return location, size
                     reason = "it cannot be cloned from here"
-                self.observe(Event("not here", ref, {
+                self.observe(Event(Name.LOCATION_NOT_USABLE, ref, {
                     "location": url, "reason": reason}))
         return None
 
@@ -158,7 +158,7 @@ class RbdImages:
         try:
             self.copy(ref, store)
         except (exception.ImageUnacceptable, exception.Forbidden) as e:
-            self.observe(Event("not copied", ref, {
+            self.observe(Event(Name.GLANCE_COPY_FAILED, ref, {
                 "store": self.policy.rbd.glance_store,
                 "reason": e.facts["reason"]}))
             return False
@@ -180,7 +180,8 @@ class RbdImages:
                 raise exception.ImageUnacceptable(
                     image_id=ref, reason="Glance could not copy it")
             if not asked and state is not Copy.COMING:
-                self.observe(Event("copying", ref, {"store": name}))
+                self.observe(Event(
+                    Name.GLANCE_COPY_STARTED, ref, {"store": name}))
                 asked = self._requested(ref, store, name)
             if time.monotonic() > deadline:
                 raise exception.ImageUnacceptable(

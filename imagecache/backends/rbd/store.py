@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from imagecache import events, exception
 from imagecache.bases import record as records
 from imagecache.bases.directory import DirectoryStore
-from imagecache.events import Event
+from imagecache.events import Event, Name
 from imagecache.model import (
     Base,
     Entry,
@@ -227,7 +227,7 @@ class RbdStore:
             if waited and gone:
                 _remove_rest(pool, name)
             elif not waited:
-                self.observe(Event("waiting", key, {"source": name}))
+                self.observe(Event(Name.WAITING, key, {"source": name}))
             waited = True
             time.sleep(_PATIENCE)
 

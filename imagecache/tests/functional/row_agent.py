@@ -45,7 +45,7 @@ def main(config: str, door: str, instance: str, image: str,
     print(json.dumps({
         "error": error, "locks": locks(),
         "events": [(each.name, each.facts.get("reason")) for each in heard
-                   if each.name not in ("download", "convert")]}))
+                   if each.name not in events.PROGRESS]}))
 
 
 def new_code(conf, instance, image, size, observe):

@@ -136,7 +136,7 @@ images_rbd_glance_copy_poll_interval = 1
         return sum(entry.record.source == image_id
                    for entry in cache.bases())
 
-    def _reasons(self, name="not here"):
+    def _reasons(self, name="location_not_usable"):
         return {event.facts["reason"] for event in self.events
                 if event.name == name}
 
@@ -293,11 +293,13 @@ class RbdGlanceTest(RbdGlanceTestCase):
         image_id = self._upload(store="main")
         cache = self._cache(extra="images_rbd_glance_store_name = ceph")
         self._check_clone(self._create(cache, image_id), image_id)
-        self.assertIn("copying", [event.name for event in self.events])
+        self.assertIn("glance_copy_started",
+                      [event.name for event in self.events])
         # And once is enough.
         cache = self._cache(extra="images_rbd_glance_store_name = ceph")
         self._check_clone(self._create(cache, image_id), image_id)
-        self.assertNotIn("copying", [event.name for event in self.events])
+        self.assertNotIn("glance_copy_started",
+                         [event.name for event in self.events])
 
     def test_copy_that_another_host_asked_for_is_waited_for(self):
         image_id = self._upload(store="main")
@@ -309,7 +311,7 @@ class RbdGlanceTest(RbdGlanceTestCase):
         image_id = self._upload(store="main")
         cache = self._cache(extra="images_rbd_glance_store_name = nowhere")
         self._check_base(self._create(cache, image_id), image_id)
-        self.assertIn("nowhere", str(self._reasons("not copied")))
+        self.assertIn("nowhere", str(self._reasons("glance_copy_failed")))
 
     def test_image_in_another_store_has_a_base(self):
         image_id = self._upload(store="main")

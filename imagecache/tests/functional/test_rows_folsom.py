@@ -117,8 +117,9 @@ class FolsomTest(rows.RowTestCase):
         outcome = self.make(size)
         self.assertEqual([*FETCH_RAW, overlay("raw", size), *APPEAR],
                          outcome.steps)
-        self.assertIn(("not resized", "bases are resized to whole GiB, and"
-                       f" {size} bytes are not"), outcome.events)
+        self.assertIn(
+            ("base_not_resized", "bases are resized to whole GiB, and"
+             f" {size} bytes are not"), outcome.events)
         self.assert_disk("qcow2", [("base", "raw")], size)
         self.assert_files("base")
 
@@ -127,7 +128,7 @@ class FolsomTest(rows.RowTestCase):
         self.configure()
         events = self.assert_made(
             [*FETCH_RAW, overlay("raw", IMAGE_SIZE), *APPEAR], size=0)
-        self.assertNotIn("not resized", events)
+        self.assertNotIn("base_not_resized", events)
         self.assert_files("base")
 
     def test_a_guest_sees_the_size_and_its_file_system_fills_it(self):

@@ -110,7 +110,7 @@ class PreallocatedTest(rows.RowTestCase):
         for size in (SIZE, 2 * loop.SIZE):    # nor is it if it is too small
             outcome = self.make(size)
             self.assertIsNone(outcome.error, outcome.log)
-            self.assertIn(("unpreallocated", None), outcome.events)
+            self.assertIn(("blocks_not_allocated", None), outcome.events)
             self.assert_disk("qcow2" if cow else "raw",
                              [("base", "raw")] if cow else [], size)
             self.assertLess(self.disk().allocated(), SIZE // 2)

@@ -136,7 +136,7 @@ class GrowingTest(GrowingTestCase):
         disk = self.make(content)
         self.assertTrue(content + bytes(SIZE - IMAGE_SIZE)
                         == self.content(disk).read_bytes())
-        self.assertNotIn("filesystem kept", self.images.heard)
+        self.assertNotIn("filesystem_not_resized", self.images.heard)
 
     def test_what_is_no_ext_is_left_alone(self) -> None:
         path = self.root / "vfat"
@@ -149,7 +149,7 @@ class GrowingTest(GrowingTestCase):
             self.assertTrue(content + bytes(SIZE - IMAGE_SIZE)
                             == self.content(disk).read_bytes())
             disk.remove()
-        self.assertNotIn("filesystem kept", self.images.heard)
+        self.assertNotIn("filesystem_not_resized", self.images.heard)
 
     def test_a_disk_with_a_foreign_base_is_not_opened(self) -> None:
         disk = self.make(self.filesystem())
@@ -166,7 +166,7 @@ class BrokenTest(GrowingTestCase):
     def assert_kept(self, content: bytes) -> None:
         disk = self.make(content)
         self.assertEqual(SIZE, disk.size())
-        self.assertIn("filesystem kept", self.images.heard)
+        self.assertIn("filesystem_not_resized", self.images.heard)
         disk.grow(2 * SIZE)
         self.assertEqual(2 * SIZE, disk.size())
         self.assertEqual("grown", self.images.heard[-1])

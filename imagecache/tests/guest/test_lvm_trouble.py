@@ -217,7 +217,7 @@ class ThinTroubleTest(TroubleTestCase):
         self.let_a_minute_pass()
         self.make(instance=OTHER)
         [event] = [each for each in self.images.events
-                   if each.name == "filling"]
+                   if each.name == "pool_nearly_full"]
         self.assertEqual("vg/pool", event.subject)
         fill(disk, POOL_SIZE * 96 // 100)
         before = volumes()

@@ -114,7 +114,7 @@ class FileSystemTest(base.TestCase):
                        capture_output=True)    # no root directory
         path = self.make(image.read_bytes(), 16 * MiB)
         self.assertEqual(16 * MiB, path.stat().st_size)
-        self.assertIn("filesystem kept", self.images.heard)
+        self.assertIn("filesystem_not_resized", self.images.heard)
 
     def test_one_that_could_not_be_looked_at_is_told_about(self) -> None:
         slow = exception.CommandTimedOut(command="dumpe2fs", timeout=60)
@@ -122,7 +122,7 @@ class FileSystemTest(base.TestCase):
                         side_effect=slow):
             self.make(self.content, 16 * MiB)
         [kept] = [e for e in self.images.events
-                  if e.name == "filesystem kept"]
+                  if e.name == "filesystem_not_resized"]
         self.assertIn("dumpe2fs", kept.facts["reason"])
 
     def test_a_partition_table_is_left_alone(self) -> None:

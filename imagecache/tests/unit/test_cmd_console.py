@@ -83,6 +83,12 @@ class TestSteps(ConsoleTestCase):
                 ["imagecache: warning: retry: it broke; going on after"
                  " 1.0 KiB"], self.lines(trouble, **options))
 
+    def test_a_pool_that_is_nearly_full_is_told_in_per_cent(self) -> None:
+        self.assertEqual(
+            ["imagecache: warning: pool_nearly_full: vg/pool, data: 80 %,"
+             " metadata: 12 %"], self.lines(
+                event("pool_nearly_full", "vg/pool", data=80, metadata=12)))
+
 
 class TestBars(ConsoleTestCase):
 

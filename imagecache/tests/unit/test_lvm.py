@@ -417,14 +417,15 @@ class PoolTest(base.TestCase):
 
     def test_a_pool_that_fills_is_reported(self) -> None:
         [event] = self.require(0, data_percent="80.10")
-        self.assertEqual(("filling", "vg/pool"), (event.name, event.subject))
-        self.assertEqual({"data": "80%", "metadata": "12%"}, event.facts)
+        self.assertEqual(("pool_nearly_full", "vg/pool"),
+                         (event.name, event.subject))
+        self.assertEqual({"data": 80, "metadata": 12}, event.facts)
         [event] = self.require(0, metadata_percent="85.00")
-        self.assertEqual("87%", event.facts["metadata"])
+        self.assertEqual(87, event.facts["metadata"])
 
     def test_what_will_be_written_counts(self) -> None:
         [event] = self.require(400 * MiB)
-        self.assertEqual("89%", event.facts["data"])
+        self.assertEqual(89, event.facts["data"])
 
     def test_what_goes_beyond_the_limit_is_refused(self) -> None:
         for facts, kind in (({"data_percent": "95.10"}, "data"),

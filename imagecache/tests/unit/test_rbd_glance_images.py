@@ -179,8 +179,9 @@ class RbdImagesTest(base.TestCase):
             Copy.ABSENT, Copy.ABSENT, Copy.COMING, Copy.THERE])
         self.assertEqual(HERE, str(self._find(glance)))
         self.assertEqual(1, glance.asked)
-        self.assertEqual(["not here", "copying", "not here"],
-                         [event.name for event in self.events])
+        self.assertEqual(
+            ["location_not_usable", "glance_copy_started",
+             "location_not_usable"], [event.name for event in self.events])
 
     def test_copy_under_way_is_waited_for(self):
         glance = Glance(story=[Copy.COMING, Copy.COMING, Copy.THERE])
@@ -228,7 +229,7 @@ class RbdImagesTest(base.TestCase):
                     image_id=REF, reason="not for you")])):
             self.events.clear()
             self.assertIsNone(self._find(glance))
-            self.assertEqual("not copied", self.events[-1].name)
+            self.assertEqual("glance_copy_failed", self.events[-1].name)
             self.assertEqual([], glance.answers)
 
     def test_copy_that_takes_too_long_leaves_it_to_the_base(self):

@@ -115,7 +115,7 @@ class ResizedTest(ResizedTestCase):
         self.image = self.images.add(image.read_bytes())
         self.assertEqual(GiB, self.make().size())
         [kept] = [e for e in self.images.events
-                  if e.name == "filesystem kept"]
+                  if e.name == "filesystem_not_resized"]
         self.assertEqual(f"{self.key}_1", kept.subject)
         self.assertIn("e2fsck", kept.facts["reason"])
 
@@ -138,7 +138,7 @@ class NotResizedTest(ResizedTestCase):
         self.assertEqual(self.key, disk.base_key())
         self.assertEqual(list(reasons), [
             e.facts["reason"] for e in self.images.events
-            if e.name == "not resized"])
+            if e.name == "base_not_resized"])
 
     def test_without_the_option(self) -> None:
         self.images.config("image_cache", resized_bases=False)
@@ -149,7 +149,7 @@ class NotResizedTest(ResizedTestCase):
             self.assert_own(
                 self.make(GiB + MiB), "bases are resized to whole GiB, and"
                 f" {GiB + MiB} bytes are not")
-        self.assertIn("not resized", "".join(log.output))
+        self.assertIn("base_not_resized", "".join(log.output))
 
     def test_for_no_size(self) -> None:
         self.assert_own(self.make(None))

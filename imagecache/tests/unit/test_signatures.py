@@ -108,8 +108,9 @@ class SignedTest(SignaturesTestCase):
         record = self.assert_accepted(self.add(signature))
         self.assertRegex(record, "^" + signature.certificate_id
                          + " sha256:[0-9a-f]{64}$")
-        self.assertEqual(["miss", "verified", "signed", "validated",
-                          "committed"], self.images.heard)
+        self.assertEqual(
+            ["miss", "verified", "signature_verified", "validated",
+             "committed"], self.images.heard)
         self.assertEqual(record, self.images.events[-3].facts["certificate"])
 
     def test_what_is_signed_is_what_the_store_has(self) -> None:
