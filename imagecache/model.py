@@ -8,7 +8,9 @@ import enum
 import hashlib
 import pathlib
 import re
+import socket
 from collections.abc import Mapping
+from typing import ClassVar, Self
 
 from imagecache import exception
 
@@ -106,6 +108,24 @@ class Description:
 
 
 @dataclasses.dataclass(frozen=True)
+class NbdExport:
+    """A raw block device that a program reaches through a socket.
+
+    The program finds its end of the connection as its standard input, so it
+    needs no right to open one.
+    """
+
+    client: socket.socket
+
+    name: ClassVar[str] = (    # for qemu-img
+        'json:{"driver": "raw", "file": {"driver": "nbd",'
+        ' "server": {"type": "fd", "str": "0"}}}')
+
+
+Output = pathlib.Path | NbdExport    # where qemu-img writes to
+
+
+@dataclasses.dataclass(frozen=True)
 class Validated:
     """A staged file whose content is known; still invisible to everybody."""
 
@@ -127,6 +147,12 @@ class Base:
     format: Format
     virtual_size: int                  # bytes a guest would see
     cluster_size: int | None = None    # bytes; of a qcow2 base only
+
+    @classmethod
+    def of(cls, key: str, path: pathlib.Path, record: Record) -> Self:
+        """Return the base that a record describes."""
+        return cls(key, path, record.format, record.virtual_size,
+                   record.cluster_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,5 +227,4 @@ class Entry:
     def as_base(self) -> Base:
         if self.record is None:
             raise ValueError(f"{self.path} has not been validated")
-        return Base(self.key, self.path, self.record.format,
-                    self.record.virtual_size, self.record.cluster_size)
+        return Base.of(self.key, self.path, self.record)

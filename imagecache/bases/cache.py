@@ -152,7 +152,7 @@ class BaseCache:
             else:
                 validated, record = pipeline.run(pipeline.Work(
                     source, staging, self.policy, size, self.observe))
-            base = self.store.commit(source.key, validated, record)
+            base = staging.commit(validated, record)
         self.observe(Event(Name.COMMITTED, source.key))
         return base
 

@@ -43,7 +43,9 @@ _NO_BASES = (_RECORD, ".part", ".converted")
 
 
 @dataclasses.dataclass(frozen=True)
-class Staging:
+class StagedFiles:
+    store: DirectoryStore
+    key: str
     download: pathlib.Path
     output: pathlib.Path
     keeps_files: ClassVar[bool] = True
@@ -58,6 +60,9 @@ class Staging:
     def head(self, size: int) -> bytes:
         with self.output.open("rb") as f:
             return f.read(size)
+
+    def commit(self, validated: Validated, record: Record) -> Base:
+        return self.store.publish(self.key, validated.path, record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +92,7 @@ class DirectoryStore:
 
     @contextlib.contextmanager
     def stage(self, key: str, *, in_place: bool = False
-              ) -> Iterator[Staging]:
+              ) -> Iterator[StagedFiles]:
         path = self._path(key)
         durable.make_directory(self._staged)
         self._clear(key)
@@ -98,31 +103,32 @@ class DirectoryStore:
                 self._marker(key).touch()
                 durable.fsync_directory(self._staged)
         try:
-            yield Staging(path if in_place else attempt / "download",
-                          attempt / "output")
+            yield StagedFiles(self, key,
+                              path if in_place else attempt / "download",
+                              attempt / "output")
         finally:
             self._clear(key)
 
-    def commit(self, key: str, validated: Validated, record: Record) -> Base:
+    def publish(self, key: str, staged: pathlib.Path,
+                record: Record) -> Base:
+        """Give a staged file the name of its base: the commit."""
         path = self._path(key)
         with durable.translated("committing a base", path):
             # A base without a record is validated again, but a record without
             # its base might be taken for that of another.
             self._record_path(key).unlink(missing_ok=True)
-            validated.path.chmod(_READ_ONLY)
-            os.rename(validated.path, path)      # the commit
+            staged.chmod(_READ_ONLY)
+            os.rename(staged, path)      # the commit
             self._marker(key).unlink(missing_ok=True)
             self._write_record(key, record)
             durable.fsync_directory(self.directory)
-        return Base(key, path, record.format, record.virtual_size,
-                    record.cluster_size)
+        return Base.of(key, path, record)
 
     def record(self, key: str, record: Record) -> Base:
         with durable.translated("recording a base", self._path(key)):
             self._write_record(key, record)
             durable.fsync_directory(self.directory)
-        return Base(key, self._path(key), record.format, record.virtual_size,
-                    record.cluster_size)
+        return Base.of(key, self._path(key), record)
 
     def touch(self, key: str) -> None:
         path = self._path(key)

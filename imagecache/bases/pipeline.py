@@ -23,7 +23,14 @@ from imagecache.bases.store import Staging
 from imagecache.events import Event, Name
 from imagecache.formats import qcow2, raw
 from imagecache.inspection import inspector, verify
-from imagecache.model import NATIVE, Description, Format, Record, Validated
+from imagecache.model import (
+    NATIVE,
+    Description,
+    Format,
+    Output,
+    Record,
+    Validated,
+)
 from imagecache.policy import Policy
 from imagecache.system import durable
 from imagecache.tools import qemu_img
@@ -220,7 +227,7 @@ def _data(work: Work, validated: Validated) -> int:
 
 def convert_to_raw(
         validated: Validated,
-        writing: contextlib.AbstractContextManager[qemu_img.Output],
+        writing: contextlib.AbstractContextManager[Output],
         policy: Policy, name: str, observe: events.Observer,
         into_zeros: bool = True) -> None:
     """Write the raw form of an image to where ``writing`` says.

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a place must offer to hold bases: one small protocol.
+"""The contract of a place that holds bases: one small protocol.
 
     absent --stage, commit--> committed --remove--> absent
 
-A directory is one such place; a pool or a volume group can be another.  No
-method takes a lock: BaseCache calls each of them under the lock of its key.
+A directory is one such place (``bases.directory``); a thin pool and a pool
+of Ceph are others.  No method takes a lock: BaseCache calls each of them
+under the lock of its key.  A store holds no state between two calls: what one
+attempt has open belongs to its Staging.
 """
 
 from __future__ import annotations
@@ -14,22 +16,21 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from imagecache.model import Base, Entry, Record, Validated
-from imagecache.tools import qemu_img
+from imagecache.model import Base, Entry, Output, Record, Validated
 
 
 class Staging(Protocol):
-    """Room for one attempt; what is not committed vanishes with it."""
+    """One attempt at a base; it vanishes if it is not committed."""
 
     @property
     def download(self) -> pathlib.Path:
-        """The file that the source's bytes go to; there is nothing yet."""
+        """The file to which the source's bytes go; it does not exist yet."""
 
     @property
     def keeps_files(self) -> bool:
         """Whether the download can be committed as it is.
 
-        Where it cannot, a base is always raw, and written by writing().
+        If not, a base is always raw, and written by writing().
         """
 
     @property
@@ -37,7 +38,7 @@ class Staging(Protocol):
         """What writing() writes to, as the store names it."""
 
     def writing(self, size: int, needed: int
-                ) -> contextlib.AbstractContextManager[qemu_img.Output]:
+                ) -> contextlib.AbstractContextManager[Output]:
         """Make a raw output, and yield what qemu-img may write it to.
 
         It reads as zeros until it is written.  When the block ends, all of
@@ -45,39 +46,41 @@ class Staging(Protocol):
 
         :param size: bytes a guest will see
         :param needed: bytes of them that will hold data
-        :raises NoSpace: the store cannot take as many
-        :raises StorageFailed: something did not arrive there
+        :raises NoSpace: the store has no room for ``needed`` bytes
+        :raises StorageFailed: some bytes did not arrive there
         """
 
     def head(self, size: int) -> bytes:
         """Return the first bytes of the output."""
 
+    def commit(self, validated: Validated, record: Record) -> Base:
+        """Make this attempt the base of its key, visible to all.
+
+        The base survives a power failure from then on.
+
+        :param validated: the download or the output, which is flushed
+        """
+
 
 class BaseStore(Protocol):
-    """``str()`` of one says to people where it is."""
+    """``str()`` of a store tells people where it is."""
 
     def lookup(self, key: str) -> Entry | None:
         """Return the committed base, or None."""
 
     def stage(self, key: str, *, in_place: bool = False
               ) -> contextlib.AbstractContextManager[Staging]:
-        """Make room for one attempt to fetch, and clear away dead ones.
+        """Begin an attempt at a base, and clear away abandoned attempts.
 
-        Where several hosts share a store, this waits until no other is at
-        it; so the base may be there when the wait is over.
+        Where several hosts share a store, this waits until no other host
+        makes the same base; the base may exist when the wait is over.
 
         :param in_place: ``download`` is to be the base's own path; until
             the commit, lookup() does not see it
         """
 
-    def commit(self, key: str, validated: Validated, record: Record) -> Base:
-        """Make a staged, validated base visible.
-
-        It survives a power failure from then on.
-        """
-
     def record(self, key: str, record: Record) -> Base:
-        """Write down what was validated of a base that is there already."""
+        """Keep the record of a base that exists already."""
 
     def touch(self, key: str) -> None:
         """Remember that the base was used now."""
@@ -86,7 +89,7 @@ class BaseStore(Protocol):
         """Yield every committed base, in the order of their keys."""
 
     def in_use(self, key: str) -> Sequence[str]:
-        """Return the disks that are made of a base, as people name them."""
+        """Return the names, for people, of the disks made of a base."""
 
     def remove(self, key: str) -> None:
         """Delete a base and its record."""

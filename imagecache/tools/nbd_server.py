@@ -2,7 +2,7 @@
 """A block device that a confined program writes to over a socket.
 
     with nbd.serving(device, size) as client:
-        qemu_img.convert(source, format, qemu_img.Served(client), ...)
+        qemu_img.convert(source, format, NbdExport(client), ...)
 
 The device is served by a thread of this process, and the program gets one
 end of a pair of sockets: it needs neither the network nor a key, and could

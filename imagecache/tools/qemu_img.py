@@ -13,34 +13,24 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from typing import Any, ClassVar
+from typing import Any
 
 from imagecache import exception
 from imagecache.formats import qcow2
-from imagecache.model import Format, Limits, MiB, whole_sectors
+from imagecache.model import (
+    Format,
+    Limits,
+    MiB,
+    NbdExport,
+    Output,
+    whole_sectors,
+)
 from imagecache.system import execute
 
 Progress = Callable[[int], None]   # bytes read so far
-
-
-@dataclasses.dataclass(frozen=True)
-class Served:
-    """A block device at the other end of a socket; see tools.nbd."""
-
-    client: socket.socket
-
-    # The program finds its end of the connection as its standard input, so
-    # it needs no right to make one.
-    name: ClassVar[str] = (
-        'json:{"driver": "raw", "file": {"driver": "nbd",'
-        ' "server": {"type": "fd", "str": "0"}}}')
-
-
-Output = pathlib.Path | Served     # what an image is converted to
 
 
 def info(path: pathlib.Path, format: Format, *,
@@ -95,7 +85,7 @@ def convert(source: pathlib.Path, source_format: Format,
     :param backing: what the source is read through, if anything
     :param into_zeros: the output exists, has its size, and reads as zeros
     """
-    if isinstance(output, Served):
+    if isinstance(output, NbdExport):
         _convert_over(output, source, source_format, limits, progress)
         return
     output.touch()    # in a sandbox nothing can be created
@@ -132,7 +122,7 @@ def convert_remote(source: Mapping[str, str], output: pathlib.Path,
                 limits=dataclasses.replace(limits, sandbox=None))
 
 
-def _convert_over(output: Served, source: pathlib.Path,
+def _convert_over(output: NbdExport, source: pathlib.Path,
                   source_format: Format, limits: Limits,
                   progress: Progress | None) -> None:
     """Write an image, raw, to a device that reads as zeros."""

@@ -48,21 +48,22 @@ _PIECE = 900
 
 
 @dataclasses.dataclass(frozen=True)
-class Staging:
+class StagedVolume:
+    store: ThinStore
+    key: str
     download: pathlib.Path
-    pool: ThinPool
     volume: str           # of this attempt; there is none before writing()
     keeps_files: ClassVar[bool] = False
 
     @property
     def output(self) -> pathlib.Path:
-        return self.pool.group.device(self.volume)
+        return self.store.group.device(self.volume)
 
     @contextlib.contextmanager
     def writing(self, size: int, needed: int) -> Iterator[pathlib.Path]:
-        group = self.pool.group
-        self.pool.require(needed, "a base")
-        group.create_thin(self.volume, size, self.pool.name)
+        group, pool = self.store.group, self.store.pool
+        pool.require(needed, "a base")
+        group.create_thin(self.volume, size, pool.name)
         with group.lent(self.volume) as device, \
                 durable.translated("writing a base", device), \
                 device.open("r+b") as f:
@@ -70,10 +71,16 @@ class Staging:
             os.fsync(f.fileno())
 
     def head(self, size: int) -> bytes:
-        with self.pool.group.lent(self.volume) as device, \
+        with self.store.group.lent(self.volume) as device, \
                 durable.translated("reading a base", device), \
                 device.open("rb") as f:
             return f.read(size)
+
+    def commit(self, validated: Validated, record: Record) -> Base:
+        group = self.store.group
+        group.deactivate(self.volume)
+        group.seal(self.volume, _tags(record))
+        return self.store.publish(self.key, self.volume, record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +99,9 @@ class ThinStore:
         except (OSError, ValueError):
             record = None
         if record:
-            return Entry(key, self._group.device(self._name(key)),
+            return Entry(key, self.group.device(self._name(key)),
                          record.size, record.size, used, record, str(self))
-        found = self._group.volume(self._name(key))
+        found = self.group.volume(self._name(key))
         if found is None:
             return None
         entry = self._entry(found)
@@ -107,35 +114,34 @@ class ThinStore:
 
         :raises BaseNotFound: it is not; the next lookup knows
         """
-        if self._group.volume(self._name(key)) is None:
+        if self.group.volume(self._name(key)) is None:
             self._forget(key)
             raise exception.BaseNotFound(key=key, store=str(self))
 
     @contextlib.contextmanager
     def stage(self, key: str, *, in_place: bool = False
-              ) -> Iterator[Staging]:
+              ) -> Iterator[StagedVolume]:
         name = self._name(key)
         with self.files.stage(key, in_place=in_place) as attempt:
             self._clear(name)
             try:
-                yield Staging(attempt.download, self.pool, attempt_at(name))
+                yield StagedVolume(self, key, attempt.download,
+                                   attempt_at(name))
             finally:
                 self._clear(name)
 
-    def commit(self, key: str, validated: Validated, record: Record) -> Base:
-        staged, name = validated.path.name, self._name(key)
-        self._group.deactivate(staged)
-        self._group.seal(staged, _tags(record))
-        self._group.rename(staged, name)      # the commit
+    def publish(self, key: str, staged: str, record: Record) -> Base:
+        """Give a sealed volume the name of its base: the commit."""
+        self.group.rename(staged, self._name(key))
         self._remember(key, record)
         return self._base(key, record)
 
     def record(self, key: str, record: Record) -> Base:
-        found = self._group.volume(self._name(key))
+        found = self.group.volume(self._name(key))
         if found is None:
             raise exception.BaseNotFound(key=key, store=str(self))
         new = _tags(record)
-        self._group.retag(found.name, [
+        self.group.retag(found.name, [
             tag for tag in found.tags
             if tag.startswith(_TAG) and tag not in new], new)
         self._remember(key, record)
@@ -147,22 +153,22 @@ class ThinStore:
             os.utime(self._used(key))
 
     def entries(self) -> Iterator[Entry]:
-        found = self._group.volumes(
+        found = self.group.volumes(
             f'lv_name=~"^{_BASE}" && pool_lv="{self.pool.name}"')
         for volume in sorted(found, key=lambda each: each.name):
             yield self._entry(volume)
 
     def in_use(self, key: str) -> Sequence[str]:
-        made = self._group.volumes(f'origin="{self._name(key)}"')
-        return [str(self._group.device(volume.name)) for volume in made]
+        made = self.group.volumes(f'origin="{self._name(key)}"')
+        return [str(self.group.device(volume.name)) for volume in made]
 
     def remove(self, key: str) -> None:
         self._forget(key)
-        if self._group.volume(self._name(key)):
-            self._group.remove(self._name(key))
+        if self.group.volume(self._name(key)):
+            self.group.remove(self._name(key))
 
     @property
-    def _group(self) -> VolumeGroup:
+    def group(self) -> VolumeGroup:
         return self.pool.group
 
     def _name(self, key: str) -> str:
@@ -170,11 +176,11 @@ class ThinStore:
             raise exception.InvalidName(
                 name=key, what="the name of a base",
                 reason="it must be of letters, digits and -_.")
-        return lvm.require_name(_BASE + key, self._group.name)
+        return lvm.require_name(_BASE + key, self.group.name)
 
     def _used(self, key: str) -> pathlib.Path:
         return notes(self.files.directory) \
-            / f"{self._group.name}.{self._name(key)}"
+            / f"{self.group.name}.{self._name(key)}"
 
     def _remember(self, key: str, record: Record) -> None:
         # What is not remembered is read from the tags again.
@@ -189,8 +195,8 @@ class ThinStore:
 
     def _clear(self, name: str) -> None:
         """Remove what attempts left; the caller has the lock of the key."""
-        for left in self._group.volumes(attempts_at(name)):
-            self._group.remove(left.name)
+        for left in self.group.volumes(attempts_at(name)):
+            self.group.remove(left.name)
 
     def _entry(self, volume: Volume) -> Entry:
         key = volume.name.removeprefix(_BASE)
@@ -200,13 +206,12 @@ class ThinStore:
             used = 0.0
         record = _recorded(volume.tags)
         size = record.size if record else volume.size
-        return Entry(key, self._group.device(volume.name), size,
+        return Entry(key, self.group.device(volume.name), size,
                      volume.size if volume.allocated is None
                      else volume.allocated, used, record, str(self))
 
     def _base(self, key: str, record: Record) -> Base:
-        return Base(key, self._group.device(self._name(key)), record.format,
-                    record.virtual_size, record.cluster_size)
+        return Base.of(key, self.group.device(self._name(key)), record)
 
 
 def store_of(policy: Policy, observe: events.Observer) -> ThinStore | None:

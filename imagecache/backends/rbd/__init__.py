@@ -21,7 +21,13 @@ from imagecache.bases.cache import BaseCache
 from imagecache.bases.directory import DirectoryStore
 from imagecache.events import Name
 from imagecache.host import Host, require_plain
-from imagecache.model import Base, Capabilities, Format, whole_sectors
+from imagecache.model import (
+    Base,
+    Capabilities,
+    Format,
+    NbdExport,
+    whole_sectors,
+)
 from imagecache.policy import Policy
 from imagecache.system import durable
 from imagecache.tools import ceph, nbd_server, qemu_img, rbd
@@ -253,7 +259,7 @@ class Rbd(Disk):
                 with pool.open(self.path.name) as volume, \
                         nbd_server.serving(volume, size) as client:
                     qemu_img.convert(
-                        source, Format.RAW, qemu_img.Served(client), "raw",
+                        source, Format.RAW, NbdExport(client), "raw",
                         limits=self.host.policy.conversion, into_zeros=True)
             except BaseException:
                 with contextlib.suppress(exception.HostError):

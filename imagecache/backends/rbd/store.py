@@ -21,7 +21,8 @@ import dataclasses
 import datetime
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from imagecache import events, exception
 from imagecache.bases import record as records
@@ -31,12 +32,13 @@ from imagecache.model import (
     Base,
     Entry,
     Format,
+    NbdExport,
     Record,
     Validated,
     whole_sectors,
 )
 from imagecache.policy import RbdPolicy
-from imagecache.tools import nbd_server, qemu_img, rbd
+from imagecache.tools import nbd_server, rbd
 from imagecache.tools.rbd_image import Volume
 
 PREFIX = "imagecache_base_"
@@ -49,18 +51,19 @@ _PATIENCE = 0.5                  # seconds between looks at another's work
 
 
 @dataclasses.dataclass(frozen=True)
-class Staging:
-    """A volume that this host alone may write, and nobody else can see."""
+class StagedBase:
+    """A volume that only this host may write, and that is no base yet."""
 
+    key: str
     download: pathlib.Path
     output: pathlib.Path
-    volume: Volume
-    space: Callable[[], int | None]
-    keeps_files: bool = False
+    cluster: rbd.Cluster
+    volume: Volume        # open, and its exclusive lock is this host's
+    keeps_files: ClassVar[bool] = False
 
     @contextlib.contextmanager
-    def writing(self, size: int, needed: int) -> Iterator[qemu_img.Served]:
-        space = self.space()
+    def writing(self, size: int, needed: int) -> Iterator[NbdExport]:
+        space = self.cluster.space(self.output.parent.name)
         if space is not None and needed > space:
             raise exception.NoSpace(
                 path=self.output, what="converting an image", needed=needed,
@@ -68,10 +71,18 @@ class Staging:
         size = whole_sectors(size)
         self.volume.resize(size)
         with nbd_server.serving(self.volume, size) as client:
-            yield qemu_img.Served(client)
+            yield NbdExport(client)
 
     def head(self, size: int) -> bytes:
         return self.volume.read(0, min(size, self.volume.size()))
+
+    def commit(self, validated: Validated, record: Record) -> Base:
+        volume = self.volume
+        volume.note(_ALLOCATED, str(volume.allocated()))
+        volume.note(_RECORD, records.written(record))
+        volume.create_snapshot(SNAPSHOT)
+        volume.protect(SNAPSHOT)           # the commit
+        return Base.of(self.key, self.output, record)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +91,6 @@ class RbdStore:
     pool: str
     files: DirectoryStore     # where downloads are staged
     observe: events.Observer = events.silent
-    _making: dict[str, Volume] = dataclasses.field(
-        default_factory=dict, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"rbd:{self.pool}"
@@ -92,32 +101,20 @@ class RbdStore:
 
     @contextlib.contextmanager
     def stage(self, key: str, *, in_place: bool = False
-              ) -> Iterator[Staging]:
+              ) -> Iterator[StagedBase]:
         # A base in the directory is not this store's to write over.
         in_place = in_place and self.files.lookup(key) is None
         with self.files.stage(key, in_place=in_place) as files, \
                 self._opened() as (cluster, pool), \
                 self._alone(pool, key) as volume:
-            self._making[key] = volume
-            try:
-                yield Staging(files.download, self._path(key), volume,
-                              lambda: cluster.space(self.pool))
-            finally:
-                del self._making[key]
-
-    def commit(self, key: str, validated: Validated, record: Record) -> Base:
-        volume = self._making[key]
-        volume.note(_ALLOCATED, str(volume.allocated()))
-        volume.note(_RECORD, records.written(record))
-        volume.create_snapshot(SNAPSHOT)
-        volume.protect(SNAPSHOT)           # the commit
-        return Base(key, self._path(key), Format.RAW, record.virtual_size)
+            yield StagedBase(key, files.download, self._path(key), cluster,
+                             volume)
 
     def record(self, key: str, record: Record) -> Base:
         with self._opened() as (_, pool), \
                 pool.open(self._name(key)) as volume:
             volume.note(_RECORD, records.written(record))
-        return Base(key, self._path(key), Format.RAW, record.virtual_size)
+        return Base.of(key, self._path(key), record)
 
     def recommit(self, key: str) -> bool:
         """Finish the other way round what began as the removal of a base.

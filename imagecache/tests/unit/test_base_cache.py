@@ -14,7 +14,7 @@ import fixtures
 
 from imagecache import exception, fixture, sources
 from imagecache.bases.cache import BaseCache
-from imagecache.bases.directory import DirectoryStore, Staging
+from imagecache.bases.directory import DirectoryStore, StagedFiles
 from imagecache.events import Event
 from imagecache.inspection import verify
 from imagecache.model import Base, Digest, Format, MiB
@@ -88,7 +88,7 @@ class LeaseTest(BaseCacheTestCase):
 
             @contextlib.contextmanager
             def stage(self, key: str, *, in_place: bool = False
-                      ) -> Iterator[Staging]:
+                      ) -> Iterator[StagedFiles]:
                 with super().stage(key, in_place=in_place) as staging:
                     other.rename(self.directory / key)
                     yield staging

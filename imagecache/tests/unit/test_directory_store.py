@@ -38,8 +38,8 @@ class DirectoryStoreTestCase(base.TestCase):
             in_place: bool = False) -> Base:
         with self.store.stage(key, in_place=in_place) as staging:
             staging.download.write_bytes(content)
-            return self.store.commit(
-                key, Validated(staging.download, Format.RAW, 1024),
+            return staging.commit(
+                Validated(staging.download, Format.RAW, 1024),
                 dataclasses.replace(RECORD, size=len(content)))
 
     def files(self) -> set[str]:
@@ -229,8 +229,8 @@ class CommitTest(DirectoryStoreTestCase):
         with self.store.stage(KEY) as staging:
             staging.download.write_bytes(CONTENT)
             with self.assertRaises(TypeError):
-                self.store.commit(
-                    KEY, Validated(staging.download, Format.RAW, 1024),
+                staging.commit(
+                    Validated(staging.download, Format.RAW, 1024),
                     dataclasses.replace(RECORD, source=object()))
         self.assertFalse(record.exists())
 

@@ -22,7 +22,12 @@ from oslo_rootwrap import filters, wrapper
 from imagecache import Encryption, events, exception, fixture
 from imagecache.backends import EncryptedLvm, Lvm
 from imagecache.backends.lvm import volumes
-from imagecache.backends.lvm.thin_store import _recorded, _tags, store_of
+from imagecache.backends.lvm.thin_store import (
+    StagedVolume,
+    _recorded,
+    _tags,
+    store_of,
+)
 from imagecache.host import Host
 from imagecache.model import Format, GiB, MiB, Record, Validated
 from imagecache.policy import LvmPolicy, Policy
@@ -322,9 +327,11 @@ class StoreTest(base.TestCase):
         self.store = store_of(policy, events.silent)
         self.commands = self.useFixture(Recorder(
             '{"report": [{"lv": []}]}')).commands
-        self.store.commit("key", Validated(
-            pathlib.Path("/dev/vg/.base-key.1-1.abcdef"), Format.RAW, MiB),
-            RECORD)
+        volume = ".base-key.1-1.abcdef"
+        StagedVolume(
+            self.store, "key", self.root / "download", volume).commit(
+                Validated(pathlib.Path("/dev/vg", volume), Format.RAW, MiB),
+                RECORD)
 
     def test_committing_ends_with_the_rename(self) -> None:
         self.assertEqual(["lvchange", "lvchange", "lvrename"],

@@ -9,7 +9,7 @@ import struct
 import threading
 
 from imagecache import exception
-from imagecache.model import Format, KiB, MiB, Sandbox
+from imagecache.model import Format, KiB, MiB, NbdExport, Sandbox
 from imagecache.policy import CONVERSION
 from imagecache.testing import images
 from imagecache.tests import base
@@ -57,7 +57,7 @@ class ConversionTest(base.TestCase):
     def convert(self, sandbox=Sandbox.NEVER, format=Format.QCOW2):
         limits = dataclasses.replace(CONVERSION, sandbox=sandbox)
         with nbd_server.serving(self.device, len(self.device.data)) as client:
-            qemu_img.convert(self.image, format, qemu_img.Served(client),
+            qemu_img.convert(self.image, format, NbdExport(client),
                              "raw", limits=limits, into_zeros=True)
 
     def test_a_device_holds_the_image(self):

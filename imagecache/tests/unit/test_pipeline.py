@@ -8,7 +8,7 @@ import pathlib
 
 from imagecache import exception, sources
 from imagecache.bases import pipeline
-from imagecache.bases.directory import Staging
+from imagecache.bases.directory import DirectoryStore, StagedFiles
 from imagecache.events import Event
 from imagecache.model import Format, MiB, Record, Validated
 from imagecache.policy import Policy
@@ -29,7 +29,9 @@ class PipelineTestCase(base.TestCase):
         self.policy = Policy(self.root)
         self.events: list[Event] = []
         self.store = MemoryStore()
-        self.staging = Staging(self.root / "download", self.root / "output")
+        self.staging = StagedFiles(
+            DirectoryStore(self.policy.bases, self.policy.instances), "key",
+            self.root / "download", self.root / "output")
 
     def image(self, content: bytes, claim: str) -> Image:
         return Image(self.store, self.store.describe(
@@ -99,10 +101,10 @@ class RunTest(PipelineTestCase):
 
     def test_where_files_are_no_bases_all_is_written_to_the_output(
             self) -> None:
-        class Volume(Staging):
+        class Volume(StagedFiles):
             keeps_files = False
 
-        self.staging = Volume(self.staging.download, self.staging.output)
+        self.staging = Volume(**vars(self.staging))
         for source in (self.image(CONTENT, "raw"),
                        self.image(images.qcow2(CONTENT), "qcow2"),
                        dataclasses.replace(templates.blank(SIZE), write=(
