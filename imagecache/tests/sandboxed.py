@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
@@ -12,6 +13,9 @@ import signal
 import socket
 import sys
 
+import fixtures
+
+from imagecache import exception
 from imagecache.model import Limits, Sandbox
 from imagecache.system import execute, sandbox
 from imagecache.tests import base
@@ -21,8 +25,13 @@ REQUIRED = Limits(wall_clock=60, sandbox=Sandbox.REQUIRED)
 
 TOKEN = "only the host may know this"
 
+# The numbers of clone and clone3, by machine.
+NUMBERS = {"x86_64": (56, 435), "aarch64": (220, 435), "riscv64": (220, 435),
+           "ppc64le": (120, 435), "s390x": (120, 435)}
+
 PREFACE = """
-import ctypes, errno, json, os, resource, signal, socket, sys
+import ctypes, errno, fcntl, json, os, resource, signal, socket, sys
+import threading, time
 libc = ctypes.CDLL(None, use_errno=True)
 def call(name, *arguments):
     result = getattr(libc, name)(*map(ctypes.c_long, arguments))
@@ -34,6 +43,26 @@ def refusal(name, *arguments):
         call(name, *arguments)
     except OSError as e:
         return errno.errorcode[e.errno]
+def start_thread():
+    thread = threading.Thread(target=int)
+    thread.start()
+    thread.join()
+def detach(path):
+    output = open(path, 'r+')
+    fcntl.flock(output, fcntl.LOCK_EX)
+    if os.fork() == 0:
+        try:
+            os.setsid()
+            os.closerange(0, 3)
+            time.sleep(60)
+            output.write('changed')
+        finally:
+            os._exit(0)
+def detach_and_wait(path):
+    try:
+        detach(path)
+    finally:
+        signal.pause()
 def attempt(line):
     try:
         return str(eval(line))
@@ -217,6 +246,57 @@ class Promises:
     def test_it_leaves_no_core(self):
         self.assertEqual(["(0, 0)"], self.attempt(
             "resource.getrlimit(resource.RLIMIT_CORE)"))
+
+    def test_no_process_outlives_a_program_that_ends(self):
+        output = self.file("output", "")
+        self.attempt(f"detach({str(output)!r})", writes=[output])
+        self.assert_no_process_has_open(output)
+
+    def test_no_process_outlives_a_program_that_is_too_slow(self):
+        output = self.file("output", "")
+        with self.assertRaises(exception.CommandTimedOut):
+            self.attempt(
+                f"detach_and_wait({str(output)!r})", writes=[output],
+                limits=dataclasses.replace(self.limits, wall_clock=1))
+        self.assert_no_process_has_open(output)
+
+    def assert_no_process_has_open(self, path: pathlib.Path) -> None:
+        """Fail if a process has a file open that detach() has locked."""
+        with path.open() as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self.assertEqual("", path.read_text())
+
+    def test_a_program_starts_threads_and_no_processes(self):
+        self.allows("start_thread()")
+        self.refuses("os.posix_spawn('/proc/self/exe', ['x'], {})",
+                     "os.forkpty()")
+        clone, clone3 = NUMBERS[os.uname().machine]
+        self.assertEqual(["EPERM", "EPERM", "ENOSYS"], self.attempt(
+            "refusal('fork')", f"refusal('syscall', {clone}, 17, 0, 0, 0, 0)",
+            f"refusal('syscall', {clone3}, 0, 0)"))
+
+    def test_a_program_makes_no_namespaces(self):
+        new_user = 0x10000000
+        self.assertEqual(["EPERM"] * 2, self.attempt(
+            f"refusal('unshare', {new_user})", "refusal('setns', 0, 0)"))
+
+    def test_a_program_makes_no_memory_or_queues_that_outlive_it(self):
+        self.assertEqual(["EPERM"] * 4, self.attempt(
+            "refusal('shmget', 0, 4096, 0o1600)",
+            "refusal('semget', 0, 1, 0o1600)", "refusal('msgget', 0, 0o1600)",
+            "refusal('memfd_create', ctypes.addressof("
+            "ctypes.create_string_buffer(b'x')), 0)"))
+
+    def test_a_program_cannot_choose_to_survive_the_agent(self):
+        self.assertEqual(["EPERM"], self.attempt(
+            "refusal('prctl', 1, 0, 0, 0, 0)"))
+
+    def test_the_environment_of_the_agent_stays_with_the_agent(self):
+        self.useFixture(fixtures.EnvironmentVariable(
+            "OS_PASSWORD", "a password"))
+        [found] = self.attempt("dict(os.environ)")
+        self.assertNotIn("a password", found)
+        self.assertIn("'LC_ALL': 'C'", found)
 
     def test_it_dies_with_the_process_that_started_it(self):
         note = self.file("note", "")
