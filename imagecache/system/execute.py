@@ -22,7 +22,7 @@ from oslo_concurrency import processutils
 from imagecache import exception
 from imagecache.model import KiB, Limits, MiB
 from imagecache.system import sandbox
-from imagecache.system.sandbox import bubblewrap, kernel
+from imagecache.system.sandbox import kernel
 
 LOG = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ _GENUINE = processutils.execute
 # which dumpe2fs would make for root.
 _VARIABLES = {"LC_ALL": "C", "LANG": "C", "LANGUAGE": "C",
               "EXT2FS_NO_MTAB_OK": "1", "BLKID_FILE": "/dev/null"}
+# What a confined program keeps of the agent's environment, besides PATH.
+_KEPT = ("LD_LIBRARY_PATH",)
 # What the C library says of ENOSPC and EDQUOT, in English.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
 # What a tenant wrote can make a program say gigabytes: of each stream as many
@@ -80,13 +82,12 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     :raises NoSpace: it failed because a file system is full
     :raises InvalidConfiguration: it needs a sandbox, and there is none
     """
-    environment = _environment()
+    environment = _environment(confined=limits.sandbox is not None)
     if os.geteuid() != 0:
         command = (*shlex.split(root_helper), *command)
     with sandbox.around(
-            command, limits, reads=reads, writes=writes, secret=bool(secret),
-            search=environment["PATH"],
-            bubblewrap_works=_bubblewrap_works) as launch, \
+            command, limits, reads=reads, writes=writes,
+            environment=environment, secret=bool(secret)) as launch, \
             _translated(command, limits), _told(secret, stdin) as stdin, \
             _ended() as children:
         def on_execute(process: subprocess.Popen[bytes]) -> None:
@@ -239,18 +240,16 @@ def _translated(command: tuple[str, ...], limits: Limits) -> Iterator[None]:
         raise _failure(command, limits, e) from e
 
 
-@functools.cache
-def _bubblewrap_works() -> bool:
-    try:
-        run(*bubblewrap.trial())
-    except exception.CommandFailed:
-        return False
-    return True
+def _environment(*, confined: bool) -> dict[str, str]:
+    """Return what a program is started with.
 
-
-def _environment() -> dict[str, str]:
+    A program that reads a tenant's bytes gets none of the agent's secrets:
+    only where programs and their libraries are.
+    """
+    found = {name: value for name, value in os.environ.items()
+             if not confined or name in _KEPT}
     path = os.environ.get("PATH", os.defpath)
-    return os.environ | _VARIABLES | {"PATH": f"{path}:{_SBIN}"}
+    return found | _VARIABLES | {"PATH": f"{path}:{_SBIN}"}
 
 
 def _not_started(command: tuple[str, ...],

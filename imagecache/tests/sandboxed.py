@@ -18,6 +18,7 @@ import fixtures
 from imagecache import exception
 from imagecache.model import Limits, Sandbox
 from imagecache.system import execute, sandbox
+from imagecache.system.sandbox import bubblewrap
 from imagecache.tests import base
 from imagecache.tests.unit.test_execute import alive, wait_for
 
@@ -78,7 +79,7 @@ class TestCase(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.canary = self.file("canary", TOKEN)
-        for each in (sandbox._say, execute._bubblewrap_works):
+        for each in (sandbox._say, bubblewrap.works):
             each.cache_clear()
             self.addCleanup(each.cache_clear)
 

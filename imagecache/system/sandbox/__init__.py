@@ -6,15 +6,20 @@ Such a program is assumed to be taken over by what it reads.  Then it has
 ====================  ===================================================
 limits                of memory, time and the size of files; no core file
 Landlock              the files it was given, and its own libraries
-seccomp               no sockets, no other processes, and no changes to a
-                      file but to its content
+seccomp               no sockets, no new processes, no other processes,
+                      and no changes to a file but to its content
 capabilities          those that open files; only root had any
+environment           the search path, and what makes programs speak
+                      English
 ====================  ===================================================
 
 All of this is set by the new process itself, between fork and exec: no other
 program is started for it, and it takes half a millisecond.  Where the kernel
-has no Landlock, bubblewrap takes the place of the last three, and a guard
-stands before that.
+has no Landlock, bubblewrap takes the place of Landlock and of the dropped
+capabilities, and a guard stands before bubblewrap.
+
+When the call ends, so has the program with every process it ever started:
+seccomp lets it start none, and bubblewrap's namespace ends with it.
 """
 
 from __future__ import annotations
@@ -24,8 +29,9 @@ import enum
 import functools
 import logging
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,12 +68,11 @@ class Launch(NamedTuple):
 
 @contextlib.contextmanager
 def around(command: tuple[str, ...], limits: Limits, *,
-           reads: Iterable[Path], writes: Iterable[Path], search: str,
-           secret: bool, bubblewrap_works: Callable[[], bool]
-           ) -> Iterator[Launch]:
+           reads: Iterable[Path], writes: Iterable[Path],
+           environment: Mapping[str, str], secret: bool) -> Iterator[Launch]:
     """Yield how to start a command that is held by limits.
 
-    :param search: the directories of programs, as in PATH
+    :param environment: what the command is started with, and found by
     :param secret: it is to open its standard input, as /dev/stdin
     :raises InvalidConfiguration: a sandbox is required, and there is none
     :raises CommandNotFound: there is no such program
@@ -75,31 +80,66 @@ def around(command: tuple[str, ...], limits: Limits, *,
     if limits == Limits():
         yield Launch(command, None)
         return
+    search = environment["PATH"]
+    kind = _choose(limits.sandbox, search)
+    if kind is Kind.BUBBLEWRAP:
+        with _wrapped(command, allow(command[0], search, reads, writes),
+                      limits, environment, secret) as launch:
+            yield launch
+        return
     calls = [kernel.die_with(os.getpid(), signal.SIGKILL)]
-    ending = signal.SIGKILL
-    kind = _choose(limits.sandbox, bubblewrap_works)
     with contextlib.ExitStack() as stack:
         if kind is Kind.LANDLOCK:
             calls += stack.enter_context(_confined(
                 allow(command[0], search, reads, writes)))
-        elif kind is Kind.BUBBLEWRAP:
-            command = bubblewrap.wrapped(
-                command, allow(command[0], search, reads, writes), secret)
-            calls, ending = [guard.guarded(os.getpid())], guard.ENDING
-            if secret and limits.file_size is not None:
-                # bubblewrap itself writes it, to a file in memory.
-                limits = limits.writing(max(limits.file_size, MOST_SECRET))
-        yield Launch(command, _each(*calls, setter(limits)), ending)
+        yield Launch(command, _each(*calls, setter(limits)))
 
 
 @contextlib.contextmanager
 def _confined(allowance: Allowance) -> Iterator[list[kernel.Call]]:
-    program = seccomp.program()
+    program = seccomp.program(others=True)
     with landlock.ruleset(allowance) as restrict:
         yield [kernel.close_on_exec(), kernel.no_new_privileges(), restrict,
                kernel.drop_capabilities(),
                *([kernel.filter_calls(program, seccomp.PROCESS)]
                  if program else [])]
+
+
+@contextlib.contextmanager
+def _wrapped(command: tuple[str, ...], allowance: Allowance, limits: Limits,
+             environment: Mapping[str, str], secret: bool
+             ) -> Iterator[Launch]:
+    """Yield how to start a command in bubblewrap."""
+    if secret and limits.file_size is not None:
+        # bubblewrap itself writes it, to a file in memory.
+        limits = limits.writing(max(limits.file_size, MOST_SECRET))
+    calls = [guard.guarded(os.getpid()), setter(limits)]
+    # In a namespace of its own there are no processes that calls could name.
+    program = seccomp.program(others=False)
+    if program is None:
+        yield Launch(bubblewrap.wrapped(command, allowance, secret, None),
+                     _each(*calls), guard.ENDING)
+        return
+    with _readable(program) as filter:
+        command = bubblewrap.wrapped(command, allowance, secret, filter)
+        # It reads the filter from a descriptor that Python would close.
+        calls[1:1] = [kernel.close_on_exec(), kernel.keep_on_exec(filter)]
+        calls.append(kernel.become(
+            shutil.which(command[0], path=environment["PATH"]) or command[0],
+            command, environment))
+        yield Launch(command, _each(*calls), guard.ENDING)
+
+
+@contextlib.contextmanager
+def _readable(content: bytes) -> Iterator[int]:
+    """Yield a descriptor from which some bytes can be read once."""
+    reader, writer = os.pipe()
+    try:
+        with open(writer, "wb") as f:
+            f.write(content)     # a pipe takes as much at once
+        yield reader
+    finally:
+        os.close(reader)
 
 
 def _each(*calls: kernel.Call) -> Callable[[], None]:
@@ -109,26 +149,37 @@ def _each(*calls: kernel.Call) -> Callable[[], None]:
     return restrict
 
 
-def _choose(mode: Sandbox | None,
-            bubblewrap_works: Callable[[], bool]) -> Kind:
-    """Return the best there is, and say once which one that is."""
+def _choose(mode: Sandbox | None, search: str) -> Kind:
+    """Return the best there is, and log once which one that is."""
     if mode is None:
         return Kind.NONE
     if mode is Sandbox.NEVER:
         return _say(Kind.NONE, "it is switched off")
-    if version := landlock.version():
-        return _say(Kind.LANDLOCK, f"version {version}, with"
-                    + (" seccomp" if seccomp.program() else "out seccomp"))
-    if bubblewrap_works():
-        return _say(Kind.BUBBLEWRAP, "this kernel has no Landlock")
+    version = landlock.version()
+    if version and seccomp.program():
+        return _say(Kind.LANDLOCK, f"version {version}, with seccomp")
+    if bubblewrap.works(search):
+        return _say(Kind.BUBBLEWRAP, _lack(version))
     if mode is Sandbox.REQUIRED:
         raise exception.InvalidConfiguration(
             option="[image_cache] sandbox", value=mode.value,
-            reason="this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK,"
-            " and landlock in lsm=), and bubblewrap (package bubblewrap) is"
+            reason=f"{_lack(version)}, and bubblewrap (package bubblewrap) is"
             " not installed or may not make namespaces")
-    return _say(Kind.NONE, "this kernel has no Landlock, and there is no"
-                " bubblewrap that works", logging.WARNING)
+    if version:
+        return _say(Kind.LANDLOCK, f"version {version}, without seccomp: a"
+                    " program can leave processes behind; bubblewrap, which"
+                    " would end them, does not work here", logging.WARNING)
+    return _say(Kind.NONE, f"{_lack(version)}, and there is no bubblewrap"
+                " that works", logging.WARNING)
+
+
+def _lack(version: int) -> str:
+    """Say why Landlock does not do, by its version."""
+    if version:
+        return "the system calls of this machine are not known to the filter" \
+            f" ({os.uname().machine})"
+    return "this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and" \
+        " landlock in lsm=)"
 
 
 @functools.cache

@@ -13,15 +13,17 @@ import ctypes
 import functools
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Call = Callable[[], None]
 
+_F_SETFD = 2
 _CLOSE_RANGE = 436      # the same number on all machines
 _CLOSE_ON_EXEC = 4
 _PR_SET_PDEATHSIG = 1
 _PR_SET_SECCOMP = 22
+_PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITIES_V3 = 0x20080522
@@ -71,6 +73,22 @@ def die_with(parent: int, signal: int) -> Call:
     return call
 
 
+def adopt_orphans() -> Call:
+    """Descendants whose parent dies become children of this process."""
+    return prepare("prctl", _PR_SET_CHILD_SUBREAPER, 1)
+
+
+def become(path: str, command: Sequence[str],
+           environment: Mapping[str, str]) -> Call:
+    """The process runs another program from here on."""
+    words = (ctypes.c_char_p * (len(command) + 1))(
+        *(os.fsencode(each) for each in command), None)
+    variables = (ctypes.c_char_p * (len(environment) + 1))(
+        *(os.fsencode(f"{name}={value}")
+          for name, value in environment.items()), None)
+    return prepare("execve", os.fsencode(path), words, variables)
+
+
 def close_on_exec() -> Call:
     """The program gets no open file but its standard three.
 
@@ -79,6 +97,11 @@ def close_on_exec() -> Call:
     by then, neither will do.
     """
     return prepare("syscall", _CLOSE_RANGE, 3, 0xFFFFFFFF, _CLOSE_ON_EXEC)
+
+
+def keep_on_exec(descriptor: int) -> Call:
+    """The program gets this descriptor as well; see close_on_exec."""
+    return prepare("fcntl", descriptor, _F_SETFD, 0)
 
 
 def close_all() -> Call:

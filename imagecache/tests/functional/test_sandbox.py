@@ -18,7 +18,7 @@ from unittest import mock
 from imagecache import exception
 from imagecache.model import Format, MiB
 from imagecache.system import execute
-from imagecache.system.sandbox import landlock
+from imagecache.system.sandbox import bubblewrap, landlock
 from imagecache.testing import images
 from imagecache.tests import base, sandboxed
 from imagecache.tests.unit import test_sandbox_images, test_sandbox_limits
@@ -33,8 +33,9 @@ class WithoutLandlock:
 
     def setUp(self) -> None:
         super().setUp()
-        execute._bubblewrap_works.cache_clear()
-        self.assertTrue(execute._bubblewrap_works(),
+        bubblewrap.works.cache_clear()
+        search = execute._environment(confined=True)["PATH"]
+        self.assertTrue(bubblewrap.works(search),
                         "bubblewrap is missing, or may not make namespaces")
         patch = mock.patch.object(landlock, "version", return_value=0)
         patch.start()
@@ -89,7 +90,7 @@ class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
 
     def test_who_started_it_hears_how_it_ended(self):
         for line, code in (("os._exit(3)", 3),
-                           ("os.kill(os.getpid(), 9)", 128 + 9)):
+                           ("signal.raise_signal(9)", 128 + 9)):
             with self.assertRaises(exception.CommandFailed) as caught:
                 self.attempt(line)
             self.assertEqual(code, caught.exception.facts["exit_code"])
@@ -217,7 +218,7 @@ class BubblewrapUnprivilegedTest(WithoutLandlock, UnprivilegedTest):
     """Which needs a kernel that gives namespaces to everybody."""
 
     def work(self) -> object:
-        execute._bubblewrap_works.cache_clear()    # for whoever works now
+        bubblewrap.works.cache_clear()    # for whoever works now
         try:
             return super().work()
         except exception.InvalidConfiguration:

@@ -58,7 +58,7 @@ STORAGE = ("backends.file", "backends.lvm", "backends.rbd")
 # For an optional piece, its library; for a seam, who may cut it.
 DOORS = {
     "oslo_concurrency.processutils": {"system.execute"},
-    "subprocess": {"system.execute", "testing"},
+    "subprocess": {"system.execute", "system.sandbox.bubblewrap", "testing"},
     "oslo_concurrency.lockutils": {"system.locks"},
     "rados": {"tools"},
     "rbd": {"tools"},

@@ -13,7 +13,7 @@ from unittest import mock
 from imagecache import exception
 from imagecache.model import Limits, Sandbox
 from imagecache.system import execute
-from imagecache.system.sandbox import kernel, landlock, seccomp
+from imagecache.system.sandbox import bubblewrap, kernel, landlock, seccomp
 from imagecache.tests import sandboxed
 
 
@@ -97,9 +97,13 @@ class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
 
     def test_landlock_alone_leaves_no_network(self):
         """Where the numbers of this machine's calls are not known."""
-        with mock.patch.object(seccomp, "program", return_value=None):
+        with mock.patch.object(seccomp, "program", return_value=None), \
+                mock.patch.object(bubblewrap, "works", return_value=False):
             net = self.listener(sandboxed.socket.AF_INET, ("127.0.0.1", 0))
-            self.refuses(f"socket.create_connection({net.getsockname()!r})")
+            self.refuses(
+                f"socket.create_connection({net.getsockname()!r})",
+                limits=dataclasses.replace(self.limits,
+                                           sandbox=Sandbox.AVAILABLE))
 
 
 class KernelTest(sandboxed.TestCase):
@@ -146,11 +150,15 @@ class KernelTest(sandboxed.TestCase):
 
 class SeccompTest(sandboxed.TestCase):
 
+    ALLOW, DENY, ABSENT, KILL = 0x7fff0000, 0x50001, 0x50026, 0x80000000
+
     def judge(self, program: bytes, machine: int, call: int,
-              argument: int = 4242) -> int:
+              arguments: tuple[int, int] = (4242, 4242)) -> int:
         """Return what a filter says, as the kernel would read it."""
         code = list(struct.iter_unpack("=HBBI", program))
-        data = {0: call, 4: machine, seccomp._ARGUMENT: argument}
+        first = seccomp._ARGUMENTS
+        data = {0: call, 4: machine, first: arguments[0],
+                first + 8: arguments[1]}
         accumulator = at = 0
         while True:
             operation, yes, no, value = code[at]
@@ -158,40 +166,67 @@ class SeccompTest(sandboxed.TestCase):
             match operation:
                 case 0x20:
                     accumulator = data[value]
+                case 0x05:
+                    at += value
                 case 0x15:
                     at += yes if accumulator == value else no
                 case 0x35:
                     at += yes if accumulator >= value else no
+                case 0x45:
+                    at += yes if accumulator & value else no
                 case 0x06:
                     return value
 
     def test_each_machine_denies_its_calls_and_allows_all_others(self):
-        deny, allow, kill = 0x50001, 0x7fff0000, 0x80000000
-        for name, (machine, calls, own) in seccomp._MACHINES.items():
-            program = seccomp.denying(machine, calls, own)
-            with self.subTest(name):
+        for name, machine in seccomp._MACHINES.items():
+            special = {machine.clone, 435}
+            for others in (True, False):
+                program = seccomp.denying(machine, others=others)
+                denied = set(machine.denied + machine.own * others)
+                for call in set(range(512)) - special:
+                    with self.subTest(name, call=call, others=others):
+                        self.assertEqual(
+                            self.DENY if call in denied else self.ALLOW,
+                            self.judge(program, machine.audit, call))
                 for call in range(512):
-                    self.assertEqual(
-                        deny if call in calls + own else allow,
-                        self.judge(program, machine, call), call)
-                    self.assertEqual(
-                        kill, self.judge(program, machine ^ 1, call))
-                    self.assertEqual(
-                        deny, self.judge(program, machine, 1 << 30 | call))
+                    with self.subTest(name, call=call, others=others):
+                        self.assertEqual(self.KILL, self.judge(
+                            program, machine.audit ^ 1, call))
+                        self.assertEqual(self.DENY, self.judge(
+                            program, machine.audit, 1 << 30 | call))
 
+    def test_each_machine_starts_threads_and_no_processes(self):
+        # SIGCHLD, as of fork(), and the flags of a thread of glibc's
+        fork, thread = 0x11, 0x3d0f00
+        for name, machine in seccomp._MACHINES.items():
+            program = seccomp.denying(machine)
+            for flags, expected in ((fork, self.DENY), (thread, self.ALLOW)):
+                found = [thread, thread]
+                found[machine.flags] = flags
+                with self.subTest(name, flags=flags):
+                    self.assertEqual(expected, self.judge(
+                        program, machine.audit, machine.clone, tuple(found)))
+            self.assertEqual(self.ABSENT, self.judge(
+                program, machine.audit, 435))
+
+    def test_no_machine_lets_a_program_survive_the_agent(self):
+        for machine in seccomp._MACHINES.values():
+            program = seccomp.denying(machine)
+            for option, expected in ((1, self.DENY), (15, self.ALLOW)):
+                self.assertEqual(expected, self.judge(
+                    program, machine.audit, machine.prctl, (option, 0)))
 
     def test_a_process_may_mean_itself(self):
-        allow = 0x7fff0000
-        for machine, calls, own in seccomp._MACHINES.values():
-            program = bytearray(seccomp.denying(machine, calls, own))
+        for machine in seccomp._MACHINES.values():
+            program = bytearray(seccomp.denying(machine))
             struct.pack_into("=I", program, len(program) + seccomp.PROCESS,
                              7)
-            for call in own:
+            for call in machine.own:
                 for process in (0, 7):
-                    self.assertEqual(allow, self.judge(
-                        bytes(program), machine, call, process))
-                self.assertNotEqual(allow, self.judge(
-                    bytes(program), machine, call, 8))
+                    self.assertEqual(self.ALLOW, self.judge(
+                        bytes(program), machine.audit, call, (process, 0)))
+                self.assertEqual(self.DENY, self.judge(
+                    bytes(program), machine.audit, call, (8, 0)))
 
 
 class VersionsTest(sandboxed.TestCase):
@@ -216,8 +251,7 @@ class ChoiceTest(sandboxed.TestCase):
         self.addCleanup(patch.stop)
 
     def without_bubblewrap(self) -> None:
-        patch = mock.patch.object(execute, "_bubblewrap_works",
-                                  return_value=False)
+        patch = mock.patch.object(bubblewrap, "works", return_value=False)
         patch.start()
         self.addCleanup(patch.stop)
 
@@ -242,6 +276,19 @@ class ChoiceTest(sandboxed.TestCase):
         self.without_bubblewrap()
         with self.assertLogs("imagecache.system.sandbox", "WARNING"):
             self.assertEqual(sandboxed.TOKEN, self.run_in(Sandbox.AVAILABLE))
+
+    def test_landlock_without_seccomp_is_not_enough_where_one_is_required(
+            self):
+        self.without_bubblewrap()
+        with mock.patch.object(seccomp, "program", return_value=None):
+            with self.assertRaises(exception.InvalidConfiguration) as caught:
+                self.run_in(Sandbox.REQUIRED)
+            self.assertIn(os.uname().machine, str(caught.exception))
+            with self.assertLogs("imagecache.system.sandbox",
+                                 "WARNING") as logs:
+                self.assertRaises(exception.CommandFailed, self.run_in,
+                                  Sandbox.AVAILABLE)
+        self.assertIn("bubblewrap", logs.records[0].getMessage())
 
     def test_a_program_that_reads_nothing_of_a_tenants_needs_none(self):
         self.without_landlock()
@@ -275,6 +322,4 @@ class ChoiceTest(sandboxed.TestCase):
         self.assertFalse(note.exists())
 
     def test_bubblewrap_that_is_not_installed_does_not_work(self):
-        with mock.patch.dict(os.environ, PATH=str(self.root)), \
-                mock.patch.object(execute, "_SBIN", ""):
-            self.assertFalse(execute._bubblewrap_works())
+        self.assertFalse(bubblewrap.works(str(self.root)))
