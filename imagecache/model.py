@@ -148,6 +148,10 @@ class Base:
     virtual_size: int                  # bytes a guest would see
     cluster_size: int | None = None    # bytes; of a qcow2 base only
 
+    @property
+    def content(self) -> Validated:
+        return Validated(self.path, self.format, self.virtual_size)
+
     @classmethod
     def of(cls, key: str, path: pathlib.Path, record: Record) -> Self:
         """Return the base that a record describes."""

@@ -216,10 +216,9 @@ class Disk(abc.ABC):
 
     def _grow_filesystem(self, path: pathlib.Path) -> None:
         """Let an unpartitioned ext file system fill a raw disk."""
-        def complain(reason: str) -> None:
+        reason = resize.grow_filesystem(path, self.host.policy)
+        if reason:
             self._observe(Name.FILESYSTEM_NOT_RESIZED, reason=reason)
-
-        resize.grow_filesystem(path, self.host.policy, complain)
 
     def _observe(self, name: str, **facts: object) -> None:
         self.host.observe(events.Event(name, str(self.path), facts))

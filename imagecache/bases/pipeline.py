@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to an image between its source and the base cache.
+"""What happens to a source on its way to a base, or to a disk.
 
-    fill ▸ check ▸ transform ... ▸ commit
+    fill ▸ check ▸ shape ▸ commit
 
-``plan`` is the only place that knows which steps a source takes; a plan is
-data, so it can be printed and tested without being run.
+``plan`` and ``adoption`` are the only places that know which steps a source
+takes.  A plan is data, so it can be printed and tested without being run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -18,117 +17,162 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from imagecache import events, exception, sources
-from imagecache.bases import download
+from imagecache.bases import convert, download, resize
+from imagecache.bases.admission import require_fit
 from imagecache.bases.store import Staging
 from imagecache.events import Event, Name
 from imagecache.formats import qcow2, raw
 from imagecache.inspection import inspector, verify
 from imagecache.model import (
     NATIVE,
+    Base,
     Description,
+    Entry,
     Format,
-    Output,
     Record,
     Validated,
+    whole_sectors,
 )
 from imagecache.policy import Policy
 from imagecache.system import durable
-from imagecache.tools import qemu_img
+from imagecache.tools import file_copy
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What every step of one attempt may know."""
+    """What all steps of one attempt have in common."""
 
-    source: sources.Source
-    staging: Staging
+    name: str                  # of the source, for people
+    download: pathlib.Path     # what the first step fills and the next checks
     policy: Policy
-    size: int | None      # bytes of the disk that is wanted; None: any
-    observe: events.Observer
+    observe: events.Observer = events.silent
 
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """What is known of a staged file by those who wrote it."""
+    """What the first step knows of the bytes, for the base's record."""
 
     digest: str | None = None
     signature: str | None = None
+    source: str | None = None           # None: the name of the work
+    source_format: str | None = None
     found: inspector.Found | None = None
 
 
 Fill = Callable[[Work], Filled]
 Check = Callable[[Work, Filled], Validated]
-Transform = Callable[[Work, Validated], Validated]
+Shape = Callable[[Work, Staging, Validated], Validated]
 
 
 class Plan(NamedTuple):
+    source: sources.Source
     fill: Fill
     check: Check
-    transforms: tuple[Transform, ...]
+    shape: Shape
+    # False: the content is that of a base, and so is most of its record.
+    new: bool = True
 
 
-def plan(source: sources.Source, policy: Policy) -> Plan:
-    """Return the steps that turn this source into a base."""
-    shape = to_raw if policy.force_raw else to_native
+def plan(source: sources.Source, *, force_raw: bool,
+         original: Entry | None = None) -> Plan:
+    """Return the steps that turn a source into a base.
+
+    :param force_raw: the base must be raw; False: it may be qcow2
+    :param original: the base of the source's image, if the source is Resized
+    :raises BaseNotFound: the source is Resized, and ``original`` is no base
+    """
+    shape = to_raw if force_raw else to_native
     match source:
         case sources.Image():
-            return Plan(functools.partial(receive, source), inspect,
-                        (shape, settle))
+            return Plan(source, functools.partial(receive, source), inspect,
+                        shape)
         case sources.Template(trusted=True):
-            return Plan(functools.partial(delegate, source), trust,
-                        (to_raw, settle))
+            return Plan(source, functools.partial(delegate, source), trust,
+                        to_raw)
         case sources.DelegatedImage() | sources.Template():
-            return Plan(functools.partial(delegate, source), inspect,
-                        (shape, settle))
+            return Plan(source, functools.partial(delegate, source), inspect,
+                        shape)
+        case sources.Resized():
+            if original is None or original.record is None:
+                raise exception.BaseNotFound(key=source.original.key,
+                                             store="the store")
+            base = original.as_base()
+            return Plan(
+                source, functools.partial(copy, base, original.record),
+                functools.partial(inherit, base),
+                functools.partial(enlarge, base, source), new=False)
 
 
-def run(work: Work) -> tuple[Validated, Record]:
-    """Take all steps but the commit."""
-    steps = plan(work.source, work.policy)
-    filled = steps.fill(work)
-    validated = steps.check(work, filled)
-    work.observe(Event(Name.VALIDATED, work.source.name, {
-        "format": validated.format, "virtual_size": validated.virtual_size}))
-    require_fit(work.source, validated.virtual_size, work.size, work.policy)
-    made = validated
-    for transform in steps.transforms:
-        made = transform(work, made)
-    size = made.path.stat().st_size if work.staging.keeps_files \
-        else made.virtual_size
-    return made, describe(made, size, work.source.name, validated.format,
-                          filled.digest, filled.signature)
+def adoption(source: sources.Source, entry: Entry) -> Plan:
+    """Return the steps for a base that has no record by today's rules."""
+    # The image may have been converted since, so its claim of a format does
+    # not describe the base.  Content that is on record as raw may begin like
+    # any format: no program is asked for its format.
+    recorded = entry.record.format if entry.record else None
+    own = isinstance(source, sources.Template) and source.trusted
+    check = functools.partial(take_as_raw, entry.size) \
+        if own or recorded is Format.RAW \
+        else functools.partial(inspect_base, recorded)
+    return Plan(source, functools.partial(recall, entry.record), check, keep,
+                new=False)
 
 
-def describe(validated: Validated, size: int, source: str,
-             source_format: str | None, digest: str | None,
-             signature: str | None) -> Record:
-    """Return what is to be remembered of a base of ``size`` bytes."""
-    cluster_size = qcow2.read_header(validated.path).cluster_size \
-        if validated.format is Format.QCOW2 else None
-    return Record(
-        format=validated.format, virtual_size=validated.virtual_size,
-        size=size, rules=verify.RULES, source=source,
-        source_format=source_format, digest=digest,
-        cluster_size=cluster_size, committed=durable.now(),
-        signature=signature)
+def run(plan: Plan, work: Work, staging: Staging, size: int | None) -> Base:
+    """Take all steps, and commit the base.
 
-
-def require_fit(source: sources.Source, virtual_size: int,
-                size: int | None, policy: Policy) -> None:
-    """Refuse an image before anything is made of it.
-
-    :raises FlavorDiskSmallerThanImage: the wanted disk cannot hold it
-    :raises ImageTooLarge: no disk of this site may be as large
+    :param size: bytes of the disk that is wanted; None: any
     """
-    if size and size < virtual_size:
-        raise exception.FlavorDiskSmallerThanImage(
-            flavor_size=size, image_size=virtual_size)
-    limit = policy.max_virtual_size
-    if limit is not None and virtual_size > limit:
-        raise exception.ImageTooLarge(
-            image_id=source.name, size=virtual_size, what="virtual size",
-            option="[image_cache] max_virtual_size", limit=limit)
+    filled, validated = _prepare(plan, work)
+    if plan.new:
+        work.observe(Event(Name.VALIDATED, work.name, {
+            "format": validated.format,
+            "virtual_size": validated.virtual_size}))
+        filled = dataclasses.replace(filled, source_format=validated.format)
+    require_fit(plan.source, validated.virtual_size, size, work.policy)
+    made = plan.shape(work, staging, validated)
+    bytes_used = made.path.stat().st_size if staging.keeps_files \
+        else made.virtual_size
+    return staging.commit(made, _record(work, filled, made, bytes_used))
 
+
+def adopt(plan: Plan, entry: Entry, policy: Policy) -> Record:
+    """Take the steps of an adoption, and return the base's record."""
+    work = Work(plan.source.name, entry.path, policy)
+    filled, validated = _prepare(plan, work)
+    return _record(work, filled, validated, entry.size)
+
+
+def generate(template: sources.Template, path: pathlib.Path,
+             policy: Policy) -> Validated:
+    """Have a template write a new file from which a disk is made.
+
+    :raises NothingWritten: it wrote no file
+    :raises ImageUnacceptable: it is not trusted, and wrote a bad image
+    """
+    _, validated = _prepare(plan(template, force_raw=True),
+                            Work(template.name, path, policy))
+    return validated
+
+
+def _prepare(plan: Plan, work: Work) -> tuple[Filled, Validated]:
+    filled = plan.fill(work)
+    return filled, plan.check(work, filled)
+
+
+def _record(work: Work, filled: Filled, made: Validated,
+            size: int) -> Record:
+    """Return the record of a base of ``size`` bytes."""
+    cluster_size = qcow2.read_header(made.path).cluster_size \
+        if made.format is Format.QCOW2 else None
+    return Record(
+        format=made.format, virtual_size=made.virtual_size, size=size,
+        rules=verify.RULES, source=filled.source or work.name,
+        source_format=filled.source_format, digest=filled.digest,
+        cluster_size=cluster_size, committed=durable.now(),
+        signature=filled.signature)
+
+
+# The first step: fill the download.
 
 def receive(image: sources.Image, work: Work) -> Filled:
     _require_digest(image.description, work.policy)
@@ -136,14 +180,14 @@ def receive(image: sources.Image, work: Work) -> Filled:
     terms = download.Terms(work.policy.max_image_size, work.policy.retries,
                            work.policy.min_rate)
     received = download.download(
-        image, work.staging.download, terms,
+        image, work.download, terms,
         lambda: verify.new_inspector(image.name, claim, work.policy),
         work.observe)
     signature = image.signer.certificate if image.signer else None
     if signature:
         work.observe(Event(Name.SIGNATURE_VERIFIED, image.name,
                            {"certificate": signature}))
-    return Filled(str(received.digest), signature, received.found)
+    return Filled(str(received.digest), signature, found=received.found)
 
 
 def _require_digest(image: Description, policy: Policy) -> None:
@@ -158,101 +202,112 @@ def _require_digest(image: Description, policy: Policy) -> None:
 
 def delegate(source: sources.DelegatedImage | sources.Template,
              work: Work) -> Filled:
-    write(source, work.staging.download)
-    return Filled()
-
-
-def write(source: sources.DelegatedImage | sources.Template,
-          path: pathlib.Path) -> None:
     """Call the source's function, and check that it wrote a file.
 
-    :raises NothingWritten: there is nothing at ``path``
-    :raises ImageUnacceptable: what is there is not a regular file
+    :raises NothingWritten: there is no file
+    :raises ImageUnacceptable: there is something else than a regular file
     """
-    source.write(path)
+    source.write(work.download)
     try:
-        mode = path.lstat().st_mode
+        mode = work.download.lstat().st_mode
     except FileNotFoundError as e:
         raise exception.NothingWritten(image_id=source.name) from e
     if not stat.S_ISREG(mode):
         raise exception.ImageUnacceptable(
-            image_id=source.name, reason="what should have made it left"
-            " something else than a file")
+            image_id=source.name, reason="the function that should have"
+            " written it left something else than a regular file")
+    return Filled()
 
+
+def copy(original: Base, record: Record, work: Work) -> Filled:
+    """Copy a base; the copy shares its blocks if the file system can."""
+    with durable.translated("copying a base", work.download):
+        work.download.touch()
+    file_copy.copy(original.path, work.download)
+    return recall(record, work, record.source)
+
+
+def recall(record: Record | None, work: Work,
+           source: str | None = None) -> Filled:
+    """Fill nothing: the content is there.  Return what is on record."""
+    if record is None:
+        return Filled()
+    return Filled(record.digest, record.signature, source,
+                  record.source_format)
+
+
+# The second step: know what is in it.
 
 def inspect(work: Work, filled: Filled) -> Validated:
-    path, name = work.staging.download, work.source.name
     if filled.found is None:
-        return verify.validate(path, name, None, work.policy)
-    return verify.confirm(path, filled.found, name, work.policy)
+        return verify.validate(work.download, work.name, None, work.policy)
+    return verify.confirm(work.download, filled.found, work.name,
+                          work.policy)
+
+
+def inspect_base(recorded: Format | None, work: Work,
+                 filled: Filled) -> Validated:
+    """Validate a file of which disks are made as it is: raw or qcow2."""
+    found = inspector.inspect(work.download, work.name, recorded,
+                              work.policy.accepted & set(NATIVE))
+    return verify.confirm(work.download, found, work.name, work.policy)
 
 
 def trust(work: Work, filled: Filled) -> Validated:
-    return verify.trust(work.staging.download)
+    """Take what this host wrote itself as raw."""
+    return take_as_raw(work.download.stat().st_size, work, filled)
 
 
-def to_native(work: Work, validated: Validated) -> Validated:
-    """Convert what cannot be a base as it is."""
-    if validated.format in NATIVE and work.staging.keeps_files:
-        return validated
-    return to_raw(work, validated)
+def take_as_raw(size: int, work: Work, filled: Filled) -> Validated:
+    return Validated(work.download, Format.RAW, whole_sectors(size))
 
 
-def to_raw(work: Work, validated: Validated) -> Validated:
-    """Convert to a sparse raw output, which is all there or an error."""
-    staging = work.staging
+def inherit(original: Base, work: Work, filled: Filled) -> Validated:
+    """Take a copy of a base as what the base is on record."""
+    return dataclasses.replace(original.content, path=work.download)
+
+
+# The third step: make it a base.
+
+def keep(work: Work, staging: Staging, validated: Validated) -> Validated:
+    """Change nothing, and make the data survive a power failure."""
+    durable.fsync_file(validated.path)
+    return validated
+
+
+def to_native(work: Work, staging: Staging,
+              validated: Validated) -> Validated:
+    """Convert to raw what cannot be a base as it is."""
+    if validated.format in NATIVE and staging.keeps_files:
+        return keep(work, staging, validated)
+    return to_raw(work, staging, validated)
+
+
+def to_raw(work: Work, staging: Staging, validated: Validated) -> Validated:
+    """Convert to a sparse raw output, which is complete, or fail."""
     if validated.format is Format.RAW and staging.keeps_files:
-        return validated
-    convert_to_raw(
-        validated,
-        staging.writing(validated.virtual_size, _data(work, validated)),
-        work.policy, work.source.name, work.observe)
-    verify.refuse_nested(staging.head(raw.NEEDED), work.source.name)
+        return keep(work, staging, validated)
+    needed = convert.data_size(validated, work.name, work.policy)
+    convert.to_raw(
+        validated, staging.writing(validated.virtual_size, needed),
+        work.policy, work.name, work.observe)
+    verify.refuse_nested(staging.head(raw.NEEDED), work.name)
     validated.path.unlink()
     return dataclasses.replace(validated, path=staging.output,
                                format=Format.RAW)
 
 
-def _data(work: Work, validated: Validated) -> int:
-    """Return about how many bytes of an image are not holes."""
-    if validated.format is Format.RAW:
-        return validated.path.stat().st_blocks * 512
-    # As qcow2 it takes about what it takes as raw, with holes.
-    with verify.blaming(validated, work.source.name, work.policy):
-        return qemu_img.required(
-            validated.path, validated.format, Format.QCOW2,
-            limits=work.policy.for_image(validated.format,
-                                         work.policy.inspection))
+def enlarge(original: Base, source: sources.Resized, work: Work,
+            staging: Staging, validated: Validated) -> Validated:
+    """Give a copy of a base another size; a raw one's file system grows.
 
-
-def convert_to_raw(
-        validated: Validated,
-        writing: contextlib.AbstractContextManager[Output],
-        policy: Policy, name: str, observe: events.Observer,
-        into_zeros: bool = True) -> None:
-    """Write the raw form of an image to where ``writing`` says.
-
-    :param writing: yields an output, and flushes it
-    :param into_zeros: which reads as zeros
-    :raises ImageUnacceptable: its tables or its data are damaged
+    :raises ImageUnacceptable: qemu-img cannot, as the original is damaged
     """
-    total = validated.path.stat().st_size
-    limits = policy.for_image(validated.format, policy.conversion).writing(
-        validated.virtual_size)
-
-    def progress(read: int) -> None:
-        observe(Event(Name.CONVERT, name, {
-            "done": min(read, total), "total": total}))
-
-    with writing as output, verify.blaming(validated, name, policy):
-        qemu_img.convert(validated.path, validated.format, output, Format.RAW,
-                         limits=limits, into_zeros=into_zeros,
-                         progress=progress)
-    progress(total)
-
-
-def settle(work: Work, validated: Validated) -> Validated:
-    """Make the data survive a power failure."""
-    if validated.path != work.staging.output:   # which is settled already
-        durable.fsync_file(validated.path)
-    return validated
+    with verify.blaming(original.content, work.name, work.policy):
+        reason = resize.enlarge(validated.path, validated.format,
+                                source.size, work.policy)
+    if reason:
+        work.observe(Event(Name.FILESYSTEM_NOT_RESIZED, source.key,
+                           {"reason": reason}))
+    return keep(work, staging, dataclasses.replace(
+        validated, virtual_size=source.size))

@@ -13,10 +13,10 @@ import enum
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from imagecache.inspection.signatures import Signer
-from imagecache.model import Description, GiB
+from imagecache.model import Description, Digest, GiB
 
 Write = Callable[[pathlib.Path], None]
 
@@ -95,12 +95,28 @@ class Locator(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Requirements:
+    """What a source asks of its base, and of the disks made of it.
+
+    None: the source does not ask for anything in particular.
+    """
+
+    min_disk: int = 0                  # bytes a disk must have at least
+    virtual_size: int | None = None    # bytes the base must have exactly
+    digest: Digest | None = None       # of the bytes the base was made from
+    disk_format: str | None = None     # of these bytes, as Glance names it
+    certificate: str | None = None     # by which their signature was verified
+
+
+@dataclasses.dataclass(frozen=True)
 class Image:
     """An image that this library reads from a store."""
 
     store: ImageStore
     description: Description
     signer: Signer | None = None    # None: it need not be signed
+    in_place: ClassVar[bool] = False
+    original: ClassVar[None] = None
 
     @property
     def key(self) -> str:
@@ -108,70 +124,100 @@ class Image:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name that people use for it."""
         return self.description.ref
+
+    @property
+    def requires(self) -> Requirements:
+        described = self.description
+        return Requirements(
+            min_disk=described.min_disk, digest=described.digest,
+            disk_format=described.disk_format,
+            certificate=self.signer.certificate if self.signer else None)
+
+    def resized(self, size: int) -> Resized:
+        return Resized(self, size)
 
 
 @dataclasses.dataclass(frozen=True)
 class DelegatedImage:
-    """An image that the caller's own function brings, as nova's does."""
+    """An image that a function of the caller fetches, as nova's does."""
 
     key: str
     write: Write
-    # It looks at the path it is given, so that must be the base's own.
+    # The function writes to the base's own path.
     in_place: bool = False
+    original: ClassVar[None] = None
+    requires: ClassVar[Requirements] = Requirements()
 
     @property
     def name(self) -> str:
         return self.key
+
+    def resized(self, size: int) -> Resized:
+        return Resized(self, size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """Content this host makes itself: an empty file system, swap space."""
+    """Content that this host makes itself: a file system, swap space."""
 
     key: str
     write: Write
-    # False: it is looked at first, in case it is not as harmless as that.
+    # False: what ``write`` wrote is validated, as an image is.
     trusted: bool = True
-    # Whether ``write`` can fill a device, too, and then needs to find zeros.
+    # Whether ``write`` can also fill a block device, and whether the device
+    # must then read as zeros.
     on_device: bool = False
     zeros: bool = False
+    in_place: ClassVar[bool] = False
+    original: ClassVar[None] = None
+    requires: ClassVar[Requirements] = Requirements()
 
     @property
     def name(self) -> str:
         return self.key
 
-
-Source = Image | DelegatedImage | Template
+    def resized(self, size: int) -> None:
+        """Return None: a template already has the size of its disk."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Resized:
-    """An image's base once more, as large as the disks made of it."""
+    """A copy of an image's base that has the size of its disks."""
 
-    image: Image | DelegatedImage
-    size: int    # bytes, whole GiB
+    original: Image | DelegatedImage    # the source whose base is copied
+    size: int                           # bytes, whole GiB
+    in_place: ClassVar[bool] = False
 
     @property
     def key(self) -> str:
-        return f"{self.image.key}_{self.size // GiB}"
+        return f"{self.original.key}_{self.size // GiB}"
 
     @property
     def name(self) -> str:
-        return self.image.name
+        return self.original.name
+
+    @property
+    def requires(self) -> Requirements:
+        return dataclasses.replace(self.original.requires,
+                                   virtual_size=self.size)
+
+    def resized(self, size: int) -> Resized:
+        return Resized(self.original, size)
+
+
+Source = Image | DelegatedImage | Template | Resized
 
 
 def is_resized(key: str) -> bool:
-    """Say whether a base of this key is another one's, resized."""
+    """Return whether a key is that of a resized base."""
     return bool(re.fullmatch(r"[0-9a-f]{40}_[0-9]+", key))
 
 
-def behind(key: str, source: Source) -> Source | Resized | None:
-    """Return what makes the base of a key again, if it is of this source."""
+def behind(key: str, source: Source) -> Source | None:
+    """Return what makes the base of a key again, if ``source`` can."""
     if key == source.key:
         return source
     size = re.fullmatch(rf"{re.escape(source.key)}_([1-9][0-9]{{0,8}})", key)
-    if size and isinstance(source, (Image, DelegatedImage)):
-        return Resized(source, int(size[1]) * GiB)
-    return None
+    return source.resized(int(size[1]) * GiB) if size else None

@@ -33,14 +33,15 @@ class Qcow2(Qcow2File):
 
     def lease(self, source: sources.Source, size: int | None
               ) -> contextlib.AbstractContextManager[Base]:
-        if not self.host.policy.resized_bases or not size \
-                or isinstance(source, sources.Template):
+        resized = source.resized(size) \
+            if self.host.policy.resized_bases and size else None
+        if not resized or not size:
             return self.cache.lease(source, size)
         if size % GiB:
             self._observe(Name.BASE_NOT_RESIZED, reason="bases are resized to"
                           f" whole GiB, and {size} bytes are not")
             return self.cache.lease(source, size)
-        return self._lease_resized(sources.Resized(source, size))
+        return self._lease_resized(resized)
 
     def size(self) -> int:
         return self._header().virtual_size
@@ -79,7 +80,7 @@ class Qcow2(Qcow2File):
     @contextlib.contextmanager
     def _lease_resized(self, source: sources.Resized) -> Iterator[Base]:
         if not self.cache.has(source):
-            with self.cache.lease(source.image, source.size) as base:
+            with self.cache.lease(source.original, source.size) as base:
                 if base.virtual_size == source.size:
                     yield base    # it has the size already
                     return

@@ -8,7 +8,7 @@ import pathlib
 
 from imagecache import exception, sources
 from imagecache.backends.file.qcow2_file import Qcow2File
-from imagecache.bases import pipeline
+from imagecache.bases import convert, pipeline
 from imagecache.events import Name
 from imagecache.formats import qcow2
 from imagecache.inspection import verify
@@ -34,16 +34,13 @@ class Raw(Qcow2File):
 
     def create(self, base: Base, size: int | None) -> None:
         format = Format.RAW if self.host.policy.force_raw else base.format
-        validated = Validated(base.path, base.format, base.virtual_size)
         with self._new(format) as new:
             if format is base.format:
                 self._copy(base, new)
             else:
-                pipeline.convert_to_raw(
-                    validated, durable.filling(new, base.virtual_size),
-                    self.host.policy, base.key, self.host.observe)
-            # What was copied as qcow2 is read for the first time.
-            with verify.blaming(validated, base.key, self.host.policy):
+                self._convert(base.content, base.key, new)
+            # qemu-img reads the tables of a qcow2 copy for the first time.
+            with verify.blaming(base.content, base.key, self.host.policy):
                 self._extend(new, format, base.virtual_size, size or 0)
             durable.fsync_file(new)
 
@@ -72,16 +69,17 @@ class Raw(Qcow2File):
 
     def _fill(self, template: sources.Template, new: pathlib.Path) -> None:
         with durable.staged(new.parent, self.name) as written:
-            pipeline.write(template, written)
-            validated = verify.trust(written) if template.trusted \
-                else verify.validate(written, template.name, None,
-                                 self.host.policy)
-            if validated.format is Format.RAW:
+            content = pipeline.generate(template, written, self.host.policy)
+            if content.format is Format.RAW:
                 os.rename(written, new)
             else:
-                pipeline.convert_to_raw(
-                    validated, durable.filling(new, validated.virtual_size),
-                    self.host.policy, template.name, self.host.observe)
+                self._convert(content, template.name, new)
+
+    def _convert(self, content: Validated, name: str,
+                 new: pathlib.Path) -> None:
+        convert.to_raw(
+            content, durable.filling(new, content.virtual_size),
+            self.host.policy, name, self.host.observe)
 
     def _copy(self, base: Base, path: pathlib.Path) -> None:
         path.touch(exist_ok=False)

@@ -17,14 +17,13 @@ from imagecache.backends.lvm.volumes import (
     own_pool,
     require_free,
 )
-from imagecache.bases import pipeline
+from imagecache.bases import convert, pipeline
 from imagecache.bases.cache import BaseCache
 from imagecache.events import Name
 from imagecache.host import Host
-from imagecache.inspection import verify
-from imagecache.model import Base, Capabilities, Format, MiB, Validated
+from imagecache.model import Base, Capabilities, MiB, Validated
 from imagecache.system import durable
-from imagecache.tools import blockdev, qemu_img
+from imagecache.tools import blockdev
 from imagecache.tools.lvm import Pool, Volume, named
 
 # What a sparse volume's pool has beyond what the image takes, as nova has
@@ -92,9 +91,7 @@ class Lvm(VolumeDisk):
     def _make(self, base: Base, full: int, state: Pool | None) -> None:
         with self._new(full, state, base) as volume:
             if state is None:
-                self._fill(Validated(base.path, base.format,
-                                     base.virtual_size),
-                           volume, base.key)
+                self._fill(base.content, volume, base.key)
             if full > base.virtual_size:
                 self._grow_filesystem(volume)
 
@@ -115,15 +112,13 @@ class Lvm(VolumeDisk):
         directory = self.host.policy.bases
         durable.make_directory(directory)
         with durable.staged(directory, self.volume.name) as written:
-            pipeline.write(template, written)
-            validated = verify.trust(written) if template.trusted \
-                else verify.validate(written, template.name, None,
-                                 self.host.policy)
-            full = max(size, validated.virtual_size)
-            data = self._data(validated.path, validated.format)
+            content = pipeline.generate(template, written, self.host.policy)
+            full = max(size, content.virtual_size)
+            data = convert.data_size(content, template.name,
+                                      self.host.policy)
             with self._new(full, state, data=data) as volume:
-                self._fill(validated, volume, template.name)
-                if full > validated.virtual_size:
+                self._fill(content, volume, template.name)
+                if full > content.virtual_size:
                     self._grow_filesystem(volume)
 
     @property
@@ -166,7 +161,8 @@ class Lvm(VolumeDisk):
         elif state is None:
             room = _SPARE + data
             if base:
-                room += self._data(base.path, base.format)
+                room += convert.data_size(base.content, base.key,
+                                           self.host.policy)
             require_free(group, room + _METADATA, "a disk")
             group.create_pool(own_pool(name), room)
             group.create_thin(name, size, own_pool(name), self.tags)
@@ -191,17 +187,10 @@ class Lvm(VolumeDisk):
         if self._pool:
             self._pool.require(data, "a disk", state)
 
-    def _data(self, path: pathlib.Path, format: Format) -> int:
-        """Return about how many bytes of an image are not holes."""
-        if format is Format.RAW:
-            return path.stat().st_blocks * 512
-        return qemu_img.required(path, format, Format.QCOW2,
-                                 limits=self.host.policy.inspection)
-
-    def _fill(self, validated: Validated, volume: pathlib.Path,
+    def _fill(self, content: Validated, volume: pathlib.Path,
               name: str) -> None:
-        pipeline.convert_to_raw(
-            validated, volumes.flushed(volume), self.host.policy, name,
+        convert.to_raw(
+            content, volumes.flushed(volume), self.host.policy, name,
             self.host.observe, into_zeros=self._reads_zeros)
 
     def _generate(self, template: sources.Template,

@@ -17,8 +17,7 @@ from typing import Protocol, Self
 
 from imagecache import events, exception, sources
 from imagecache.backends.rbd import store as rbd_store
-from imagecache.bases import pipeline
-from imagecache.bases.cache import require_min_disk
+from imagecache.bases.admission import require_fit, require_min_disk
 from imagecache.events import Event, Name
 from imagecache.model import Format
 from imagecache.policy import Policy, RbdPolicy
@@ -112,7 +111,7 @@ class RbdImages:
         if found is None:
             return None    # it may still have a base
         location, virtual_size = found
-        pipeline.require_fit(source, virtual_size, size, self.policy)
+        require_fit(source, virtual_size, size, self.policy)
         return location
 
     def require_download(self, source: sources.Source) -> None:

@@ -21,6 +21,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bases/download.py": ("unit.test_download",),
     "bases/pipeline.py": ("unit.test_pipeline", "unit.test_base_cache",
                     "unit.test_image_cache", "unit.test_backends_raw"),
+    "bases/admission.py": ("unit.test_base_cache", "unit.test_signatures",
+                           "unit.test_resized_bases"),
     "bases/cache.py": ("unit.test_base_cache", "unit.test_corpus",
                       "unit.test_signatures"),
     "model.py": ("unit.test_model", "unit.test_corpus"),
@@ -64,15 +66,15 @@ CHANGES: tuple[Change, ...] = (
            "entry.record.rules < verify.RULES", "False",
            ("unit.test_base_cache",)),
     Change("the same image", "bases/cache.py",
-           "        _require_same_image(_image(source), entry)\n", "",
+           "        admission.require_same_image(source, entry)\n", "",
            ("unit.test_base_cache",)),
     Change("what fits", "bases/pipeline.py",
-           "    require_fit(work.source, validated.virtual_size, work.size,"
+           "    require_fit(plan.source, validated.virtual_size, size,"
            " work.policy)\n", "", ("unit.test_pipeline",
                                   "unit.test_backends_raw")),
     Change("images in images", "bases/pipeline.py",
            "    verify.refuse_nested(staging.head(raw.NEEDED),"
-           " work.source.name)\n", "",
+           " work.name)\n", "",
            ("unit.test_pipeline", "unit.test_corpus")),
     Change("a limit while it comes", "bases/download.py",
            "            _require_size(wanted, receiver.size, limit)\n", "",

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from unittest import mock
 
 from imagecache import exception, sources
-from imagecache.bases import pipeline
+from imagecache.bases import convert, pipeline
 from imagecache.bases.directory import DirectoryStore, StagedFiles
 from imagecache.events import Event
-from imagecache.model import Format, MiB, Record, Validated
+from imagecache.model import Entry, Format, GiB, MiB, Record, Validated
 from imagecache.policy import Policy
 from imagecache.sources import DelegatedImage, Image, templates
 from imagecache.system import durable
@@ -37,10 +38,17 @@ class PipelineTestCase(base.TestCase):
         return Image(self.store, self.store.describe(
             self.store.add(content, claim)))
 
+    def plan(self, source: sources.Source) -> pipeline.Plan:
+        return pipeline.plan(source, force_raw=self.policy.force_raw)
+
     def run_it(self, source: sources.Source, size: int | None = None
                ) -> tuple[Validated, Record]:
-        return pipeline.run(pipeline.Work(
-            source, self.staging, self.policy, size, self.events.append))
+        """Return what would be committed."""
+        with mock.patch.object(type(self.staging), "commit") as commit:
+            pipeline.run(self.plan(source), pipeline.Work(
+                source.name, self.staging.download, self.policy,
+                self.events.append), self.staging, size)
+        return commit.call_args.args
 
     def heard(self) -> list[str]:
         return [event.name for event in self.events]
@@ -49,34 +57,65 @@ class PipelineTestCase(base.TestCase):
 class PlanTest(PipelineTestCase):
 
     def steps(self, source: sources.Source) -> list[str]:
-        plan = pipeline.plan(source, self.policy)
-        return [getattr(step, "func", step).__name__
-                for step in (plan.fill, plan.check, *plan.transforms)]
+        return names(self.plan(source))
 
     def test_an_image_is_looked_at_and_made_raw(self) -> None:
-        self.assertEqual(["receive", "inspect", "to_raw", "settle"],
+        self.assertEqual(["receive", "inspect", "to_raw"],
                          self.steps(self.image(CONTENT, "raw")))
         self.assertEqual(
-            ["delegate", "inspect", "to_raw", "settle"],
+            ["delegate", "inspect", "to_raw"],
             self.steps(DelegatedImage("key", lambda path: None)))
 
     def test_an_image_may_stay_as_it_is(self) -> None:
         self.policy = dataclasses.replace(self.policy, force_raw=False)
-        self.assertEqual(["receive", "inspect", "to_native", "settle"],
+        self.assertEqual(["receive", "inspect", "to_native"],
                          self.steps(self.image(CONTENT, "raw")))
 
     def test_the_hosts_own_is_trusted(self) -> None:
-        self.assertEqual(["delegate", "trust", "to_raw", "settle"],
+        self.assertEqual(["delegate", "trust", "to_raw"],
                          self.steps(templates.swap(MiB)))
 
     def test_what_nobody_vouches_for_is_looked_at(self) -> None:
         template = dataclasses.replace(templates.swap(MiB), trusted=False)
-        self.assertEqual(["delegate", "inspect", "to_raw", "settle"],
+        self.assertEqual(["delegate", "inspect", "to_raw"],
                          self.steps(template))
+
+    def test_a_resized_base_is_a_copy_that_is_enlarged(self) -> None:
+        source = sources.Resized(self.image(CONTENT, "raw"), GiB)
+        plan = pipeline.plan(source, force_raw=True,
+                             original=self.entry(Format.QCOW2))
+        self.assertEqual(["copy", "inherit", "enlarge"], names(plan))
+
+    def test_a_resized_base_needs_the_base_of_its_image(self) -> None:
+        source = sources.Resized(self.image(CONTENT, "raw"), GiB)
+        for original in (None, self.entry(None)):
+            self.assertRaises(
+                exception.BaseNotFound, pipeline.plan, source,
+                force_raw=True, original=original)
+
+    def test_a_base_without_a_record_is_inspected(self) -> None:
+        template = dataclasses.replace(templates.swap(MiB), trusted=False)
+        for source in (self.image(CONTENT, "raw"), template):
+            for format in (None, Format.QCOW2):
+                self.assertEqual(
+                    ["recall", "inspect_base", "keep"], names(
+                        pipeline.adoption(source, self.entry(format))))
+
+    def test_a_base_that_is_raw_for_sure_is_not_inspected(self) -> None:
+        for source, format in ((self.image(CONTENT, "raw"), Format.RAW),
+                               (templates.swap(MiB), None)):
+            self.assertEqual(
+                ["recall", "take_as_raw", "keep"],
+                names(pipeline.adoption(source, self.entry(format))))
 
     def test_planning_does_nothing(self) -> None:
         self.steps(self.image(CONTENT, "raw"))
         self.assertEqual([], list(self.root.iterdir()))
+
+    def entry(self, format: Format | None) -> Entry:
+        """Return a base; None: it has no record."""
+        record = format and Record(format, SIZE, SIZE, 0, "image")
+        return Entry("key", self.root / "key", SIZE, SIZE, 0, record)
 
 
 class RunTest(PipelineTestCase):
@@ -148,7 +187,7 @@ class RunTest(PipelineTestCase):
         content = images.qcow2(CONTENT)
         self.staging.download.write_bytes(content)
         with self.assertRaises(exception.ImageUnacceptable):
-            pipeline.convert_to_raw(
+            convert.to_raw(
                 Validated(self.staging.download, Format.QCOW2, SIZE // 2),
                 durable.filling(self.staging.output, SIZE // 2),
                 self.policy, "x", self.events.append)
@@ -164,3 +203,9 @@ class RunTest(PipelineTestCase):
         _, record = self.run_it(DelegatedImage("key", write))
         self.assertEqual([self.staging.download], seen)
         self.assertIsNone(record.digest)
+
+
+def names(plan: pipeline.Plan) -> list[str]:
+    """Return the names of a plan's steps."""
+    return [getattr(step, "func", step).__name__
+            for step in (plan.fill, plan.check, plan.shape)]

@@ -12,7 +12,7 @@ from unittest import mock
 
 from imagecache import exception, fixture
 from imagecache.backends import Disk
-from imagecache.bases import resize
+from imagecache.bases import pipeline
 from imagecache.model import SECTOR, Format, GiB, MiB
 from imagecache.sources import templates
 from imagecache.testing import images
@@ -81,8 +81,8 @@ class ResizedTest(ResizedTestCase):
 
     def test_its_data_are_on_disk_before_it_has_a_name(self) -> None:
         self.images.cache.fetch(self.image)
-        with mock.patch.object(resize.durable, "fsync_file",
-                               wraps=resize.durable.fsync_file) as fsync:
+        with mock.patch.object(pipeline.durable, "fsync_file",
+                               wraps=pipeline.durable.fsync_file) as fsync:
             self.make()
         [flushed] = [call.args[0] for call in fsync.call_args_list]
         self.assertTrue(flushed.parent.name.startswith(f"{self.key}_1."))
@@ -218,7 +218,7 @@ class LifeTest(ResizedTestCase):
 
     def test_a_failure_leaves_nothing_of_it(self) -> None:
         full = exception.NoSpace(path="/", what="cp", needed=2, available=1)
-        with mock.patch.object(resize.file_copy, "copy",
+        with mock.patch.object(pipeline.file_copy, "copy",
                                side_effect=full):
             self.assertRaises(exception.NoSpace, self.make)
         self.assertEqual([self.key], self.keys())
@@ -230,7 +230,7 @@ class LifeTest(ResizedTestCase):
         cache = self.images.cache
         remover = threading.Thread(
             target=lambda: cache.remove_base(self.key))
-        copy = resize.file_copy.copy
+        copy = pipeline.file_copy.copy
 
         def copying(source: pathlib.Path, output: pathlib.Path) -> None:
             remover.start()
@@ -238,14 +238,14 @@ class LifeTest(ResizedTestCase):
             self.assertTrue(remover.is_alive())
             copy(source, output)
 
-        with mock.patch.object(resize.file_copy, "copy", copying):
+        with mock.patch.object(pipeline.file_copy, "copy", copying):
             self.make()
         remover.join()
         self.assertEqual([f"{self.key}_1"], self.keys())
 
     def test_who_comes_at_once_gets_one(self) -> None:
-        with mock.patch.object(resize.file_copy, "copy",
-                               wraps=resize.file_copy.copy) as copy:
+        with mock.patch.object(pipeline.file_copy, "copy",
+                               wraps=pipeline.file_copy.copy) as copy:
             threads = [threading.Thread(target=self.make, args=(GiB, name))
                        for name in "abc"]
             for thread in threads:
