@@ -1,152 +1,196 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run suites of tests under stestr, and count what it recorded.
+"""Run suites of tests, and say which tests failed, and why.
 
-    run_tests.py SUITE... [-- REGEX...]
+    run_tests.py [--limit SECONDS] SUITE... [-- REGEX...]
 
-The last line is ``N passed, N failed``, and above it stands why, of each that
-failed.  What did not pass failed: a test that was skipped, or that is listed
-and never reported, is a failure too, because nobody checked its promise.  The
-suite named guest runs under another
-kernel, by tools/in-guest: one start of that for all of it, beside the others,
-as each of them keeps one processor busy.
+Tests that do not pass have failed: a test that is skipped, or that never
+reports, is a failure too, because its promise was not checked.  The last line
+is ``N passed, N failed``; above it stand the slowest tests and the failures.
+``stestr last``, ``stestr failing`` and ``stestr slowest`` know the results as
+well.
+
+There is no limit for a suite, and ``--limit`` (15 minutes) for each test: its
+process is ended then, with a stack of each of its threads, and another process
+runs the tests that are left.
+
+The suites unit and functional use a process for each processor, and at least
+two: functional tests wait a lot.  The suite named guest runs under another
+kernel, by tools/in-guest, beside the others.
 """
 
 from __future__ import annotations
 
-import contextlib
+import argparse
+import datetime
 import os
 import pathlib
-import subprocess
+import re
 import sys
 import tempfile
+import time
+import unittest
+from collections import deque
 from collections.abc import Iterator
-from typing import IO, Any, NamedTuple
 
-import psutil
-import subunit
-import testtools
+import test_lanes
+import test_worker
 from stestr.repository import abstract as repository
 from stestr.repository import util
+from test_lanes import Job, Outcome
 
-STESTR = (sys.executable, "-m", "stestr")
-
+LANES = max(2, os.cpu_count() or 2)
 PASSED = ("success", "xfail")
+SHOWN = 20    # of the slowest tests
 
-# Guests, servers and mounts would compete for the machine.
-SERIAL = ("functional", "guest")
-IN_GUEST = pathlib.Path(__file__).with_name("in-guest")
-
-# Seconds for a whole suite: far more than it takes, so that a test that hangs
-# fails the run and does not become it.
-LIMIT = {"unit": 10 * 60, "functional": 60 * 60, "guest": 75 * 60}
-
-InGuest = tuple[subprocess.Popen[bytes], IO[bytes]]    # and what it prints
-
-
-class Outcome(NamedTuple):
-    """How a test ended, and why."""
-
-    status: str
-    reason: str = ""
+# Classes that take more than half a minute where their times are not known:
+# they come first, so that no process has a long class left at the end.
+LONG = ("RefusedTest", "EmulatedTest", "KilledTest", "RaceTest",
+        "BubblewrapEndTest", "AcceptedTest", "BootTest")
 
 
 def main(arguments: list[str]) -> int:
-    split = arguments.index("--")
-    _repository()    # stestr does not even list tests without one
-    suites, patterns = arguments[:split], arguments[split + 1:]
-    outcomes: dict[str, Outcome] = {}
-    with contextlib.ExitStack() as stack:
-        in_guest = stack.enter_context(_started_in_guest(patterns)) \
-            if "guest" in suites else None
-        for suite in suites:
-            print(f"\n{suite} tests\n{'=' * len(suite)}======", flush=True)
-            outcomes |= _run(suite, patterns, in_guest)
-    failed = {test: outcome for test, outcome in sorted(outcomes.items())
-              if outcome.status not in PASSED}
-    for test, outcome in failed.items():
-        print(f"\n{test}: {outcome.status}, which counts as a failure\n"
-              f"{outcome.reason}")
-    passed = len(outcomes) - len(failed)
-    print(f"\n{passed} passed, {len(failed)} failed", flush=True)
-    return int(bool(failed) or passed == 0)
+    options = _parse(arguments)
+    started = time.monotonic()
+    jobs, tests = _load(options.suites, options.patterns)
+    times = _known_times(list(tests))
+    report = Report(started)
+    with tempfile.TemporaryDirectory() as directory:
+        lanes = _lanes(_ordered(jobs, times), tests, pathlib.Path(directory),
+                       options.limit)
+        test_lanes.run(lanes, report.ended)
+    outcomes = {test: outcome for job in jobs
+                for test, outcome in job.outcomes.items()}
+    _record(outcomes)
+    return report.close(outcomes, lanes)
 
 
-def _run(suite: str, patterns: list[str],
-         in_guest: InGuest | None) -> dict[str, Outcome]:
-    """Run one suite; return how each of its tests ended, by name."""
-    listing = subprocess.run([*STESTR, "list", *_where(suite), *patterns],
-                             stdout=subprocess.PIPE, text=True, check=False)
-    if listing.returncode:
-        return {f"the list of {suite} tests": Outcome("fail", listing.stdout)}
-    outcome = dict.fromkeys(listing.stdout.split(), Outcome("never reported"))
-    if not outcome:
-        return outcome
-    runs = _repository().count()
-    if suite == "guest" and in_guest:
-        _load(*in_guest)
-    else:
-        _finish(subprocess.Popen([*_command(suite, patterns), "--slowest",
-                                  *_shown()]), LIMIT[suite])
-    if _repository().count() > runs:
-        outcome |= _last_run()
-    return outcome
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("suites", nargs="+",
+                        choices=("unit", "functional", "guest"))
+    parser.add_argument("--limit", type=float, default=15 * 60,
+                        help="seconds that one test may take (%(default)s)")
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:split])
+    options.patterns = [re.compile(each) for each in arguments[split + 1:]]
+    return options
 
 
-def _where(suite: str) -> list[str]:
-    return ["--test-path", f"imagecache/tests/{suite}", "--top-dir", "."]
+def _load(suites: list[str], patterns: list[re.Pattern[str]],
+          ) -> tuple[list[Job], dict[str, unittest.TestCase]]:
+    """Return the tests that match, by class and by id."""
+    sys.path[0] = os.getcwd()
+    jobs: dict[str, Job] = {}
+    tests: dict[str, unittest.TestCase] = {}
+    for suite in suites:
+        found, errors = test_worker.load(suite)
+        if errors:
+            failure = Outcome("fail", "\n".join(errors))
+            jobs[suite] = Job(suite, suite,
+                              {f"the list of {suite} tests": failure})
+            continue
+        for test, case in found.items():
+            if not patterns or any(each.search(test) for each in patterns):
+                name = test.rpartition(".")[0]
+                jobs.setdefault(name, Job(suite, name, {})).outcomes[
+                    test] = Outcome()
+                tests[test] = case
+    return list(jobs.values()), tests
 
 
-def _command(suite: str, patterns: list[str]) -> list[str]:
-    return [*STESTR, "run", *_where(suite),
-            *(["--serial"] if suite in SERIAL else []), *patterns]
+def _ordered(jobs: list[Job], times: dict[str, float]) -> list[Job]:
+    """Order by suite, and within a suite the longest class first."""
+    def duration(job: Job) -> float:
+        if all(test in times for test in job.outcomes):
+            return sum(times[test] for test in job.outcomes)
+        name = job.name.rpartition(".")[2]
+        return 1000.0 * name.endswith(LONG) + len(job.outcomes)
+
+    return sorted(jobs, key=lambda job: (job.suite != "unit", -duration(job)))
 
 
-def _shown() -> list[str]:
-    return ["--suppress-attachments", *(["--color"] if os.isatty(1) else [])]
+def _lanes(jobs: list[Job], tests: dict[str, unittest.TestCase],
+           directory: pathlib.Path, limit: float) -> list[test_lanes.Lane]:
+    here = deque(job for job in jobs if job.left() and job.suite != "guest")
+    guest = deque(job for job in jobs if job.left() and job.suite == "guest")
+    lanes = [test_lanes.Lane(here, tests, directory, limit)
+             for _ in range(LANES)]
+    if guest:
+        # What its tests boot is made here: there is no network there.
+        from imagecache.tests.functional import boot
+
+        boot.BootImage().setUp()
+        lanes.append(test_lanes.GuestLane(guest, tests, directory, limit))
+    return lanes
 
 
-@contextlib.contextmanager
-def _started_in_guest(patterns: list[str]) -> Iterator[InGuest]:
-    """Start the suite that runs under another kernel.
+class Report:
+    """What is said of the tests, while they run and afterwards."""
 
-    What is written there is lost, but for the stream of results that it
-    prints.  A guest that does not come up, or dies, leaves tests that never
-    reported.
-    """
-    # It has no network to fetch with what its tests boot.
-    from imagecache.tests.functional import boot
+    def __init__(self, started: float) -> None:
+        self._started = started
+        self._ended: dict[str, float] = {}    # seconds, of each suite
 
-    boot.BootImage().setUp()
-    with tempfile.TemporaryFile() as results, subprocess.Popen(
-            [IN_GUEST, "-t", str(LIMIT["guest"]),
-             *_command("guest", patterns), "--subunit"],
-            stdout=results) as guest:
-        try:
-            yield guest, results
-        finally:
-            guest.terminate()
+    def ended(self, job: Job) -> None:
+        """Say how a class ended."""
+        now = time.monotonic() - self._started
+        self._ended[job.suite] = now
+        failed = [test for test, outcome in job.outcomes.items()
+                  if outcome.status not in PASSED]
+        name = job.name.removeprefix("imagecache.tests.")
+        print(f"{now:6.0f} s  {name}: {len(job.outcomes)} tests,"
+              f" {job.seconds:.1f} s"
+              + "".join(f"\n  FAILED {test}" for test in failed), flush=True)
+
+    def close(self, outcomes: dict[str, Outcome],
+              lanes: list[test_lanes.Lane]) -> int:
+        """Say how all ended; return the exit status."""
+        slowest = sorted(outcomes, key=lambda test: -outcomes[test].seconds)
+        print(f"\nThe slowest {SHOWN} tests: seconds, of which processor time")
+        for test in slowest[:SHOWN]:
+            print(f"{outcomes[test].seconds:8.1f} {outcomes[test].cpu:7.1f}"
+                  f"  {test}")
+        for suite, ended in self._ended.items():
+            cpu = sum(lane.cpu.get(suite, 0.0) for lane in lanes)
+            print(f"\nThe {suite} tests ended after {ended:.0f} s, and took"
+                  f" {cpu:.0f} s of processor time", end="")
+        print()
+        failed = {test: outcome for test, outcome in sorted(outcomes.items())
+                  if outcome.status not in PASSED}
+        for test, outcome in failed.items():
+            print(f"\n{test}: {outcome.status}, which counts as a failure\n"
+                  f"{outcome.reason}")
+        passed = len(outcomes) - len(failed)
+        print(f"\n{passed} passed, {len(failed)} failed", flush=True)
+        return int(bool(failed) or passed == 0)
 
 
-def _load(guest: subprocess.Popen[bytes], results: IO[bytes]) -> None:
-    """Record here what a guest reports."""
-    guest.wait()
-    results.seek(0)
-    subprocess.run([*STESTR, "load", "--subunit-trace", *_shown()],
-                   stdin=results, check=False)
-    if guest.returncode:
-        print(f"\nThe guest ended with {guest.returncode}", flush=True)
+def _known_times(tests: list[str]) -> dict[str, float]:
+    """Return how long tests took when they ran last, in seconds."""
+    known: dict[str, float] = _repository().get_test_times(tests)["known"]
+    return known
 
 
-def _finish(stestr: subprocess.Popen[bytes], limit: int) -> None:
-    try:
-        stestr.wait(limit)
-    except subprocess.TimeoutExpired:
-        print(f"\nStopped after {limit} seconds", flush=True)
-        # Its workers only: so it records what they did before.
-        for worker in psutil.Process(stestr.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
-        stestr.wait()
+def _record(outcomes: dict[str, Outcome]) -> None:
+    """Let stestr know."""
+    run = _repository().get_inserter()
+    run.startTestRun()
+    for test, outcome in outcomes.items():
+        for arguments in _events(outcome):
+            run.status(test_id=test, **arguments)
+    run.stopTestRun()
+
+
+def _events(outcome: Outcome) -> Iterator[dict[str, object]]:
+    ended = datetime.datetime.fromtimestamp(outcome.ended, datetime.UTC)
+    began = ended - datetime.timedelta(seconds=outcome.seconds)
+    yield {"test_status": "inprogress", "timestamp": began}
+    if outcome.reason:
+        yield {"file_name": "traceback", "eof": True, "timestamp": ended,
+               "file_bytes": outcome.reason.encode(errors="replace"),
+               "mime_type": 'text/plain;charset="utf8"'}
+    status = "fail" if outcome.status == Outcome.status else outcome.status
+    yield {"test_status": status, "timestamp": ended}
 
 
 def _repository() -> repository.AbstractRepository:
@@ -154,26 +198,6 @@ def _repository() -> repository.AbstractRepository:
         return util.get_repo_open()
     except repository.RepositoryNotFound:
         return util.get_repo_initialise()
-
-
-def _last_run() -> dict[str, Outcome]:
-    """How each test of the run that stestr recorded last ended."""
-    outcome: dict[str, Outcome] = {}
-
-    def keep(test: dict[str, Any]) -> None:
-        outcome[test["id"]] = Outcome(test["status"], "\n".join(
-            detail.as_text() for name, detail in sorted(
-                test["details"].items())
-            if name.startswith(("traceback", "reason"))))
-
-    result = testtools.StreamToDict(keep)
-    result.startTestRun()
-    try:
-        stream = _repository().get_latest_run().get_subunit_stream()
-        subunit.ByteStreamToStreamResult(stream).run(result)
-    finally:
-        result.stopTestRun()
-    return outcome
 
 
 if __name__ == "__main__":
