@@ -38,7 +38,7 @@ OPTS = (
     cfg.IntOpt("timeout", default=60, help="Seconds that a guest may run."),
 )
 
-# Who must act decides what becomes of the request.
+# What to do with a request depends on the party that must act.
 FAULTS: tuple[tuple[type[Exception], str], ...] = (
     (exception.ImageError, "refused, no host will take this image"),
     (exception.SourceError, "try again later, the image store failed"),

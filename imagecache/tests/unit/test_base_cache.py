@@ -406,8 +406,8 @@ class RemoveTest(BaseCacheTestCase):
         with self.assertRaises(exception.BaseNotFound) as caught:
             self.cache.remove(self.source.key)
         self.assertEqual(
-            f"There is no base {self.source.key} in {self.policy.bases}",
-            str(caught.exception))
+            f"There is no base {self.source.key} in {self.policy.bases};"
+            " `imagecache base list` lists the bases", str(caught.exception))
 
     def test_a_base_that_is_in_use_stays(self) -> None:
         self.lease()

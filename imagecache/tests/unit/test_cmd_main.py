@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import pathlib
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -134,10 +135,10 @@ class TestConfiguration(CommandTestCase):
         return path
 
     def directory(self, *argv: object) -> str:
-        """Return where the command looks for bases."""
+        """Return the directory in which the command looks for bases."""
         done = self.run_command_as_is(*argv, "base", "show", "x")
         self.assertEqual(7, done.code, done.err)
-        return done.err.strip().rpartition(" ")[2]
+        return re.search(r" in (\S+);", done.err)[1]
 
     def test_without_any_there_are_defaults(self) -> None:
         self.assertEqual("/var/lib/imagecache/instances/_base",

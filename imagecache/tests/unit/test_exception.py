@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors: one tree, drawn where it stands, and every class fit to travel."""
+"""Errors: one tree, drawn in its module; every class can be pickled."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import imagecache
 from imagecache import exception
 from imagecache.tests import base
 
-# What nova passes to those of its names, so that code that raises one of
-# ours in place of nova's goes on working.
+# The facts that nova passes to the classes of these names.  Code that raises
+# a class of this library in place of nova's must still work.
 NOVAS_FACTS = {
     "ImageUnacceptable": {"image_id", "reason"},
     "CertificateValidationFailed": {"cert_uuid", "reason"},
@@ -46,7 +46,7 @@ def classes(root: type = exception.ImageCacheError) -> Iterator[type]:
 
 
 def facts(kind: type) -> set[str]:
-    """Return what the message of a class is made of."""
+    """Return the names of the facts in the message of a class."""
     return {name for _, name, _, _ in string.Formatter().parse(kind.msg_fmt)
             if name}
 
@@ -77,19 +77,19 @@ class ExceptionTest(base.TestCase):
             self.assertEqual(str(error), str(again))
             self.assertEqual(error.facts, again.facts)
 
-    def test_a_message_of_ones_own_survives_pickling(self) -> None:
+    def test_a_message_of_the_caller_survives_pickling(self) -> None:
         error = exception.StorageFailed("It burns", path="/dev/sda")
         again = pickle.loads(pickle.dumps(error))
         self.assertEqual("It burns", str(again))
         self.assertEqual({"path": "/dev/sda"}, again.facts)
 
-    def test_an_error_comes_out_of_a_pool_of_processes(self) -> None:
+    def test_an_error_passes_from_a_worker_process_to_the_caller(self) -> None:
         with multiprocessing.pool.Pool(1) as pool:
             self.assertRaises(
                 exception.InvalidConfiguration, pool.apply, raise_it,
                 (exception.InvalidConfiguration,))
 
-    def test_novas_names_take_novas_facts(self) -> None:
+    def test_classes_with_names_of_nova_take_the_facts_of_nova(self) -> None:
         for name, given in NOVAS_FACTS.items():
             kind = getattr(exception, name)
             self.assertLessEqual(facts(kind) - {"status"}, given, name)
@@ -98,7 +98,7 @@ class ExceptionTest(base.TestCase):
         self.assertTrue(issubclass(exception.InvalidConfiguration,
                                    RuntimeError))
 
-    def test_the_drawing_is_the_tree(self) -> None:
+    def test_the_drawing_shows_the_real_tree(self) -> None:
         drawn: list[tuple[str, str]] = []
         above = ["ImageCacheError"]
         for line in exception.__doc__.splitlines():
@@ -112,14 +112,14 @@ class ExceptionTest(base.TestCase):
                 for kind in parent.__subclasses__() if kind in set(classes())]
         self.assertEqual(sorted(real), sorted(drawn))
 
-    def test_middle_classes_say_who_must_act(self) -> None:
+    def test_the_middle_classes_name_the_party_that_must_act(self) -> None:
         self.assertEqual(
             {"ImageError", "SourceError", "HostError", "InvalidConfiguration",
              "CallerError"},
             {each.__name__ for each
              in exception.ImageCacheError.__subclasses__()})
 
-    def test_whoever_raises_one_gives_the_facts_of_its_message(self) -> None:
+    def test_every_raise_statement_gives_the_facts_of_its_class(self) -> None:
         top = pathlib.Path(imagecache.__file__).parent
         for path in top.rglob("*.py"):
             if "tests" in path.parts:
@@ -136,7 +136,7 @@ class ExceptionTest(base.TestCase):
 
 
 def raised(node: ast.AST) -> str | None:
-    """Return the exception that an expression makes, if it does."""
+    """Return the name of the exception that a call makes, or None."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) \
             and isinstance(node.func.value, ast.Name) \
             and node.func.value.id == "exception" \

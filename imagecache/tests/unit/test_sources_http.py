@@ -192,7 +192,9 @@ class DescribeTest(HttpTestCase):
         with self._raises(exception.SourceUnreachable) as caught:
             self.store.describe(f"{url}/x")
         self.assertEqual(f"No connection to {url} for image {url}/x:"
-                         " Connection refused", str(caught.exception))
+                         " Connection refused; try again later, and check"
+                         " the address and the network",
+                         str(caught.exception))
 
     def test_unknown_host_says_so(self):
         with self._raises(exception.SourceUnreachable) as caught:
