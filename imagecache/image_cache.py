@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 
 from imagecache import events, exception, opts, sources
-from imagecache.backends import Disk, FileDisk, backend_for, with_key
+from imagecache.backends import Disk, backend_for, resolve, with_key
 from imagecache.bases import disk_info
 from imagecache.bases.cache import BaseCache
 from imagecache.encryption import Encryption
@@ -89,12 +90,11 @@ class ImageCache:
         :raises SourceError: the image store could not be read
         :raises HostError: this host could not do it
         """
-        with self._disk(instance, name, image_type).session():
-            disk = self.disk(instance, name, image_type,
-                             encryption=encryption)
+        with self._resolved(instance, name, image_type,
+                            encryption) as (disk, exists):
             image = self._image(image_ref, disk_format, digest,
                                 trusted_certs)
-            provision(disk, image, size)
+            provision(disk, image, size, exists=exists)
         return disk
 
     def create_blank(self, instance: Instance, name: str, size: int,
@@ -152,29 +152,9 @@ class ImageCache:
         :raises InvalidDiskFormat: it exists, and not as this type, or is not
             encrypted
         """
-        with self._disk(instance, name, image_type).session():
-            return with_key(self._described(instance, name, image_type),
-                            encryption)
-
-    def _described(self, instance: Instance, name: str,
-                   image_type: str | None) -> Disk:
-        disk = self._disk(instance, name, image_type)
-        if not disk.exists():
-            if image_type is not None or isinstance(disk, FileDisk):
-                return disk
-            # A file, made while another backend was configured?
-            file = self._disk(instance, name, "raw")
-            if not file.exists():
-                return disk
-            disk = file
-        recorded = disk.recorded()
-        if recorded is None or recorded in disk.formats:
+        with self._resolved(instance, name, image_type,
+                            encryption) as (disk, _):
             return disk
-        if image_type is not None:
-            raise exception.InvalidDiskFormat(
-                f"{disk.path} is on record as {recorded}: it cannot be"
-                f" {image_type}", disk_format=recorded)
-        return self._disk(instance, name, recorded.value)
 
     def disks(self, instance: Instance | None = None, *,
               report: Report | None = None) -> Iterator[Disk]:
@@ -197,7 +177,7 @@ class ImageCache:
             else:
                 yield from found
         for disk in self._backend().listed(self.host, name):
-            yield with_key(disk, None)
+            yield with_key(disk, None, exists=True)
 
     def fetch(self, image_ref: str, *, image_type: str | None = None,
               disk_format: str | None = None,
@@ -280,17 +260,22 @@ class ImageCache:
             or [e for e in entries if e.record and e.record.source in refs
                 and not sources.is_resized(e.key)]
 
-    def _disk(self, instance: Instance, name: str,
-              image_type: str | None) -> Disk:
-        return self._backend(image_type)(
-            self.host, uuid_of(instance), name)
+    @contextlib.contextmanager
+    def _resolved(self, instance: Instance, name: str,
+                  image_type: str | None, encryption: Encryption | None
+                  ) -> Iterator[tuple[Disk, bool]]:
+        """Yield a disk, and whether it exists, within a session of it."""
+        disk = self._backend(image_type)(self.host, uuid_of(instance), name)
+        with disk.session():
+            yield resolve(disk, image_type, encryption)
 
     def _generate(self, instance: Instance, name: str,
                   template: sources.Template, size: int,
                   image_type: str | None,
                   encryption: Encryption | None) -> Disk:
-        disk = self.disk(instance, name, image_type, encryption=encryption)
-        provision(disk, template, size)
+        with self._resolved(instance, name, image_type,
+                            encryption) as (disk, exists):
+            provision(disk, template, size, exists=exists)
         return disk
 
     def _directories(self, instance: str | None) -> Iterable[pathlib.Path]:
@@ -302,8 +287,10 @@ class ImageCache:
     def _recorded(self, directory: pathlib.Path) -> Iterator[Disk]:
         formats = self.host.disk_info(directory).formats()
         for name in sorted({path.name for path in formats}):
-            disk = self.disk(directory.name, name)
-            if disk.exists():
+            with self._resolved(directory.name, name, None,
+                                None) as (disk, exists):
+                pass
+            if exists:
                 yield disk
 
 

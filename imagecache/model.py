@@ -165,6 +165,7 @@ class Capabilities:
 
     depends_on_base: bool = False      # the disk is broken without its base
     generates_in_place: bool = False   # templates need no base
+    file: bool = False                 # a file in its instance's directory
     block_device: bool = False         # the guest gets a device, not a file
     shared_storage: bool = False       # other hosts see the same disk
 

@@ -7,23 +7,26 @@ from imagecache import exception, sources
 from imagecache.backends.base import Disk
 
 
-def provision(disk: Disk, source: sources.Source,
-              size: int | None = None) -> None:
+def provision(disk: Disk, source: sources.Source, size: int | None = None,
+              *, exists: bool | None = None) -> None:
     """Make ``disk`` exist with the content of ``source``.
 
     A disk that exists keeps its content; it grows if it must, and gets its
     base back if that was lost.
 
     :param size: bytes the guest must see; None or 0 keeps the image's size
+    :param exists: whether the disk exists; None: ask its storage, once
     :raises ImageError, SourceError, HostError: no half-made disk is left
     """
     with disk.session():
-        _provision(disk, source, size)
+        if exists is None:
+            exists = disk.exists()
+        _provision(disk, source, size, exists)
 
 
-def _provision(disk: Disk, source: sources.Source,
-               size: int | None) -> None:
-    if disk.exists():
+def _provision(disk: Disk, source: sources.Source, size: int | None,
+               exists: bool) -> None:
+    if exists:
         _restore_base(disk, source)
         disk.open()
         if size:
@@ -39,13 +42,17 @@ def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
     for attempts_left in (2, 1, 0):
         try:
             with disk.lease(source, size) as base:
-                if not disk.exists():   # while we waited, another made it
-                    disk.create(base, size)
+                disk.create(base, size)
             return
         except exception.BaseNotFound:
-            # In a store that hosts share, another has just removed it.
+            # In a store that hosts share, another host has just removed it.
             if not attempts_left:
                 raise
+        except exception.DiskExists:
+            # Another process made the disk during the wait for the lease.
+            if not disk.exists():
+                raise
+            return
 
 
 def _restore_base(disk: Disk, source: sources.Source) -> None:

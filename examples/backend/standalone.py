@@ -16,7 +16,7 @@ from imagecache.tools import qemu_img
 
 
 class Standalone(FileDisk):
-    capabilities = Capabilities(depends_on_base=False)
+    capabilities = Capabilities(depends_on_base=False, file=True)
     formats = (Format.QCOW2,)
     unrecorded = Format.QCOW2
 

@@ -28,7 +28,7 @@ from imagecache.model import Format
 from imagecache.policy import Policy
 
 __all__ = ["BACKENDS", "Disk", "EncryptedLvm", "FileDisk", "Lvm", "Qcow2",
-           "Raw", "Rbd", "backend_for", "with_key"]
+           "Raw", "Rbd", "backend_for", "resolve", "with_key"]
 
 BACKENDS: dict[str, type[Disk]] = {
     "flat": Raw,
@@ -87,23 +87,60 @@ def _not_loaded(manager: object, entry_point: metadata.EntryPoint,
         reason=f"its backend cannot be loaded: {error}") from error
 
 
-def with_key(disk: Disk, encryption: Encryption | None) -> Disk:
-    """Return a disk as what it is on record as, or is to be: encrypted?
+def resolve(disk: Disk, image_type: str | None,
+            encryption: Encryption | None) -> tuple[Disk, bool]:
+    """Return a disk as its records describe it, and whether it exists.
+
+    The storage is asked once whether the disk exists.
+
+    :param disk: of the backend that is asked for, or configured
+    :param image_type: that is asked for; None: that of an existing disk
+    :param encryption: see with_key()
+    :raises InvalidDiskFormat: it exists, and not as this type, or is not
+        encrypted
+    """
+    exists = disk.exists()
+    if not exists and image_type is None and not disk.capabilities.file:
+        # A file, made while another backend was configured?
+        file = Raw(disk.host, disk.instance, disk.name)
+        if file.exists():
+            disk, exists = file, True
+    if exists:
+        disk = _as_recorded(disk, image_type)
+    return with_key(disk, encryption, exists), exists
+
+
+def _as_recorded(disk: Disk, image_type: str | None) -> Disk:
+    recorded = disk.recorded()
+    if recorded is None or recorded in disk.formats:
+        return disk
+    if image_type is not None:
+        raise exception.InvalidDiskFormat(
+            f"{disk.path} is on record as {recorded}: it cannot be"
+            f" {image_type}", disk_format=recorded)
+    return backend_for(disk.host.policy, recorded.value)(
+        disk.host, disk.instance, disk.name)
+
+
+def with_key(disk: Disk, encryption: Encryption | None,
+             exists: bool) -> Disk:
+    """Return a disk as an encrypted one, if it is or will be encrypted.
 
     :param encryption: its key, and how it is encrypted if it is new; None
         for one that is not, or is only asked what needs no key
+    :param exists: whether the disk exists
     :raises InvalidDiskFormat: it exists, and is not encrypted
-    :raises InvalidConfiguration: disks of this backend cannot be
+    :raises InvalidConfiguration: disks of this backend cannot be encrypted
     """
-    exists = disk.exists()
-    if exists and encryption and not disk.is_encrypted():
+    encrypted = exists and disk.is_encrypted()
+    if exists and encryption and not encrypted:
         raise exception.InvalidDiskFormat(
             f"{disk.path} exists, and is not on record as encrypted",
             disk_format=disk.format)
-    if encryption is None and not (exists and disk.is_encrypted()):
+    if encryption is None and not encrypted:
         return disk
     kind: type[Disk] = type(disk)
-    if exists and isinstance(disk, FileDisk):    # as what it is on record
+    if exists and disk.capabilities.file:    # the record says which kind
         kind = Qcow2 if disk.format is Format.QCOW2 else Raw
     found: Callable[..., Disk] | None = ENCRYPTED.get(kind)
     if found is None:

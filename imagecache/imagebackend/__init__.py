@@ -16,7 +16,7 @@ from typing import Any
 from oslo_config import cfg
 
 from imagecache import backends, sources
-from imagecache.backends import Disk, FileDisk
+from imagecache.backends import Disk
 from imagecache.host import Host
 from imagecache.image_cache import Instance
 from imagecache.imagebackend.image import (
@@ -94,7 +94,7 @@ class Backend:
         host = self._policy_host()
         image = self._class(host, image_type)(**arguments, host=host)
         disk = image.disk
-        if image_type is None and isinstance(disk, FileDisk) \
+        if image_type is None and disk.capabilities.file \
                 and disk.exists() and disk.format not in disk.formats:
             # The configuration has changed since the disk was made.
             return self._class(host, disk.format.value)(**arguments,
@@ -113,7 +113,7 @@ class Backend:
         found = _CLASSES.get(disk_class)
         if found is None:
             found = type(disk_class.__name__, (
-                FileImage if issubclass(disk_class, FileDisk) else Image,),
+                FileImage if disk_class.capabilities.file else Image,),
                 {"disk_class": disk_class})
             _CLASSES[disk_class] = found
         own = {"conf": self._conf, "glance": self._glance}

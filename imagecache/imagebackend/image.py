@@ -169,7 +169,7 @@ class Image:
 
     @classmethod
     def is_file_in_instance_path(cls) -> bool:
-        return issubclass(cls.disk_class, backends.FileDisk)
+        return cls.disk_class.capabilities.file
 
     # Telling the hypervisor.
 
@@ -228,7 +228,7 @@ class Image:
             keys = KeyManager(registered(self.conf), context)
             self.disk = backends.with_key(
                 self.disk, Encryption(keys.passphrase(key_id),
-                                      iter_time=_GUESS))
+                                      iter_time=_GUESS), self.disk.exists())
 
     def _key_id(self) -> str | None:
         mapping = self.disk_info_mapping or {}
@@ -272,7 +272,7 @@ class FileImage(Image):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         # Without its key, as long as nobody needs that.
-        self.disk = backends.with_key(self.disk, None)
+        self.disk = backends.with_key(self.disk, None, self.disk.exists())
 
     @property
     def disk_info_path(self) -> str:

@@ -8,7 +8,7 @@ import stat
 from unittest import mock
 
 from imagecache import exception
-from imagecache.backends import BACKENDS, FileDisk
+from imagecache.backends import BACKENDS
 from imagecache.backends.base import Extractor
 from imagecache.model import Format
 from imagecache.testing import conformance, images
@@ -117,13 +117,16 @@ class FileDiskConformance(conformance.DiskConformance):
         record = disk.path.parent / "disk.info"
         before = record.read_bytes()
         for other in BACKENDS.values():
-            if not issubclass(other, FileDisk):
+            if not other.capabilities.file:
                 continue    # it would make another disk
             loser = other(self.cache.host, INSTANCE, "disk")
             with loser.cache.lease(self.source()) as base, \
                     self.assertRaises(exception.DiskExists):
                 loser.create(base, None)
             self.assertEqual(before, record.read_bytes())
+
+    def test_the_capabilities_say_that_a_disk_is_a_file(self) -> None:
+        self.assertTrue(self.cache.disk(INSTANCE).capabilities.file)
 
     def test_the_record_is_not_a_disk(self) -> None:
         self.assertRaises(exception.InvalidName, self.make, name="disk.info")

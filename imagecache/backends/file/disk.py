@@ -16,7 +16,7 @@ from imagecache.events import Name
 from imagecache.formats import qcow2
 from imagecache.host import require_plain
 from imagecache.inspection import backing
-from imagecache.model import Format
+from imagecache.model import Capabilities, Format
 from imagecache.system import durable
 from imagecache.tools import file_copy, qemu_img
 
@@ -25,6 +25,8 @@ _DISK_MODE = 0o644   # the hypervisor runs as another user
 
 class FileDisk(Disk):
     """A disk that is one file in the directory of its instance."""
+
+    capabilities = Capabilities(file=True)
 
     # Without a record it is raw: the reading in which nothing that a guest
     # may have written to it means anything to the host.

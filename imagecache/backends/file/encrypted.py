@@ -97,7 +97,7 @@ class EncryptedRaw(Encrypted):
     What is behind the image's end is noise until the guest writes it.
     """
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(file=True)
     formats = (Format.RAW,)
 
     def create(self, base: Base, size: int | None) -> None:

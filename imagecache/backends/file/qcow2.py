@@ -16,7 +16,7 @@ from imagecache.tools import qemu_img
 
 
 class Qcow2(Qcow2File):
-    capabilities = Capabilities(depends_on_base=True)
+    capabilities = Capabilities(depends_on_base=True, file=True)
     formats = (Format.QCOW2,)
     unrecorded = Format.QCOW2
 

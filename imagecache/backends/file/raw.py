@@ -30,7 +30,7 @@ class Raw(Qcow2File):
     as qcow2; its record says so, and everybody who asks is told so.
     """
 
-    capabilities = Capabilities(generates_in_place=True)
+    capabilities = Capabilities(generates_in_place=True, file=True)
 
     def create(self, base: Base, size: int | None) -> None:
         format = Format.RAW if self.host.policy.force_raw else base.format

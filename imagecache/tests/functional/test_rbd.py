@@ -7,16 +7,19 @@ import pathlib
 import threading
 import time
 import uuid
+from unittest import mock
 
 import imagecache
 from imagecache import exception, imagebackend, imagemodel
 from imagecache.backends import Rbd
+from imagecache.backends.rbd import clones
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests import command
 from imagecache.tests.functional import boot, processes, rbd_case
 from imagecache.tests.functional.rbd_case import SIZE
+from imagecache.tools import rbd
 
 
 class RbdTestCase(rbd_case.ImageTestCase):
@@ -44,6 +47,32 @@ class DiskTest(RbdTestCase):
         with self.volume(f"{pool}/{name}") as volume:
             self.assertTrue(volume.is_protected(snapshot))
             self.assertEqual([str(disk.path)], volume.children(snapshot))
+
+    def test_a_disk_of_a_cached_base_takes_three_looks_by_one_client(self):
+        """Is it there?  Is the base?  And what it must be when it is made."""
+        self.make(OTHER)
+        opened, open_volume = [], rbd.Pool.open
+
+        def opening(pool, name, *args, **options):
+            opened.append(name)
+            return open_volume(pool, name, *args, **options)
+
+        with mock.patch.object(rbd.Pool, "open", opening), \
+                mock.patch.object(rbd, "_client",
+                                  wraps=rbd._client) as clients, \
+                mock.patch.object(clones, "is_whole",
+                                  wraps=clones.is_whole) as looks:
+            disk = self.make()
+        name = f"{INSTANCE}_disk"
+        self.assertEqual(
+            [name, f"imagecache_base_{disk.base_key()}", name], opened)
+        self.assertEqual((1, 1), (clients.call_count, looks.call_count))
+
+    def test_the_disk_of_a_new_image_is_looked_for_once(self):
+        with mock.patch.object(clones, "is_whole",
+                               wraps=clones.is_whole) as looks:
+            self.make()
+        self.assertEqual(1, looks.call_count)
 
     def test_a_clone_takes_no_space(self):
         self.assertEqual(0, self.make().allocated())

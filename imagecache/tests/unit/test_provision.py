@@ -128,14 +128,43 @@ class ProvisionTest(base.TestCase):
 
     def test_a_disk_that_appears_while_we_wait_is_left_alone(self) -> None:
         class Late(Disk):
-            @contextlib.contextmanager
-            def lease(self, *args: Any) -> Iterator[Base]:
+            def create(self, base: Base, size: int | None) -> None:
                 self.there = True
-                with super().lease(*args) as found:
-                    yield found
+                raise exception.DiskExists(location="somewhere")
 
-        self.assert_story([("lease", None), "end of lease"], Late(), IMAGE,
-                          None)
+        self.assert_story([("lease", None)], Late(), IMAGE, None)
+
+    def test_a_disk_that_is_in_the_way_and_not_there_is_an_error(
+            self) -> None:
+        class Torn(Disk):
+            def create(self, base: Base, size: int | None) -> None:
+                raise exception.DiskExists(location="somewhere")
+
+        self.assertRaises(exception.DiskExists, provision, Torn(), IMAGE)
+
+    def test_a_caller_that_knows_whether_a_disk_exists_is_believed(
+            self) -> None:
+        class Unasked(Disk):
+            def exists(self) -> bool:
+                raise AssertionError("the storage was asked")
+
+        for there in (True, False):
+            disk = Unasked()
+            provision(disk, IMAGE, exists=there)
+            self.assertEqual(there, "open" in disk.story)
+
+    def test_the_storage_is_asked_once_whether_a_disk_exists(self) -> None:
+        class Counting(Disk):
+            asked = 0
+
+            def exists(self) -> bool:
+                self.asked += 1
+                return super().exists()
+
+        for there in (True, False):
+            disk = Counting(there)
+            provision(disk, IMAGE, 7)
+            self.assertEqual(1, disk.asked)
 
     def test_an_error_ends_the_lease(self) -> None:
         class Failing(Disk):

@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 import imagecache
 from imagecache import fixture
-from imagecache.backends import BACKENDS, Disk, FileDisk
+from imagecache.backends import BACKENDS, Disk
 from imagecache.host import Host
 from imagecache.image_cache import ImageCache
 from imagecache.imagebackend import Backend
@@ -187,7 +187,7 @@ class ConstructorsTest(base.TestCase):
 def files() -> Iterator[type[Disk]]:
     """Yield the backends whose disks need no service to be looked for."""
     yield from (kind for kind in BACKENDS.values()
-                if issubclass(kind, FileDisk))
+                if kind.capabilities.file)
 
 
 def touched(action: Callable[[], None]) -> list[tuple[str, object]]:
