@@ -29,7 +29,7 @@ from hostile_images.canary import NOWHERE, Canary, Sentinel
 from hostile_images.sample import Accepted, Odd, Refused
 
 __all__ = ["NOWHERE", "Accepted", "Canary", "Odd", "Refused", "Sentinel",
-           "accepted", "allowed", "nested", "odds", "refused"]
+           "accepted", "allowed", "nested", "odds", "of_each_rule", "refused"]
 
 
 def refused() -> Iterator[Refused]:
@@ -39,6 +39,17 @@ def refused() -> Iterator[Refused]:
     yield from claims.samples()
     yield from formats.samples()
     yield from vmdks.samples()
+
+
+def of_each_rule() -> Iterator[Refused]:
+    """Yield one of the refused images for each rule, and all without a rule.
+
+    A format that can be allowed has rules of its own, each of which counts.
+    """
+    found = {}
+    for sample in refused():
+        found.setdefault((sample.rule or sample.id, sample.listed), sample)
+    yield from found.values()
 
 
 def accepted() -> Iterator[Accepted]:

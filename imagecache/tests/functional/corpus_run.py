@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring a directory of images to every kind of host; say what came of them.
+"""Make disks of images, on each kind of host; print how each attempt ended.
 
     corpus_run.py DIRECTORY
 
-The names of the images are their ids; claims.json says what each is said to
-be.  A process of its own, so that it can be watched with strace.
+The names of the images are their ids; claims.json has the format that each is
+uploaded as, and says which images all hosts get: the other images go to the
+first host only.  This is a process of its own, so that strace can watch it.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ import pathlib
 import sys
 
 from imagecache import exception
-from imagecache.tests.doors import HOSTS, Doors
+from imagecache.tests.entry_points import HOSTS, EntryPoints
 
 
 def main(directory: pathlib.Path) -> None:
     logging.disable()
     claims = json.loads((directory / "claims.json").read_text())
-    print(json.dumps({str(host): dict(run(host, directory, claims))
-                      for host in HOSTS}))
+    for_all = {name: facts for name, facts in claims.items()
+               if facts["everywhere"]}
+    first, *others = HOSTS
+    print(json.dumps({
+        str(first): dict(run(first, directory, claims)),
+        **{str(host): dict(run(host, directory, for_all))
+           for host in others}}))
 
 
 def run(host, directory, claims):
-    with Doors(host) as doors:
-        for name, claim in claims.items():
+    with EntryPoints(host) as entry_points:
+        for name, facts in claims.items():
             data = (directory / name).read_bytes()
             try:
-                doors.enter("memory", data, claim)
+                entry_points.create_disk("memory", data, facts["claim"])
                 yield name, "accepted"
             except exception.ImageCacheError as e:
                 yield name, type(e).__name__
-            doors.clean()
+            entry_points.clean()
 
 
 if __name__ == "__main__":

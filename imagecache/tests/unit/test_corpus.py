@@ -44,7 +44,12 @@ from imagecache.model import Format, MiB
 from imagecache.policy import Policy
 from imagecache.testing import images, web
 from imagecache.tests import base
-from imagecache.tests.doors import DOORS, SIZE, Doors, Host
+from imagecache.tests.entry_points import (
+    ENTRY_POINTS,
+    SIZE,
+    EntryPoints,
+    Host,
+)
 
 VALIDATORS = {"vmdk": vmdk.validate, "vhd": vhd.validate,
               "vhdx": vhdx.validate, "vdi": vdi.validate}
@@ -252,32 +257,32 @@ class OpinionsTest(base.TestCase):
 
 
 @ddt.ddt
-class DoorsTest(base.TestCase):
-    """A few samples through every door; functional tests bring them all."""
+class EntryPointsTest(base.TestCase):
+    """A few samples by each entry point; functional tests have them all."""
 
-    @ddt.data(*DOORS)
-    def test_what_is_hostile_is_refused(self, door: str) -> None:
+    @ddt.data(*ENTRY_POINTS)
+    def test_what_is_hostile_is_refused(self, entry: str) -> None:
         canary = self.enterContext(corpus.Canary(self.root / "canary"))
         self.useFixture(fixtures.FakeLogger(level=logging.ERROR))
-        doors = self.useFixture(Doors(Host()))
+        host = self.useFixture(EntryPoints(Host()))
         for sample in list(corpus.refused())[::30]:
             if sample.rule in (CLAIM, UNKNOWN):
-                continue    # some doors know no claim
+                continue    # some entry points know no claim
             with self.subTest(sample.id):
-                self.assertRaises(sample.error, doors.enter, door,
+                self.assertRaises(sample.error, host.create_disk, entry,
                                   sample.build(canary.sentinel), sample.claim)
-                self.assertEqual(set(), doors.left())
+                self.assertEqual(set(), host.left())
         self.assertEqual([], canary.complaints())
 
-    @ddt.data(*DOORS)
-    def test_what_is_good_is_accepted(self, door: str) -> None:
-        doors = self.useFixture(Doors(Host()))
+    @ddt.data(*ENTRY_POINTS)
+    def test_what_is_good_is_accepted(self, entry: str) -> None:
+        host = self.useFixture(EntryPoints(Host()))
         for sample in list(qemus.by_hand())[:2]:
             with self.subTest(sample.id):
-                disk = doors.enter(door, sample.build(), sample.claim)
+                disk = host.create_disk(entry, sample.build(), sample.claim)
                 self.assertTrue(sample.seen().ljust(SIZE, b"\0")
                                 == images.read(disk.path, disk.format))
-                doors.clean()
+                host.clean()
 
 
 class CachedTest(base.TestCase):

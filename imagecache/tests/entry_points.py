@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every way for an image to become a disk, behind one call."""
+"""Every way for an image to become a disk, as one method."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ HOSTS = tuple(Host(image_type, force_raw)
               for force_raw in (True, False))
 
 
-class Doors(fixtures.Fixture):
-    """One host, to which images are brought through any door.
+class EntryPoints(fixtures.Fixture):
+    """One host, and each way to bring an image there.
 
     :param host: how it is configured
     """
@@ -68,9 +68,9 @@ class Doors(fixtures.Fixture):
         self._from_glance = ImageCache(self.images.conf, glance=self.store)
         self._backend = self.images.backend()
 
-    def enter(self, door: str, data: bytes, claim: str | None) -> Disk:
-        """Make a disk of an image, which comes through a door."""
-        return DOORS[door](self, data, claim)
+    def create_disk(self, entry: str, data: bytes, claim: str | None) -> Disk:
+        """Make a disk of an image that comes by one of ENTRY_POINTS."""
+        return ENTRY_POINTS[entry](self, data, claim)
 
     def memory(self, data: bytes, claim: str) -> Disk:
         image_id = self.images.store.add(data, claim)
@@ -90,7 +90,7 @@ class Doors(fixtures.Fixture):
             INSTANCE, page.url, size=SIZE, disk_format=claim)
 
     def file(self, data: bytes, claim: str) -> Disk:
-        # qemu takes whatever has such a name for Apple's format.
+        # qemu takes any file with such a name for Apple's format.
         path = self._files / f"{uuid.uuid4()}.dmg"
         path.write_bytes(data)
         try:
@@ -100,7 +100,7 @@ class Doors(fixtures.Fixture):
             path.unlink()
 
     def fetch_func(self, data: bytes, claim: str) -> Disk:
-        """As nova's driver does it, which claims nothing."""
+        """As nova's driver does; its function claims no format."""
         def fetch(context: object, target: str, image_id: str) -> None:
             pathlib.Path(target).write_bytes(data)
 
@@ -117,16 +117,16 @@ class Doors(fixtures.Fixture):
                 and path.parent != self._from_memory.host.locks.directory}
 
     def clean(self) -> None:
-        """Remove all there is."""
+        """Remove all files and directories."""
         for each in self.images.instances_path.iterdir():
             shutil.rmtree(each)
 
 
-DOORS: dict[str, Callable[[Doors, bytes, str], Disk]] = {
-    "memory": Doors.memory,
-    "glance": Doors.from_glance,
-    "http": Doors.http,
-    "file": Doors.file,
-    "fetch_func": Doors.fetch_func,
+ENTRY_POINTS: dict[str, Callable[[EntryPoints, bytes, str], Disk]] = {
+    "memory": EntryPoints.memory,
+    "glance": EntryPoints.from_glance,
+    "http": EntryPoints.http,
+    "file": EntryPoints.file,
+    "fetch_func": EntryPoints.fetch_func,
 }
 CLAIMLESS = ("fetch_func",)
