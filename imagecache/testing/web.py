@@ -24,7 +24,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 _PIECE = 64 * 1024
@@ -49,6 +49,8 @@ class Manner:
                                     # -1: without any answer
     reset: bool = False             # ... rudely
     stall: int | None = None        # fall silent after so many; -1: the same
+    # Send the pieces of script(data) in place of an answer.
+    script: Callable[[bytes], Iterable[bytes]] | None = None
     pause: float = 0.0              # seconds before each piece
     piece: int = _PIECE             # bytes sent at a time
 
@@ -194,6 +196,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(401)
         elif self.command == "HEAD" and not manner.heads:
             self._refuse(405)
+        elif manner.script:
+            self._play(manner.script(page.data), manner)
         elif manner.stall == -1:
             self._stall()
         elif manner.cut == -1:
@@ -272,6 +276,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._hang_up(manner.reset)
         elif manner.chunked:
             self.wfile.write(b"0\r\n\r\n")
+
+    def _play(self, pieces: Iterable[bytes], manner: Manner) -> None:
+        self.close_connection = True
+        for piece in pieces:
+            time.sleep(manner.pause)
+            self.wfile.write(piece)
+        if manner.stall is not None:
+            self._stall()
 
     def _send_piece(self, piece: bytes, manner: Manner) -> None:
         if manner.chunked:
