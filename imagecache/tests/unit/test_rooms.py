@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import graphlib
+import os
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from unittest import mock
 
 from oslo_config import cfg
 
 import imagecache
-from imagecache import fixture
+from imagecache import fixture, imagebackend
 from imagecache.backends import BACKENDS, Disk
 from imagecache.host import Host
 from imagecache.image_cache import ImageCache
@@ -181,7 +184,10 @@ class ConstructorsTest(base.TestCase):
         HttpStore()
         ImageStores(conf)
         ImageCache(conf)
-        Backend(conf=conf).by_name({"uuid": "instance"}, "disk")
+        Backend(conf=conf)
+        for image in (imagebackend.Lvm, imagebackend.Qcow2, imagebackend.Raw,
+                      imagebackend.Rbd):
+            image({"uuid": "instance"}, "disk", host=host)
 
 
 def files() -> Iterator[type[Disk]]:
@@ -195,13 +201,31 @@ def touched(action: Callable[[], None]) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     _LISTENERS.append(found)
     try:
-        action()
+        with contextlib.ExitStack() as stack:
+            for name in _NOT_AUDITED:
+                stack.enter_context(_recorded(name, found))
+            action()
     finally:
         _LISTENERS.remove(found)
     return found
 
 
+@contextlib.contextmanager
+def _recorded(name: str, found: list[tuple[str, object]]) -> Iterator[None]:
+    """Record the calls of a function of ``os`` during the block."""
+    function = getattr(os, name)
+
+    def record(*args: object, **options: object) -> object:
+        found.append((f"os.{name}", args))
+        return function(*args, **options)
+
+    with mock.patch.object(os, name, record):
+        yield
+
+
 _LISTENERS: list[list[tuple[str, object]]] = []
+# These raise no audit event.
+_NOT_AUDITED = ("access", "lstat", "stat")
 _WORLD = ("open", "os.", "shutil.", "socket.", "subprocess.", "tempfile.")
 
 
