@@ -9,7 +9,6 @@ of the backends.  doc/source/from-nova.rst lists what differs, and why.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,7 +62,7 @@ class Backend:
         self._conf = conf
         self._glance = glance
         registered(conf)
-        policy = self._policy_host().policy
+        policy = self._host().policy
         if policy.images_type == "rbd":    # not when the first disk is made
             backends.Rbd.require(policy)
 
@@ -72,7 +71,7 @@ class Backend:
 
         :raises InvalidConfiguration: which is a RuntimeError; unknown type
         """
-        return self._class(self._policy_host(), image_type)
+        return self._class(self._host(), image_type)
 
     def by_name(self, instance: Instance, name: str,
                 image_type: str | None = None,
@@ -91,7 +90,7 @@ class Backend:
         return self._image(image_type, instance=instance, path=path)
 
     def _image(self, image_type: str | None, **arguments: Any) -> Image:
-        host = self._policy_host()
+        host = self._host()
         image = self._class(host, image_type)(**arguments, host=host)
         disk = image.disk
         if image_type is None and disk.capabilities.file \
@@ -101,15 +100,14 @@ class Backend:
                                                         host=host)
         return image
 
-    def _policy_host(self) -> Host:
-        host = host_of(cfg.CONF if self._conf is None else self._conf)
-        if self._use_cow is None:
-            return host
-        return dataclasses.replace(host, policy=dataclasses.replace(
-            host.policy, use_cow=self._use_cow))
+    def _host(self) -> Host:
+        return host_of(cfg.CONF if self._conf is None else self._conf)
 
     def _class(self, host: Host, image_type: str | None) -> type[Image]:
-        disk_class = backends.backend_for(host.policy, image_type)
+        name = image_type or host.policy.images_type
+        if name == "default" and self._use_cow is not None:
+            name = "qcow2" if self._use_cow else "raw"
+        disk_class = backends.backend_for(host.policy, name)
         found = _CLASSES.get(disk_class)
         if found is None:
             found = type(disk_class.__name__, (

@@ -63,7 +63,7 @@ class Image:
                 " was given")
         if instance is None and place is not None:
             instance = place.parent.name
-        self.disk = self.disk_class(
+        self._disk = self.disk_class(
             host, uuid_of(instance), disk_name, place)
         self._instance = instance
         self.disk_name = disk_name
@@ -79,8 +79,13 @@ class Image:
         self.lock_path = str(policy.locks)
 
     @property
+    def disk(self) -> Disk:
+        """The disk that this image wraps."""
+        return self._disk
+
+    @property
     def path(self) -> str:
-        return str(self.disk.path)
+        return str(self._disk.path)
 
     @property
     def driver_format(self) -> str:
@@ -226,9 +231,10 @@ class Image:
         key_id = self._key_id()
         if key_id is not None:
             keys = KeyManager(registered(self.conf), context)
-            self.disk = backends.with_key(
-                self.disk, Encryption(keys.passphrase(key_id),
-                                      iter_time=_GUESS), self.disk.exists())
+            self._disk = backends.with_key(
+                self._disk, Encryption(keys.passphrase(key_id),
+                                       iter_time=_GUESS),
+                self._disk.exists())
 
     def _key_id(self) -> str | None:
         mapping = self.disk_info_mapping or {}
@@ -268,11 +274,16 @@ class FileImage(Image):
     """A disk that is a file, whose format is on record beside it."""
 
     SUPPORTS_LUKS = True
+    _on_record = False    # whether the record of an existing disk was read
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # Without its key, as long as nobody needs that.
-        self.disk = backends.with_key(self.disk, None, self.disk.exists())
+    @property
+    def disk(self) -> Disk:
+        """The disk; one that is on record as encrypted is, without its key."""
+        if not self._on_record and not self._disk.encrypts \
+                and self._disk.exists():
+            self._disk = backends.with_key(self._disk, None, exists=True)
+            self._on_record = True
+        return self._disk
 
     @property
     def disk_info_path(self) -> str:

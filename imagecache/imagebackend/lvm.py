@@ -32,8 +32,8 @@ class Lvm(Image):
         super().__init__(instance, disk_name, path, disk_info_mapping,
                          host=host)
         if self._key_id():     # without its key, as long as nobody needs that
-            self.disk = backends.EncryptedLvm(
-                host, self.disk.instance, self.disk.name, self._volume)
+            self._disk = backends.EncryptedLvm(
+                host, self._disk.instance, self._disk.name, self._volume)
         policy = self.disk.host.policy.lvm
         self.sparse = policy.sparse or policy.thin_pool is not None
         # A volume has all its space, or none that the guest has not used.
@@ -52,7 +52,7 @@ class Lvm(Image):
 
     @property
     def _volume(self) -> pathlib.Path:
-        return cast(backends.Lvm, self.disk).volume
+        return cast(backends.Lvm, self._disk).volume
 
     def _key_id(self) -> str | None:
         """The key of the instance: its volumes are encrypted beneath it."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from imagecache import backends, exception, guest, imagemodel, sources
 from imagecache.backends.rbd import publish
@@ -28,7 +27,6 @@ class Rbd(Image):
 
     disk_class: ClassVar[type[backends.Rbd]] = backends.Rbd
     disk_info_path = None    # there is but one format
-    disk: backends.Rbd
 
     def __init__(self, instance: Instance | None = None,
                  disk_name: str | None = None,
@@ -44,6 +42,11 @@ class Rbd(Image):
                          host=host)
         self.source_type = "block"
         self.driver_io = None
+
+    @property
+    def disk(self) -> backends.Rbd:
+        """The disk that this image wraps."""
+        return cast(backends.Rbd, self._disk)
 
     @property
     def path(self) -> str:
@@ -67,8 +70,7 @@ class Rbd(Image):
         :raises ImageUnacceptable: it keeps nothing that could be cloned
         """
         image = self._image(context, image_id_or_uri)
-        disk = self.disk if copy_to_store else self._without_copies()
-        if not disk.clone(image, None):
+        if not self.disk.clone(image, None, copy_to_store=copy_to_store):
             raise exception.ImageUnacceptable(
                 image_id=image_id_or_uri, reason="it cannot be cloned from"
                 " Glance's own pool")
@@ -212,14 +214,6 @@ class Rbd(Image):
         return ImageStores(
             registered(self.conf),
             glance(context) if glance else None).image(image_id)
-
-    def _without_copies(self) -> backends.Rbd:
-        host = self.disk.host
-        policy = dataclasses.replace(host.policy, rbd=dataclasses.replace(
-            host.policy.rbd, glance_store=""))
-        return self.disk_class(
-            dataclasses.replace(host, policy=policy), self.disk.instance,
-            self.disk.name, self.disk.path)
 
     def _places(self, context: object, image_id: str) -> Iterable[str]:
         with contextlib.suppress(exception.ImageError, exception.SourceError):

@@ -153,13 +153,15 @@ class Rbd(Disk):
                               policy.flatten)
         self._observe(Name.CREATED)
 
-    def clone(self, source: sources.Source, size: int | None) -> bool:
+    def clone(self, source: sources.Source, size: int | None, *,
+              copy_to_store: bool = True) -> bool:
         """Make the disk a clone of the image itself, if Glance has it here.
 
-        :raises ImageUnacceptable: it has not, and may not be downloaded
+        :param copy_to_store: whether Glance may be asked to copy it here
+        :raises ImageUnacceptable: it is not here, and must not be downloaded
         """
         images = RbdImages(self.host.policy, self.host.observe)
-        found = images.find(source, size)
+        found = images.find(source, size, copy_to_store=copy_to_store)
         if found is None:
             if self.host.policy.rbd.never_download \
                     and not self.cache.has(source):

@@ -88,13 +88,13 @@ class RbdImages:
     connect: Connect = connected
     pause: Callable[[float], None] = time.sleep
 
-    def find(self, source: sources.Source,
-             size: int | None) -> Location | None:
+    def find(self, source: sources.Source, size: int | None, *,
+             copy_to_store: bool = True) -> Location | None:
         """Return where Glance keeps the image, or None for a base instead.
 
-        If need be, and configured, Glance is asked to copy it there.
-
         :param size: bytes of the disk that is wanted; None or 0: any
+        :param copy_to_store: ask Glance to copy it there, if it must, and
+            if images_rbd_glance_store_name is set
         :raises FlavorDiskTooSmall, ImageTooLarge: it is there, but too large
         :raises SourceError: Glance cannot be asked now
         """
@@ -106,7 +106,7 @@ class RbdImages:
         ref, store = source.description.ref, source.store
         found = self._here(ref, source.description.locations
                            or store.locations(ref))
-        if found is None and self._copied(ref, store):
+        if found is None and copy_to_store and self._copied(ref, store):
             found = self._here(ref, store.locations(ref))
         if found is None:
             return None    # it may still have a base
