@@ -181,7 +181,7 @@ class SourceUnreachable(SourceError):
 
 
 class DownloadStalled(SourceError):
-    msg_fmt = ("{source} sent nothing for {timeout} seconds while image"
+    msg_fmt = ("{source} sent no usable data for {timeout} seconds while image"
                " {image_id} was read, after {received} bytes; try again later,"
                " or raise [image_cache] read_timeout")
 

@@ -143,10 +143,14 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
              " same md5."),
     cfg.FloatOpt(
         "connect_timeout", default=10.0, min=0.1,
-        help="Seconds to wait for a connection to an image store."),
+        help="Seconds to wait for a connection to an image store: to all"
+             " addresses of its name together, and then for the TLS"
+             " handshake."),
     cfg.FloatOpt(
         "read_timeout", default=60.0, min=0.1,
-        help="Seconds to wait for the next byte of an image."),
+        help="Seconds to wait for an image store: for its status and headers"
+             " as a whole, for an image record as a whole, then each time for"
+             " the next bytes of the image, and for the end of the answer."),
     cfg.StrOpt(
         "http_redirects", default="same-origin",
         choices=[("none", "a redirect is an error"),

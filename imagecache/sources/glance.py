@@ -8,6 +8,7 @@ itself through keystoneauth, as glanceclient cannot start in the middle.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import html
 import itertools
@@ -29,7 +30,14 @@ from oslo_config import cfg
 from imagecache import exception
 from imagecache.model import Description
 from imagecache.opts import glance as glance_opts
-from imagecache.sources import Copy, Stream, glance_records, resolve, wire
+from imagecache.sources import (
+    Copy,
+    Stream,
+    glance_records,
+    resolve,
+    transport,
+    wire,
+)
 
 _GONE = ("deleted", "pending_delete", "killed")
 _UNKNOWN = (404, 405)   # to a Glance that is older
@@ -48,7 +56,8 @@ class GlanceStore:
     def __init__(self, adapter: ks_adapter.Adapter, *,
                  connect_timeout: float = 10.0, read_timeout: float = 60.0,
                  servers: Sequence[str] = ()) -> None:
-        self._adapter = adapter
+        self._adapter: ks_adapter.Adapter = _with_deadlines(
+            adapter, (connect_timeout, read_timeout))
         self._timeout = (connect_timeout, read_timeout)
         self._servers = itertools.cycle(servers) if servers else None
 
@@ -205,7 +214,7 @@ class _Door:
         self.asking.require_success(answer)
         try:
             body = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             raise self.asking.misbehaved("it sent no JSON object")
@@ -217,7 +226,9 @@ class _Door:
         return self._get(
             f"/v2/images/{self.asking.image_id}/file",
             {"Accept-Encoding": "identity", **headers}, stream=True,
-            connect_retries=0, status_code_retries=0)
+            connect_retries=0, status_code_retries=0,
+            # keystoneauth logs what calls itself JSON or text, of any size.
+            log=False)
 
     def send(self, method: str, url: str, body: object = None,
              media: str = "application/json") -> requests.Response:
@@ -241,6 +252,25 @@ class _Door:
                 headers={"Connection": "close", **headers},
                 # keystoneauth would take the token to wherever it is sent.
                 redirect=False, raise_exc=False, **options)
+
+
+def _with_deadlines(client: Any, timeout: tuple[float, float]) -> Any:
+    """Return an adapter or a session as one whose requests all end.
+
+    The caller's own stays as it is.  What both use is the credentials, and
+    so the token.
+
+    :param timeout: for connecting and reading, of requests to Keystone too
+    """
+    found = copy.copy(client)
+    if isinstance(client, ks_session.Session):
+        found.session = transport.Session(client.session)
+        found._session = None   # or its end would close the caller's
+        if found.timeout is None:
+            found.timeout = timeout
+    else:
+        found.session = _with_deadlines(client.session, timeout)
+    return found
 
 
 class _AnySchema:
@@ -278,7 +308,8 @@ def _not_in_catalogue(asking: wire.Asking) -> exception.SourceUnreachable:
 def _sensible(asking: wire.Asking) -> Iterator[None]:
     try:
         yield
-    except (TypeError, ValueError, KeyError, exception.InvalidName) as e:
+    except (TypeError, ValueError, KeyError, OverflowError, RecursionError,
+            exception.InvalidName) as e:
         raise asking.misbehaved(
             f"what it says of the image makes no sense: {e}") from e
 
@@ -288,10 +319,16 @@ def _require_taken(asking: wire.Asking, answer: requests.Response) -> None:
     if answer.status_code in (400, 409):
         raise exception.ImageUnacceptable(
             image_id=asking.image_id, reason=f"{asking.source} answered: "
-            + html.unescape(" ".join(
-                re.sub("<[^>]*>", " ", answer.text).split()))[:200])
+            + _plain_text(answer.content))
     if answer.status_code != 202:
         asking.require_success(answer)
+
+
+def _plain_text(page: bytes) -> str:
+    """Return the words of an error page of Glance's."""
+    # Of a page without an end: to look for tags takes time, too.
+    text = page[:4096].decode(errors="replace")
+    return html.unescape(" ".join(re.sub("<[^>]*>", " ", text).split()))[:200]
 
 
 def _record(door: _Door, ref: str) -> Mapping[str, Any]:

@@ -23,11 +23,19 @@ def description(record: Mapping[str, Any]) -> Description:
     if not isinstance(disk_format, str | None):
         raise TypeError(f"disk_format is {disk_format!r}")
     return Description(
-        ref=record["id"], identity=record["id"], size=int(record["size"]),
+        ref=record["id"], identity=record["id"],
+        size=_count("size", record["size"]),
         disk_format=disk_format, digest=_digest(record),
-        min_disk=int(record.get("min_disk") or 0) * GiB,
+        min_disk=_count("min_disk", record.get("min_disk") or 0) * GiB,
         locations=locations(record),
         signature=_signature(record))
+
+
+def _count(name: str, value: Any) -> int:
+    found = int(value)
+    if found < 0:
+        raise ValueError(f"{name} is {found}")
+    return found
 
 
 def copy_of(record: Mapping[str, Any], store: str) -> Copy:

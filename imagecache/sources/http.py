@@ -16,7 +16,7 @@ import urllib3.exceptions
 
 from imagecache import exception
 from imagecache.model import Description
-from imagecache.sources import Stream, resolve, wire
+from imagecache.sources import Stream, resolve, transport, wire
 
 Redirects = Literal["same-origin", "none", "any"]
 Login = tuple[bytes, bytes]
@@ -71,7 +71,7 @@ class HttpStore:
         """
         url, login, digest = _parse(ref)
         asking = self._asking(url)
-        with (_Session() as session,
+        with (transport.Session() as session,
               contextlib.closing(self._headers(session, asking, login)
                                  ) as answer):
             asking.require_success(answer)
@@ -95,7 +95,7 @@ class HttpStore:
         """Open the bytes of an image that describe() described."""
         login = image.login if isinstance(image, WebImage) else None
         asking = self._asking(image.ref, image.size)
-        with _Session() as session:
+        with transport.Session() as session:
             get = functools.partial(self._ask, session, asking, login, "GET")
             with asking.stream(get, image, offset) as stream:
                 yield stream
@@ -171,17 +171,6 @@ class HttpStore:
                 " option [image_cache] http_redirects (it is"
                 f" {self._redirects})")
         return target
-
-
-class _Session(requests.Session):
-    """A session that leaves redirects alone.
-
-    Even when told not to follow one, requests prepares to, and for that reads
-    its body into memory, however long the server makes it.
-    """
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 def _parse(ref: str) -> tuple[str, Login | None, resolve.MaybeDigest]:

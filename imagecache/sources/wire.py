@@ -30,6 +30,11 @@ _REFUSED = (401, 403)
 _BUSY = (408, 425, 429)
 _STALLED = (requests.exceptions.ReadTimeout,
             urllib3.exceptions.ReadTimeoutError)
+# What http.client, requests and this library say of an improper answer.
+_IMPROPER = (http.client.HTTPException,
+             requests.exceptions.ContentDecodingError)
+# ... among which are these, of a connection that broke.
+_BROKEN = (http.client.IncompleteRead, http.client.RemoteDisconnected)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +88,9 @@ class Asking:
             return exception.DownloadStalled(
                 **self._facts(), timeout=self.timeout, received=received)
         last = causes[-1]
+        if isinstance(last, _IMPROPER) \
+                and not isinstance(last, _BROKEN):
+            return self.misbehaved(str(last) or type(last).__name__)
         return exception.SourceUnreachable(
             **self._facts(), reason=getattr(last, "strerror", None)
             or str(last) or type(last).__name__)
