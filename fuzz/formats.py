@@ -24,11 +24,11 @@ from typing import BinaryIO, cast
 import atheris
 
 with atheris.instrument_imports(include=["imagecache.formats"]):
-    from imagecache.formats import qcow2, raw, vdi, vhd, vhdx, vmdk
+    from imagecache.formats import qcow2_tables, raw, vdi, vhd, vhdx, vmdk
     from imagecache.formats.rules import RuleViolation
 
 PARSERS: dict[str, Callable[[BinaryIO, int], int]] = {
-    "qcow2": qcow2.validate, "vmdk": vmdk.validate, "vhd": vhd.validate,
+    "qcow2": qcow2_tables.validate, "vmdk": vmdk.validate, "vhd": vhd.validate,
     "vhdx": vhdx.validate, "vdi": vdi.validate}
 
 # What qemu-img is asked for; the smallest files that have everything.

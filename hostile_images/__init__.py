@@ -17,19 +17,21 @@ from collections.abc import Iterator
 
 from hostile_images import (
     claims,
+    contents,
     disks,
     fields,
     formats,
     odd,
     qemus,
     references,
+    tables,
     vmdks,
 )
 from hostile_images.canary import NOWHERE, Canary, Sentinel
 from hostile_images.sample import Accepted, Odd, Refused
 
 __all__ = ["NOWHERE", "Accepted", "Canary", "Odd", "Refused", "Sentinel",
-           "accepted", "allowed", "nested", "odds", "of_each_rule", "refused"]
+           "accepted", "allowed", "odds", "of_each_rule", "refused"]
 
 
 def refused() -> Iterator[Refused]:
@@ -39,6 +41,8 @@ def refused() -> Iterator[Refused]:
     yield from claims.samples()
     yield from formats.samples()
     yield from vmdks.samples()
+    yield from tables.samples()
+    yield from contents.samples()
 
 
 def of_each_rule() -> Iterator[Refused]:
@@ -66,8 +70,3 @@ def allowed() -> Iterator[Accepted]:
 def odds() -> Iterator[Odd]:
     """Yield the images that may be refused or accepted."""
     yield from odd.samples()
-
-
-def nested() -> Iterator[Odd]:
-    """Yield those of the odd that are not fit to be raw disks."""
-    yield from claims.nested()

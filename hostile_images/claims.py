@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from hostile_images import foreign, layout
-from hostile_images.canary import Sentinel
 from hostile_images.foreign import descriptor, flat
 from hostile_images.sample import (
     CLAIM,
@@ -14,7 +13,6 @@ from hostile_images.sample import (
     NOT_ALLOWED,
     Accepted,
     Build,
-    Odd,
     Refused,
     alone,
     raw,
@@ -178,31 +176,6 @@ def _marked(marks: dict[int, bytes]) -> bytes:
     for at, mark in marks.items():
         image[at:at + len(mark)] = mark
     return bytes(image)
-
-
-def nested() -> Iterator[Odd]:
-    """Sound qcow2 images whose content begins as something else.
-
-    Once converted to raw they are what raw must not be.
-    """
-    contents: dict[str, Build] = {
-        "qcow2": lambda sentinel: layout.image(),
-        "qcow2-backing": lambda sentinel: layout.backed(str(sentinel.path)),
-        "qcow2-datafile": lambda sentinel: layout.external(str(sentinel.path)),
-        "vmdk-flat": lambda sentinel: descriptor(
-            "monolithicFlat", flat(sentinel)),
-        "luks": alone(foreign.luks),
-        "vdi": alone(foreign.vdi),
-    }
-    for id, content in contents.items():
-        yield Odd(f"qcow2-holds-{id}", "qcow2", _holding(content),
-                  ("CVE-2024-32498", "CVE-2024-40767"))
-
-
-def _holding(content: Build) -> Build:
-    def build(sentinel: Sentinel) -> bytes:
-        return images.qcow2(content(sentinel))
-    return build
 
 
 def harmless() -> Iterator[Accepted]:

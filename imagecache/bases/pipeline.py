@@ -250,7 +250,9 @@ def inspect_base(recorded: Format | None, work: Work,
     """Validate a file of which disks are made as it is: raw or qcow2."""
     found = inspector.inspect(work.download, work.name, recorded,
                               work.policy.accepted & set(NATIVE))
-    return verify.confirm(work.download, found, work.name, work.policy)
+    validated = verify.confirm(work.download, found, work.name, work.policy)
+    verify.require_intact(validated, work.name, work.policy)
+    return validated
 
 
 def trust(work: Work, filled: Filled) -> Validated:
@@ -279,6 +281,7 @@ def to_native(work: Work, staging: Staging,
               validated: Validated) -> Validated:
     """Convert to raw what cannot be a base as it is."""
     if validated.format in NATIVE and staging.keeps_files:
+        verify.require_intact(validated, work.name, work.policy)
         return keep(work, staging, validated)
     return to_raw(work, staging, validated)
 

@@ -38,10 +38,8 @@ import os
 import pathlib
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
 
 from imagecache import exception
-from imagecache.formats import reader
 from imagecache.formats.rules import Rule, RuleViolation, require
 from imagecache.model import MiB
 from imagecache.system import durable
@@ -100,9 +98,18 @@ class Header:
     @property
     def l1_needed(self) -> int:
         """How many entries the L1 table must have for the virtual size."""
-        entry = 16 if self.incompatible & _EXTENDED_L2 else 8
+        entry = 16 if self.extended_l2 else 8
         covered = self.cluster_size // entry * self.cluster_size
         return -(-self.virtual_size // covered)
+
+    @property
+    def extended_l2(self) -> bool:
+        return bool(self.incompatible & _EXTENDED_L2)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether refcounts may be out of date: qemu was killed."""
+        return bool(self.incompatible & _DIRTY)
 
     def aligned(self, offset: int) -> bool:
         """Whether a table may begin there: on a cluster, after the first."""
@@ -139,7 +146,7 @@ SOUND: tuple[Rule[Header], ...] = (
          lambda h: h.compression_type
          == (1 if h.incompatible & _COMPRESSION else 0)),
     Rule("extended-l2", "its clusters are too small for extended L2 entries",
-         lambda h: not h.incompatible & _EXTENDED_L2 or h.cluster_bits >= 14),
+         lambda h: not h.extended_l2 or h.cluster_bits >= 14),
     Rule("refcount-order", "its refcounts are wider than 64 bits",
          lambda h: h.refcount_order <= 6),
     Rule("encryption", "it is encrypted",
@@ -249,45 +256,6 @@ def read_header(path: pathlib.Path) -> Header:
         raise exception.InvalidDiskFormat(
             f"{path} should be qcow2: {e}", disk_format="unknown",
             path=path) from e
-
-
-def validate(f: BinaryIO, file_size: int) -> int:
-    """Return the virtual size, in bytes, of an image that is all there.
-
-    :raises RuleViolation: a rule is broken
-    """
-    start = f.read(SMALLEST)
-    start += f.read(needed(start) - len(start))
-    header = parse(start, file_size)
-    require(SELF_CONTAINED, header)
-    if _last_cluster(f, header) * header.cluster_size >= file_size:
-        raise RuleViolation("all-data", "it is cut off: it has allocated"
-                            " clusters after the end of the file")
-    return header.virtual_size
-
-
-def _last_cluster(f: BinaryIO, header: Header) -> int:
-    """Return the number of the last cluster that is in use, or one before.
-
-    The refcounts tell, and of those the last block that is not empty.
-    """
-    table = reader.read(f, header.refcount_offset,
-                        header.refcount_clusters * header.cluster_size)
-    last = len(table.rstrip(b"\0")) - 1
-    if last < 0:
-        raise RuleViolation("refcount-blocks", "it counts no clusters at all")
-    index = last // 8
-    offset = int.from_bytes(table[index * 8:index * 8 + 8])
-    if offset % header.cluster_size:
-        raise RuleViolation("refcount-blocks", "its refcounts begin within a"
-                            " cluster")
-    if not header.inside(offset, header.cluster_size):
-        raise RuleViolation("all-data", "it is cut off: its refcounts are"
-                            " after the end of the file")
-    counts = reader.read(f, offset, header.cluster_size).rstrip(b"\0")
-    each = header.cluster_size * 8 >> header.refcount_order   # in a block
-    return index * each + ((max(len(counts), 1) - 1) * 8
-                           >> header.refcount_order)
 
 
 def _extensions(header: Header,

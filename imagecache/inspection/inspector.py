@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 from oslo_utils.imageutils import format_inspector
 
 from imagecache import exception
-from imagecache.formats import qcow2, raw, vdi, vhd, vhdx, vmdk
+from imagecache.formats import qcow2, qcow2_tables, raw, vdi, vhd, vhdx, vmdk
 from imagecache.formats.rules import RuleViolation, require
 from imagecache.model import Format, whole_sectors
 
@@ -44,7 +44,7 @@ CLAIMS = {"raw": Format.RAW, "iso": Format.RAW, "ami": Format.RAW,
 
 # Formats whose rules look at more than the beginning.
 _WHOLE: dict[Format, Callable[[BinaryIO, int], int]] = {
-    Format.QCOW2: qcow2.validate, Format.VMDK: vmdk.validate,
+    Format.QCOW2: qcow2_tables.validate, Format.VMDK: vmdk.validate,
     Format.VPC: vhd.validate,
     Format.VHDX: vhdx.validate, Format.VDI: vdi.validate}
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from imagecache import exception
-from imagecache.formats import raw
+from imagecache.formats import qcow2, qcow2_tables, raw
+from imagecache.formats.rules import RuleViolation
 from imagecache.inspection.inspector import Found, Inspector, inspect
 from imagecache.model import Format, MiB, Validated, whole_sectors
 from imagecache.policy import Policy
@@ -24,7 +25,7 @@ from imagecache.tools import qemu_img
 
 # Raised whenever a rule becomes stricter: bases validated by older rules are
 # validated again before their next use.
-RULES = 3
+RULES = 4
 
 # A vhd's size may be rounded up to a geometry of cylinders.
 _MOST_ROUNDING = 16 * 255 * 63 * 512 * 2
@@ -74,6 +75,38 @@ def confirm(path: pathlib.Path, found: Found, image_id: str,
     return Validated(path, found.format, size)
 
 
+def require_intact(image: Validated, image_id: str, policy: Policy) -> None:
+    """Check what a conversion would find, of a base that is not converted.
+
+    Its refcounts must agree with its tables, its compressed clusters must
+    inflate, and its content must not be another image.  The rules have
+    checked its tables, so plain clusters need not be read.
+
+    :raises ImageUnacceptable: a rule is broken
+    """
+    if image.format is not Format.QCOW2:
+        return
+    header = qcow2.read_header(image.path)
+    try:
+        with image.path.open("rb") as f:
+            compressed = qcow2_tables.has_compressed_clusters(f, header)
+    except RuleViolation as e:
+        raise exception.ImageUnacceptable(
+            image_id=image_id, reason=str(e), rule=e.rule) from e
+    # qemu repairs the refcounts of a dirty image when it first writes to it.
+    if not qemu_img.is_sound(image.path, image.format, image.virtual_size,
+                             check=not header.dirty, read=compressed,
+                             limits=policy.for_image(image.format,
+                                                     policy.conversion)):
+        _read(image.path)
+        raise _corrupt(image_id, "qemu-img cannot check it or read it")
+    with durable.staged(image.path.parent, image.path.name) as output:
+        head = qemu_img.first_bytes(
+            image.path, image.format, raw.NEEDED, output,
+            limits=policy.for_image(image.format, policy.inspection))
+    refuse_nested(head, image_id)
+
+
 def refuse_nested(head: bytes, image_id: str) -> None:
     """Look at how what was converted to raw begins: an image in the image?
 
@@ -111,9 +144,7 @@ def blaming(image: Validated, image_id: str, policy: Policy) -> Iterator[None]:
                                             policy.conversion)):
             raise
         _read(image.path)
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason="its tables or its data are damaged:"
-            f" {e} (rule corrupt)", rule="corrupt") from e
+        raise _corrupt(image_id, str(e)) from e
 
 
 def _read(path: pathlib.Path) -> None:
@@ -126,6 +157,12 @@ def _read(path: pathlib.Path) -> None:
 def trust(path: pathlib.Path) -> Validated:
     """Describe content this host made itself, which is always raw."""
     return Validated(path, Format.RAW, whole_sectors(path.stat().st_size))
+
+
+def _corrupt(image_id: str, reason: str) -> exception.ImageUnacceptable:
+    return exception.ImageUnacceptable(
+        image_id=image_id, reason=f"its tables or its data are damaged:"
+        f" {reason} (rule corrupt)", rule="corrupt")
 
 
 def _references(info: dict[str, Any]) -> list[tuple[str, bool]]:

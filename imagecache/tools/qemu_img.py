@@ -135,27 +135,49 @@ def _convert_over(output: NbdExport, source: pathlib.Path,
 
 
 def is_sound(path: pathlib.Path, format: Format, size: int, *,
-             limits: Limits) -> bool:
+             limits: Limits, check: bool = True, read: bool = True) -> bool:
     """Say whether an image's tables make sense, and all of it can be read.
 
     :param size: bytes a guest would see
+    :param check: look at the tables
+    :param read: read all data
     :raises CommandFailed: it did not come to an end
     """
     nothing = f"driver=null-co,size={whole_sectors(size)}"
     limits = limits.writing(0)
     try:
-        # 3: clusters are lost; 63: it cannot check this format.
-        execute.run("qemu-img", "check", "-q", "--force-share", "-f", format,
-                    _name(path), limits=limits, reads=[path],
-                    exit_codes=(0, 3, 63))
-        execute.run("qemu-img", "convert", "-q", "--force-share", "-n",
-                    "--target-image-opts", "-f", format, _name(path), nothing,
-                    limits=limits, reads=[path])
+        if check:
+            # 3: clusters are lost; 63: it cannot check this format.
+            execute.run("qemu-img", "check", "-q", "--force-share",
+                        "-f", format, _name(path), limits=limits,
+                        reads=[path], exit_codes=(0, 3, 63))
+        if read:
+            execute.run("qemu-img", "convert", "-q", "--force-share", "-n",
+                        "--target-image-opts", "-f", format, _name(path),
+                        nothing, limits=limits, reads=[path])
     except exception.CommandFailed as e:
         if not gave_up(e):
             raise
         return False
     return True
+
+
+def first_bytes(path: pathlib.Path, format: Format, size: int,
+                output: pathlib.Path, *, limits: Limits) -> bytes:
+    """Return how the content of an image begins.
+
+    :param size: bytes, in whole sectors
+    :param output: a file for them, which the caller removes
+    """
+    start = {"driver": "raw", "size": size, "file": {
+        "driver": format, "file": {
+            "driver": "file", "filename": _name(path)}}}
+    output.touch()    # in a sandbox nothing can be created
+    execute.run("qemu-img", "convert", "-q", "--force-share",
+                "-f", Format.RAW, "-O", Format.RAW,
+                f"json:{json.dumps(start)}", _name(output),
+                limits=limits.writing(size), reads=[path], writes=[output])
+    return output.read_bytes()
 
 
 def gave_up(error: exception.CommandFailed) -> bool:

@@ -117,16 +117,6 @@ class RefusedTest(CorpusTestCase):
                     images.read(disk.path, disk.format)))
         host.clean()    # there may be a base of which no disk can be made
 
-    def test_an_image_in_an_image_is_refused_once_it_is_raw(self) -> None:
-        host = self.useFixture(EntryPoints(Host("raw", force_raw=True)))
-
-        def refuse(sample: corpus.Odd) -> None:
-            with self.assertRaises(exception.ImageUnacceptable):
-                host.create_disk("memory", sample.build(self.canary.sentinel),
-                                 sample.claim)
-
-        self.try_all(host, corpus.nested(), refuse)
-
     def test_formats_that_are_allowed_have_rules_as_well(self) -> None:
         host = self.useFixture(EntryPoints(ALLOWING))
 

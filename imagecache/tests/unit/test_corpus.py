@@ -23,6 +23,7 @@ import hostile_images as corpus
 from hostile_images import (
     advisories,
     claims,
+    contents,
     disks,
     fields,
     foreign,
@@ -31,6 +32,7 @@ from hostile_images import (
     layout,
     qemus,
     references,
+    tables,
     transports,
     vmdks,
 )
@@ -152,7 +154,7 @@ class RulesTest(base.TestCase):
         self.path.write_bytes(data)
         return verify.validate(self.path, "x", claim, self.policy)
 
-    @ddt.data(references, fields, claims, formats, vmdks)
+    @ddt.data(references, fields, claims, formats, vmdks, tables)
     def test_the_rule_that_a_sample_breaks_is_named(self, module) -> None:
         self._refuse(module.samples())
 
@@ -285,6 +287,7 @@ class EntryPointsTest(base.TestCase):
                 host.clean()
 
 
+@ddt.ddt
 class CachedTest(base.TestCase):
     """What is in the cache already, and would not get in."""
 
@@ -300,13 +303,30 @@ class CachedTest(base.TestCase):
         with self.assertRaises(exception.ImageUnacceptable):
             self.images.cache.fetch(image)
 
-    def test_an_image_in_an_image_does_not_become_raw(self) -> None:
-        for sample in corpus.nested():
+    @ddt.data(True, False)
+    def test_bad_content_is_refused_before_it_is_a_base(
+            self, force_raw: bool) -> None:
+        self.images.config(force_raw_images=force_raw)
+        for sample in contents.samples():
             image = self.images.add(sample.build(corpus.NOWHERE), "qcow2")
             with self.subTest(sample.id), \
                     self.assertRaises(exception.ImageUnacceptable) as caught:
                 self.images.cache.fetch(image)
-            self.assertIn("(rule nested)", str(caught.exception))
+            self.assertIn(f"(rule {sample.rule})", str(caught.exception))
+            self.assertEqual([], list(self.images.cache.bases()))
+
+    def test_a_base_of_older_rules_with_bad_content_is_refused(self) -> None:
+        self.images.config(force_raw_images=False)
+        good = self.images.add(layout.image(), "qcow2")
+        path = self.images.cache.fetch(good).path
+        path.with_name(f"{path.name}.json").unlink()
+        path.chmod(0o644)
+        for sample in contents.samples():
+            path.write_bytes(sample.build(corpus.NOWHERE))
+            with self.subTest(sample.id), \
+                    self.assertRaises(exception.ImageUnacceptable) as caught:
+                self.images.cache.fetch(good)
+            self.assertIn(f"(rule {sample.rule})", str(caught.exception))
 
     def test_no_more_is_read_than_shows_what_is_wrong(self) -> None:
         data = layout.backed("/x") + bytes(16 * MiB)
