@@ -137,18 +137,19 @@ CHANGES: tuple[Change, ...] = (
     *(Change(name, "system/sandbox/__init__.py", old, "", _SANDBOX)
       for name, old in (
           ("other files", "restrict,\n"),
-          ("files that are open", "kernel.close_on_exec(), "),
           ("new privileges", "kernel.no_new_privileges(), "),
           ("capabilities", "kernel.drop_capabilities(),\n"),
           ("system calls", """,
                *([kernel.filter_calls(program, seccomp.PROCESS)]
                  if program else [])"""))),
+    Change("files that are open", "system/sandbox/__init__.py",
+           "yield [kernel.close_on_exec(), ", "yield [", _SANDBOX),
     Change("orphans", "system/sandbox/__init__.py",
            "calls = [kernel.die_with(os.getpid(), signal.SIGKILL)]",
            "calls = []", (*_SANDBOX, "unit.test_execute")),
     Change("orphans of bubblewrap", "system/sandbox/__init__.py",
-           "            calls, ending = [guard.guarded(os.getpid())],"
-           " guard.ENDING\n", "", ("functional.test_sandbox",)),
+           "calls = [guard.guarded(os.getpid()), setter(limits)]",
+           "calls = [setter(limits)]", ("functional.test_sandbox",)),
     Change("limits", "system/sandbox/__init__.py",
            "_each(*calls, setter(limits))", "_each(*calls)", _SANDBOX),
     Change("the network", "system/sandbox/landlock.py",
