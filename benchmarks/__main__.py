@@ -5,40 +5,26 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import pathlib
 import platform
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 
-from benchmarks import (
-    cold_disk,
-    fetch_memory,
-    lvm,
-    measurements,
-    options,
-    rbd,
-    report,
-    timing,
-    warm_disk,
-)
-from benchmarks.report import Result
-from benchmarks.scratch import Scratch
+from benchmarks import fetch_memory, file_disk, harness, lvm, options, rbd
+from benchmarks.harness import Result
+from benchmarks.scratch import Scratch, command
 from imagecache.model import GiB
 
 BENCHMARKS: Mapping[str, Callable[[Scratch], Iterator[Result]]] = {
-    "warm-disk": warm_disk.results,
-    "cold-disk": cold_disk.results,
+    "warm-disk": file_disk.warm,
+    "cold-disk": file_disk.cold,
     "fetch-memory": fetch_memory.results,
     "options": options.results,
     "rbd": rbd.results,
-    "lvm": lvm.results,
+    "lvm": lvm.results,    # only if it is asked for: it takes a whole disk
 }
-# What is not run unless it is asked for: it takes a whole disk.
-BY_NAME = {"lvm"}
 
 
 def main() -> None:
@@ -47,24 +33,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     results: list[Result] = []
     with Scratch(arguments.directory) as scratch:
-        machine = _machine(scratch)
+        machine = _machine(scratch.root)
         for name, value in machine.items():
             print(f"{name:12}{value}")
-        print(f"\n{timing.READING}", flush=True)
+        print(f"\n{harness.READING}", flush=True)
         for name in arguments.names:
             found = []
             for result in BENCHMARKS[name](scratch):
-                print(f"\n{report.table(result)}", flush=True)
+                print(f"\n{harness.table(result)}", flush=True)
                 found.append(result)
             results += found
             if any(result.chart for result in found):
-                measurements.keep(arguments.measurements, name, machine,
-                                  found)
-    print(f"\n{report.verdicts(results)}")
+                harness.keep(arguments.measurements / f"{name}.json", machine,
+                             found)
+    print(f"\n{harness.verdicts(results)}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({
-            "machine": machine,
-            "results": [each.as_json() for each in results]}, indent=1))
+        harness.write(arguments.json, machine, results)
 
 
 def _arguments() -> argparse.Namespace:
@@ -72,11 +56,9 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks", description="Measure imagecache beside"
         " bare qemu-img and beside nova.")
     parser.add_argument("names", nargs="*", metavar="NAME",
-                        type=_name,
-                        default=[each for each in BENCHMARKS
-                                 if each not in BY_NAME],
+                        choices=[*BENCHMARKS, []],
                         help=f"what to measure: {', '.join(BENCHMARKS)}"
-                        f" (default: all but {', '.join(BY_NAME)})")
+                        " (default: all but lvm)")
     # Not the directory for temporary files: that may be in memory.
     parser.add_argument("--directory", type=pathlib.Path,
                         default=pathlib.Path("/var/tmp"),
@@ -85,41 +67,34 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE",
                         help="also write everything to this file")
     parser.add_argument("--measurements", type=pathlib.Path, metavar="DIR",
-                        default=measurements.DIRECTORY,
-                        help="where what the manual shows is kept: tables and"
-                        " drawings (default: %(default)s)")
-    return parser.parse_args()
+                        default=harness.RECORDS,
+                        help="where the tables that the manual shows are kept"
+                        " (default: %(default)s)")
+    arguments = parser.parse_args()
+    arguments.names = arguments.names or [
+        name for name in BENCHMARKS if name != "lvm"]
+    return arguments
 
 
-def _name(word: str) -> str:
-    if word not in BENCHMARKS:
-        raise argparse.ArgumentTypeError(f"there is no benchmark {word!r}")
-    return word
-
-
-def _machine(scratch: Scratch) -> dict[str, str]:
-    qemu = subprocess.run(["qemu-img", "--version"], check=True, text=True,
-                          stdout=subprocess.PIPE).stdout
+def _machine(directory: pathlib.Path) -> dict[str, str]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    processor = next((
+        line.partition(":")[2].strip()
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")), platform.machine())
+    kind = command("df", "--output=fstype", directory).split()[-1]
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(
             timespec="seconds"),
         "imagecache": metadata.version("imagecache"),
-        "qemu-img": qemu.split()[2],
+        "qemu-img": command("qemu-img", "--version").split()[2],
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "processors": f"{os.cpu_count()} of {_processor()}, load"
+        "processors": f"{os.cpu_count()} of {processor}, load"
                       f" {os.getloadavg()[0]:.2f} before",
         "memory": f"{memory / GiB:.0f} GiB",
-        "directory": f"{scratch.root}, on {scratch.file_system}",
+        "directory": f"{directory}, on {kind}",
     }
-
-
-def _processor() -> str:
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":

@@ -1,50 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory that fetching an image takes, small or large."""
+"""The memory that fetching an image takes, small or large.
+
+    python -m benchmarks.fetch_memory INSTANCES_PATH IMAGE
+
+fetches one image in a process of its own and prints, in bytes: ``before``,
+what the process held before it began; ``peak``, the most it held; ``child``,
+the most that a program it started held, looked at every 10 ms.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import http.server
 import json
 import pathlib
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.report import Bar, Result, Row
-from benchmarks.scratch import Scratch
+import imagecache
+from benchmarks.harness import Bar, Result, Row
+from benchmarks.scratch import Scratch, command, configuration
 from imagecache.model import GiB, MiB
 
 SIZES = (64 * MiB, 4 * GiB)
 
-_READING = (
-    "growth: the most the process held, less what it held before it began to"
-    " fetch.  child: the most that a program it started held, which is"
-    " qemu-img where there is something to convert.")
+_PROC = pathlib.Path("/proc")
 
 
 def results(scratch: Scratch) -> Iterator[Result]:
     rows = []
-    with _server() as address:
-        for size in SIZES:
-            rows.append(_row(
-                f"raw, {size // MiB} MiB",
-                "from a web server, none of it zero: downloaded, written",
-                size, _fetch(scratch, f"{address}/{size}.raw")))
-    for size in SIZES:
-        with _qcow2(scratch, size) as image:
-            rows.append(_row(
-                f"qcow2, {size // MiB} MiB",
-                "a file, none of it zero: copied, converted by qemu-img",
-                size, _fetch(scratch, str(image))))
+    with served(scratch.root) as address:
+        for disk_format, place, meaning in (
+                ("raw", address, "from a web server: downloaded, written"),
+                ("qcow2", scratch.root, "a file: copied, converted")):
+            for size in SIZES:
+                name = _full(scratch.new("full"), disk_format, size)
+                rows.append(_row(f"{disk_format}, {size // MiB} MiB", meaning,
+                                 size, _fetch(scratch, f"{place}/{name}")))
+    growth = [row.values["growth MiB"] for row in rows]
+    both = [row.values["growth MiB"] + row.values["child MiB"] for row in rows]
     yield Result("Memory of a cold fetch", rows, [
-        Bar("cold fetch: MiB that its process grows by",
-            max(row.values["growth MiB"] for row in rows), 64),
-        Bar("cold fetch: MiB with those of qemu-img",
-            max(row.values["growth MiB"] + row.values["child MiB"]
-                for row in rows), 64),
-    ], [_READING])
+        Bar("cold fetch: MiB that its process grows by", max(growth), 64),
+        Bar("cold fetch: MiB with those of qemu-img", max(both), 64),
+    ], ["growth: the most the process held, less what it held before it began"
+        " to fetch.  child: the most that a program it started held, which is"
+        " qemu-img where there is something to convert."])
 
 
 def _row(name: str, meaning: str, size: int, found: dict[str, Any]) -> Row:
@@ -58,37 +64,84 @@ def _row(name: str, meaning: str, size: int, found: dict[str, Any]) -> Row:
     }, [found["seconds"]])
 
 
-def _fetch(scratch: Scratch, image: str) -> dict[str, Any]:
+def _fetch(scratch: Scratch, image: str) -> Any:
     instances = scratch.directory("fetch")
-    try:
-        output = subprocess.run(
-            [sys.executable, "-m", "benchmarks.fetch_once", instances, image],
-            check=True, stdout=subprocess.PIPE).stdout
-        found: dict[str, Any] = json.loads(output)
-        return found
-    finally:
-        shutil.rmtree(instances)
+    found = subprocess.run(
+        [sys.executable, "-m", "benchmarks.fetch_memory", instances, image],
+        check=True, stdout=subprocess.PIPE).stdout
+    shutil.rmtree(instances)
+    return json.loads(found)
 
 
-@contextlib.contextmanager
-def _server() -> Iterator[str]:
-    with subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.server"], text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
-
-
-@contextlib.contextmanager
-def _qcow2(scratch: Scratch, size: int) -> Iterator[pathlib.Path]:
-    """A qcow2 file full of data, none of it compressed."""
-    image = scratch.root / scratch.new("full.qcow2")
+def _full(image: pathlib.Path, disk_format: str, size: int) -> str:
+    """Make an image full of data, none of it zero; return its name."""
     writes = [word for start in range(0, size, GiB) for word in
               ("-c", f"write -q -P 85 {start} {min(GiB, size - start)}")]
+    command("qemu-img", "create", "-q", "-f", disk_format, image, str(size))
+    command("qemu-io", "-f", disk_format, *writes, image)
+    return image.name
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def served(directory: pathlib.Path) -> Iterator[str]:
+    """Yield the address of a web server with the files of a directory."""
+    with http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), functools.partial(
+                _Quiet, directory=directory)) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
+
+
+def main() -> None:
+    instances, image = sys.argv[1:]
+    cache = imagecache.ImageCache(configuration(pathlib.Path(instances)))
+    before, start = held("self", "VmRSS"), time.perf_counter()
+    with watched_children() as most:
+        cache.fetch(image)
+    print(json.dumps({
+        "before": before, "peak": held("self", "VmHWM"), "child": most[0],
+        "seconds": time.perf_counter() - start}))
+
+
+def held(process: str, kind: str) -> int:
+    """Return the bytes of memory a process holds; 0 if it has ended.
+
+    :param kind: VmRSS for now, VmHWM for the most since it began
+    """
+    with contextlib.suppress(OSError):
+        for line in (_PROC / process / "status").read_text().splitlines():
+            if line.startswith(f"{kind}:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextlib.contextmanager
+def watched_children() -> Iterator[list[int]]:
+    """Yield a list whose one number is the most that a child held."""
+    most, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            for task in (_PROC / "self" / "task").iterdir():
+                with contextlib.suppress(OSError):    # the thread has ended
+                    for child in (task / "children").read_text().split():
+                        most[0] = max(most[0], held(child, "VmHWM"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     try:
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image,
-                        str(size)], check=True)
-        subprocess.run(["qemu-io", "-f", "qcow2", *writes, image], check=True)
-        yield image
+        yield most
     finally:
-        image.unlink(missing_ok=True)
+        done.set()
+        watcher.join()
+
+
+if __name__ == "__main__":
+    main()

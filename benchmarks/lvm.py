@@ -7,32 +7,28 @@ Takes the scratch disk of tools/in-guest, and all of it.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import functools
 import os
 import pathlib
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import imagecache
-from benchmarks import timing
-from benchmarks.doors import command
-from benchmarks.report import Bar, Result, Row
-from benchmarks.scratch import Scratch, configuration
-from benchmarks.timing import Run, Subject
+from benchmarks import harness
+from benchmarks.harness import RATIOS, Bar, Result, Row, Run, Subject
+from benchmarks.scratch import Scratch, command, configuration
 from imagecache.model import GiB, KiB, MiB
 from imagecache.tools.lvm import VolumeGroup
 
-# A compressed image takes a third of what is in it, as those of clouds do.
-IMAGE_SIZE = GiB
-UNPACKED_SIZE = 3 * GiB
+UNPACKED_SIZE = 3 * GiB    # compressed it takes a third, as clouds' images do
+RAW_SIZE = GiB
 POOL_SIZE = 7 * GiB
 METADATA_SIZE = 64 * MiB
 ROUNDS = 5
 
 _GROUP = VolumeGroup("imagecache-bench")
 _POOL = "pool"
-_TAKES = "MiB taken"
 
 
 def results(scratch: Scratch) -> Iterator[Result]:
@@ -44,61 +40,57 @@ def results(scratch: Scratch) -> Iterator[Result]:
         _write(raw, UNPACKED_SIZE)
         command("qemu-img", "convert", "-c", "-W", "-f", "raw", "-O", "qcow2",
                 raw, packed)
-        yield _packed(scratch, packed)
+        size = packed.stat().st_size
+        rows = _race(scratch, packed, "qcow2")
+        yield Result(
+            f"Second disk of a compressed image of {size / GiB:.2f} GiB, with"
+            f" {UNPACKED_SIZE // GiB} GiB in it, {ROUNDS} rounds", rows, [
+                Bar("second thin disk: its time, in that of a thick one",
+                    rows[1].values["ratio"], 1 / 20),
+                Bar("second thin disk: its space, in that of the image",
+                    rows[1].values["MiB taken"] * MiB / size, 1 / 100)],
+            ["Nearly all of a thin disk's time is one start of lvcreate, and a"
+             " program takes longer to start under the kernel of"
+             " tools/in-guest than under others.  What is written there goes"
+             " to memory."])
         packed.unlink()
-        _write(raw, IMAGE_SIZE)
-        rows, _ = _race(scratch, raw, "raw")
-        yield Result(f"The same of a raw image of {_gib(raw)}, all data", rows)
+        _write(raw, RAW_SIZE)
+        yield Result(f"The same of a raw image of {RAW_SIZE // GiB} GiB, all"
+                     " data", _race(scratch, raw, "raw"))
 
 
-def _packed(scratch: Scratch, image: pathlib.Path) -> Result:
-    rows, took = _race(scratch, image, "qcow2")
-    return Result(
-        f"Second disk of a compressed image of {_gib(image)}, with"
-        f" {UNPACKED_SIZE // GiB} GiB in it, {ROUNDS} rounds", rows, [
-            Bar("second thin disk: its time, in that of a thick one",
-                rows[1].values["ratio"], 1 / 20),
-            Bar("second thin disk: its space, in that of the image",
-                took[1] * MiB / image.stat().st_size, 1 / 100)],
-        ["Nearly all of a thin disk's time is one start of lvcreate, and a"
-         " program takes longer to start under the kernel of tools/in-guest"
-         " than under others.  What is written there goes to memory."])
-
-
-def _race(scratch: Scratch, image: pathlib.Path, disk_format: str
-          ) -> tuple[list[Row], list[float]]:
-    """Return a row for each kind of disk, and the MiB that one took."""
+def _race(scratch: Scratch, image: pathlib.Path,
+          disk_format: str) -> list[Row]:
     subjects = [
-        Subject("thick", "the base is copied into a new volume",
-                _disk(scratch, image, disk_format, None)),
-        Subject("thin", "the new volume is a snapshot of the base",
-                _disk(scratch, image, disk_format, _POOL))]
-    runs = timing.race(subjects, ROUNDS)
-    rows = timing.compare(subjects, runs)
-    took = [max(run.measured[_TAKES] for run in each) for each in runs]
-    return [dataclasses.replace(row, values={**row.values, _TAKES: most})
-            for row, most in zip(rows, took, strict=True)], took
+        Subject(name, meaning, functools.partial(
+            _disk, _cache(scratch, pool), image, disk_format))
+        for name, meaning, pool in (
+            ("thick", "the base is copied into a new volume", None),
+            ("thin", "the new volume is a snapshot of the base", _POOL))]
+    rows = harness.rows(subjects, harness.race(subjects, ROUNDS), "ms")
+    return [row.only("min ms", "median ms", "max ms", *RATIOS,
+                     "processes started",
+                     MiB_taken=row.spread["MiB taken"][1]) for row in rows]
 
 
-def _disk(scratch: Scratch, image: pathlib.Path, disk_format: str,
-          pool: str | None) -> Callable[[], Run]:
+def _cache(scratch: Scratch, pool: str | None) -> imagecache.ImageCache:
     conf = configuration(scratch.directory("instances"))
     conf.set_override("images_type", "lvm", "libvirt")
     conf.set_override("images_volume_group", _GROUP.name, "libvirt")
     conf.set_override("volume_clear", "none", "libvirt")
     conf.set_override("lvm_thin_pool", pool, "image_cache")
-    cache = imagecache.ImageCache(conf)
+    return imagecache.ImageCache(conf)
 
-    def make() -> Run:
-        cache.fetch(str(image), disk_format=disk_format)    # but once
-        before, instance = _taken(), str(uuid.uuid4())
-        run = timing.measure(lambda: cache.create_disk(
-            instance, str(image), disk_format=disk_format))
-        taken = (_taken() - before) / MiB
-        cache.disk(instance).remove()
-        return dataclasses.replace(run, measured={_TAKES: taken})
 
-    return make
+def _disk(cache: imagecache.ImageCache, image: pathlib.Path,
+          disk_format: str) -> Run:
+    cache.fetch(str(image), disk_format=disk_format)    # but once
+    before, instance = _taken(), str(uuid.uuid4())
+    run = harness.measure(lambda: cache.create_disk(
+        instance, str(image), disk_format=disk_format))
+    taken = _taken() - before
+    cache.disk(instance).remove()
+    return run.having(MiB_taken=taken / MiB)
 
 
 def _taken() -> int:
@@ -129,7 +121,3 @@ def _write(path: pathlib.Path, size: int) -> None:
     with path.open("wb") as f:
         for _ in range(size // MiB):
             f.write(chunk)
-
-
-def _gib(path: pathlib.Path) -> str:
-    return f"{path.stat().st_size / GiB:.2f} GiB"

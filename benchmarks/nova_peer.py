@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's own imagebackend, told what to do by lines of JSON; see peer.py.
+"""Nova's own imagebackend, told what to do by lines of JSON; see nova.py.
 
 Runs inside nova's virtualenv, as ``python -m benchmarks.nova_peer DIR
 [GROUP.OPTION=VALUE...]``.  It is nova's code as released, in this process and
@@ -11,13 +11,14 @@ one would.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import os
 import sys
 from typing import Any
 
-from benchmarks import blocks, timing
+from benchmarks import harness
 
 _CHUNK = 64 * 1024
 
@@ -83,10 +84,7 @@ def make_disk(images: Any, imagebackend: Any, instances: str,
             fetch, order["base"], size=order["size"], context=None,
             image_id="image")
 
-    written = blocks.written()
-    run = timing.measure(make)
-    return {"seconds": run.seconds, "started": run.started,
-            "written": blocks.written() - written}
+    return dataclasses.asdict(harness.measure(make))
 
 
 def main() -> None:

@@ -1,105 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory for one run, and what every benchmark needs in it."""
+"""A directory for one run, and the images that benchmarks need in it."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import hashlib
 import itertools
+import os
 import pathlib
-import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from oslo_config import cfg
 
-from benchmarks import peer
+from benchmarks import nova
 from imagecache import opts
 from imagecache.model import GiB, MiB
 
-# As a small cloud image: mostly holes, and data that compresses to half.
-IMAGE_SIZE = 2 * GiB
-IMAGE_DATA = 256 * MiB
-
 # Of the largest benchmark, with room for what a file system takes.
 _NEEDED = 14 * GiB
+_USR = tuple(pathlib.Path("/usr") / each
+             for each in ("bin", "lib", "sbin", "share"))
+_UUID = "6d0c5d5e-2f5a-4c1b-9a52-0d6f3c1e7b42"
 
 
-class Scratch:
-    """Gone, with all that runs or lies in it, when the block ends.
+class Scratch(contextlib.ExitStack):
+    """A directory that is removed, with all that runs in it, at the end.
 
-    :param parent: where the directory is made; its file system is what is
-        measured
+    :param parent: where the directory is made; its file system is measured
     """
 
     def __init__(self, parent: pathlib.Path) -> None:
-        self._parent = parent
-        self._stack = contextlib.ExitStack()
-        self._numbers = itertools.count()
-
-    def __enter__(self) -> Scratch:
-        free = shutil.disk_usage(self._parent).free
+        super().__init__()
+        free = shutil.disk_usage(parent).free
         if free < _NEEDED:
             raise SystemExit(
-                f"{self._parent} has {free // GiB} GiB free, and"
-                f" {_NEEDED // GiB} GiB are needed; choose another with"
-                " --directory")
-        self.root = pathlib.Path(self._stack.enter_context(
+                f"{parent} has {free // GiB} GiB free, and {_NEEDED // GiB}"
+                " GiB are needed; choose another with --directory")
+        self.root = pathlib.Path(self.enter_context(
             tempfile.TemporaryDirectory(prefix="imagecache-bench-",
-                                        dir=self._parent)))
-        return self
+                                        dir=parent)))
+        self._numbers = itertools.count()
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def new(self, name: str) -> pathlib.Path:
+        """Return a path that nothing else has."""
+        return self.root / f"{name}-{next(self._numbers)}"
 
     def directory(self, name: str) -> pathlib.Path:
         """Return a new directory."""
-        path = self.root / f"{name}-{next(self._numbers)}"
+        path = self.new(name)
         path.mkdir()
         return path
 
-    def new(self, name: str) -> str:
-        """Return a name that nothing else has."""
-        return f"{name}-{next(self._numbers)}"
+    @functools.cached_property
+    def image(self) -> CloudImage:
+        """A small cloud image: mostly holes."""
+        return make_image(self.directory("image"), 2 * GiB, 256 * MiB)
 
     @functools.cached_property
-    def image(self) -> pathlib.Path:
-        """A compressed qcow2 image, as clouds have them."""
-        flat, image = self.root / "image.raw", self.root / "image.qcow2"
-        try:
-            _write_flat(flat)
-            subprocess.run(["qemu-img", "convert", "-c", "-W", "-f", "raw",
-                            "-O", "qcow2", flat, image], check=True)
-        finally:
-            flat.unlink(missing_ok=True)
-        return image
-
-    @functools.cached_property
-    def nova(self) -> peer.Nova:
+    def nova(self) -> nova.Nova:
         """Nova, running."""
-        return self._stack.enter_context(peer.Nova(
-            self.directory("nova"), self.root / "nova.log"))
-
-    @functools.cached_property
-    def shares_blocks(self) -> bool:
-        """Whether a copy on this file system can be a reflink."""
-        one, other = self.root / "one", self.root / "other"
-        one.write_bytes(bytes(MiB))
-        return subprocess.run(
-            ["cp", "--reflink=always", one, other], check=False,
-            stderr=subprocess.DEVNULL).returncode == 0
-
-    @property
-    def file_system(self) -> str:
-        return subprocess.run(
-            ["df", "--output=fstype", self.root], check=True,
-            stdout=subprocess.PIPE, text=True).stdout.split()[-1]
+        return self.enter_context(nova.Nova(self.directory("nova")))
 
 
 def configuration(instances: pathlib.Path) -> cfg.ConfigOpts:
-    """All defaults, but for where the instances are."""
+    """Return all defaults, except for where the instances are."""
     conf = cfg.ConfigOpts()
     opts.register_opts(conf)
     conf([], default_config_files=[], default_config_dirs=[])
@@ -107,18 +76,93 @@ def configuration(instances: pathlib.Path) -> cfg.ConfigOpts:
     return conf
 
 
-def _write_flat(path: pathlib.Path) -> None:
-    with path.open("wb") as f:
-        for offset, chunk in _data():
-            f.seek(offset)
-            f.write(chunk)
-        f.truncate(IMAGE_SIZE)
+def command(*words: str | os.PathLike[str]) -> str:
+    """Run a program; return its output."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+    return subprocess.run(words, check=True, text=True,
+                          stdout=subprocess.PIPE,
+                          env=os.environ | {"PATH": path}).stdout.strip()
 
 
-def _data() -> Iterator[tuple[int, bytes]]:
-    """Yield where data is and what: four bits of chance in each byte."""
-    chance = random.Random(0)
-    alphabet = bytes(each % 16 + 64 for each in range(256))
-    stride = IMAGE_SIZE // (IMAGE_DATA // MiB)
-    for offset in range(0, IMAGE_SIZE, stride):
-        yield offset, chance.randbytes(MiB).translate(alphabet)
+@dataclasses.dataclass(frozen=True)
+class CloudImage:
+    """One content in three files."""
+
+    compressed: pathlib.Path
+    plain: pathlib.Path
+    raw: pathlib.Path
+    size: int        # bytes a guest sees
+    data: int        # bytes of files in it
+    files: int
+
+    def of(self, kind: str) -> pathlib.Path:
+        found: pathlib.Path = getattr(self, kind)
+        return found
+
+    def describe(self) -> str:
+        compressed, plain, raw = (path.stat() for path in (
+            self.compressed, self.plain, self.raw))
+        return (f"The image is one ext4 of {self.size // MiB} MiB without"
+                f" partitions, with {self.files} files of {self.data // MiB}"
+                f" MiB from this machine's /usr; as compressed qcow2 it has"
+                f" {compressed.st_size // MiB} MiB, as plain qcow2"
+                f" {plain.st_size // MiB}, as raw {raw.st_size // MiB}, of"
+                f" which {raw.st_blocks * 512 // MiB} are not holes.")
+
+
+KINDS = ("compressed", "plain", "raw")
+
+
+def make_image(directory: pathlib.Path, size: int, data: int,
+               sources: Iterable[pathlib.Path] = _USR) -> CloudImage:
+    """Make an image of what a real system holds.
+
+    It is one ext4 over the whole disk, without partitions.
+
+    :param size: bytes a guest sees
+    :param data: bytes of the files in it
+    :param sources: directories the files are from
+    """
+    tree = directory / "tree"
+    compressed, plain, raw = (directory / name for name in (
+        "image.qcow2", "plain.qcow2", "image.raw"))
+    files = list(_sample(sources, data))
+    for path in files:
+        copy = tree / path.relative_to(path.anchor)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+    command("truncate", "--size", str(size), raw)
+    command("mkfs.ext4", "-q", "-F", "-U", _UUID, "-d", tree,
+            "-E", f"hash_seed={_UUID},root_owner=0:0", raw)
+    shutil.rmtree(tree)
+    convert = ("qemu-img", "convert", "-f", "raw", "-O", "qcow2")
+    command(*convert, raw, plain)
+    command(*convert, "-c", "-W", raw, compressed)
+    return CloudImage(compressed, plain, raw, size,
+                      sum(path.stat().st_size for path in files), len(files))
+
+
+def _sample(sources: Iterable[pathlib.Path],
+            data: int) -> Iterator[pathlib.Path]:
+    """Yield files of ``data`` bytes: the same of the same system, any time.
+
+    Their order is that of a hash of their names, so that they are a mixture.
+    A file of more than a sixteenth is left out.
+    """
+    found = ((hashlib.sha256(str(path).encode()).digest(), path, size)
+             for source in sources for path, size in _files(source)
+             if size <= data // 16)
+    for _, path, size in sorted(found):
+        if size > data:
+            return
+        data -= size
+        yield path
+
+
+def _files(directory: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = pathlib.Path(parent, name)
+            if path.is_file() and not path.is_symlink() \
+                    and os.access(path, os.R_OK):
+                yield path, path.stat().st_size

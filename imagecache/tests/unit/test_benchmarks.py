@@ -1,96 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The benchmarks run, and count what they say they count.
+
+The options are measured at a size at which times mean nothing.
+"""
 
 from __future__ import annotations
 
-import graphlib
+import contextlib
+import functools
 import json
+import os
 import pathlib
+import shutil
 import subprocess
-import sys
 import time
 import urllib.request
-from unittest import mock
 
-from benchmarks import __main__ as bench
-from benchmarks import ballast, fetch_once, processes, report, timing
+import fixtures
+
+from benchmarks import fetch_memory, file_disk, guest_io, harness, options
+from benchmarks import scratch as scratches
+from benchmarks import site as sites
+from imagecache.model import GiB, KiB, MiB
 from imagecache.tests import base
-from imagecache.tests.unit import test_rooms
 
-TOP = pathlib.Path(bench.__file__).resolve().parent.parent
-
-
-def _subject(name, run):
-    return timing.Subject(name, f"what {name} is", run)
+TINY = sites.Scale(image=8 * MiB, data=MiB, disk=12 * MiB, large=GiB,
+                   instances=2, rounds=1, io_rounds=1, reads=512 * KiB,
+                   slow_reads=256 * KiB, random_reads=10, writes=512 * KiB,
+                   random_writes=10)
 
 
-class BenchmarksTest(base.TestCase):
+class HarnessTest(base.TestCase):
 
-    def test_every_module_that_has_results_is_in_the_table(self):
-        having = {path.stem.replace("_", "-")
-                  for path in (TOP / "benchmarks").glob("*.py")
-                  if "\ndef results(" in path.read_text()}
-        self.assertEqual(having, set(bench.BENCHMARKS))
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures.MockPatch("os.sync"))
 
-    def test_no_module_imports_one_that_imports_it(self):
-        graph = {f"benchmarks.{path.stem}": {
-            ".".join(name.split(".")[:2])
-            for name in test_rooms.imports(path)}
-            for path in (TOP / "benchmarks").glob("*.py")}
-        self.assertIn("benchmarks.report", graph["benchmarks.measurements"])
-        graphlib.TopologicalSorter(graph).prepare()
+    def subjects(self, **runs):
+        return [harness.Subject(name, f"what {name} is", run)
+                for name, run in runs.items()]
 
-
-class TimingTest(base.TestCase):
-
-    def test_everybody_runs_once_a_round_and_the_order_moves_on(self):
+    def test_each_subject_runs_once_a_round_and_the_order_moves_on(self):
         order = []
-
-        def runner(name):
-            return lambda: order.append(name) or timing.Run(len(order))
-
-        with mock.patch("os.sync"):
-            timing.race([_subject(n, runner(n)) for n in "abc"], 3,
-                        practice=0)
+        harness.race(self.subjects(**{
+            name: functools.partial(order.append, name) for name in "abc"}),
+            3, practice=0)
         self.assertEqual("abcbcacab", "".join(order))
 
     def test_practice_does_not_count(self):
         seconds = iter([99, 1, 2])
-        with mock.patch("os.sync"):
-            runs = timing.race(
-                [_subject("a", lambda: timing.Run(next(seconds)))], 2)
-        self.assertEqual([[timing.Run(1), timing.Run(2)]], runs)
+        runs = harness.race(self.subjects(
+            a=lambda: harness.Run(next(seconds))), 2)
+        self.assertEqual([[harness.Run(1), harness.Run(2)]], runs)
 
     def test_the_first_subject_is_what_the_others_are_compared_with(self):
-        subjects = [_subject("slow", None), _subject("fast", None)]
-        slow, fast = timing.compare(subjects, [
-            [timing.Run(4), timing.Run(8), timing.Run(6)],
-            [timing.Run(2), timing.Run(2, ("x", "y")), timing.Run(6)]], "s")
+        slow, fast = harness.rows(self.subjects(slow=None, fast=None), [
+            [harness.Run(4), harness.Run(8), harness.Run(6)],
+            [harness.Run(2), harness.Run(2, ("x", "y")), harness.Run(6)]])
         self.assertEqual(1, slow.values["ratio"])
         self.assertEqual(
             {"min s": 2, "median s": 2, "max s": 6, "ratio": 2 / 6,
-             "ratio 25%": 0.375, "ratio 75%": 0.75, "processes started": 2},
-            fast.values)
+             "ratio 25%": 0.375, "ratio 75%": 0.75, "ratio min": 0.5,
+             "processes started": 2, "CPU s": 0}, fast.values)
 
     def test_a_run_knows_its_time_and_its_processes(self):
-        run = timing.measure(lambda: subprocess.run(["true"], check=True))
+        subprocess.run(["false"], check=False)
+        run = harness.measure(lambda: subprocess.run(["true"], check=True))
         self.assertGreater(run.seconds, 0)
         self.assertEqual(("true",), run.started)
 
-    def test_processes_of_other_times_are_not_counted(self):
-        with processes.counted() as started:
-            pass
-        subprocess.run(["true"], check=True)
-        self.assertEqual([], started)
+    def test_a_run_knows_what_it_wrote(self):
+        run = harness.measure(lambda: (self.root / "file").write_bytes(
+            bytes(3 * MiB)))
+        self.assertGreaterEqual(run.written, 3)
 
-
-class ReportTest(base.TestCase):
-
-    result = report.Result("Title", [
-        report.Row("one", "what one is", {"time ms": 1.234, "runs": 3}),
-        report.Row("number two", "and two", {"time ms": 1234.5, "runs": 12}),
-    ], [report.Bar("kept", 1, 1), report.Bar("broken", 2.5, 2)], ["A note."])
-
-    def test_columns_are_as_wide_as_they_must_be(self):
+    def test_table_verdicts_and_json_have_the_same_numbers(self):
+        result = harness.Result("Title", [
+            harness.Row("one", "what one is", {"time ms": 1.234, "runs": 3}),
+            harness.Row("number two", "and two",
+                        {"time ms": 1234.5, "runs": 12}),
+        ], [harness.Bar("kept", 1, 1), harness.Bar("broken", 2.5, 2)],
+            ["A note."])
         self.assertEqual([
             "Title",
             "-----",
@@ -102,55 +92,132 @@ class ReportTest(base.TestCase):
             "one         what one is",
             "number two  and two",
             "",
-            "A note."], report.table(self.result).splitlines())
-
-    def test_every_bar_is_said_to_hold_or_to_be_missed(self):
+            "A note."], harness.table(result).splitlines())
         self.assertEqual([
             "holds   kept: 1 (at most 1)",
             "MISSED  broken: 2.50 (at most 2)"],
-            report.verdicts([self.result]).splitlines())
-
-    def test_json_says_what_the_table_says(self):
-        found = json.loads(json.dumps(self.result.as_json()))
+            harness.verdicts([result]).splitlines())
+        harness.keep(self.root / "name.json", {"when": "now"}, [result])
+        kept = json.loads((self.root / "name.json").read_text())
         self.assertEqual({"time ms": 1.234, "runs": 3},
-                         found["rows"][0]["values"])
-        self.assertEqual([True, False],
-                         [bar["holds"] for bar in found["bars"]])
+                         kept["results"][0]["rows"][0]["values"])
+        self.assertIn(harness.table(result),
+                      (self.root / "name.txt").read_text())
 
 
 class MemoryTest(base.TestCase):
 
-    def test_the_most_is_not_less_than_what_is_held_now(self):
-        now = fetch_once.held("self", "VmRSS")
-        self.assertGreater(now, 0)
-        self.assertGreaterEqual(fetch_once.held("self", "VmHWM"), now)
-
-    def test_ballast_is_held_until_the_block_ends(self):
-        before = fetch_once.held("self", "VmRSS")
-        with ballast.held(64 * ballast.MiB):
-            during = fetch_once.held("self", "VmRSS")
-        after = fetch_once.held("self", "VmRSS")
-        self.assertGreater(during, before + 60 * ballast.MiB)
-        self.assertLess(after, during - 60 * ballast.MiB)
+    def test_memory_is_held_until_the_block_ends(self):
+        before = fetch_memory.held("self", "VmRSS")
+        with file_disk.held(64 * MiB):
+            during = fetch_memory.held("self", "VmRSS")
+        after = fetch_memory.held("self", "VmRSS")
+        self.assertGreater(during, before + 60 * MiB)
+        self.assertLess(after, during - 60 * MiB)
 
     def test_a_process_that_ended_holds_nothing(self):
-        self.assertEqual(0, fetch_once.held("0", "VmRSS"))
+        self.assertEqual(0, fetch_memory.held("0", "VmRSS"))
 
     def test_the_memory_of_a_child_is_seen(self):
-        with fetch_once.watched_children() as seen, \
+        with fetch_memory.watched_children() as seen, \
                 subprocess.Popen(["cat"], stdin=subprocess.PIPE):
             deadline = time.monotonic() + 10
             while not seen[0] and time.monotonic() < deadline:
                 time.sleep(0.005)
         self.assertGreater(seen[0], 0)
 
-    def test_the_server_has_images_of_any_size(self):
-        with subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.server"], cwd=TOP,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
-            port = int(server.stdout.readline())
-            with urllib.request.urlopen(
-                    f"http://127.0.0.1:{port}/1500000.raw") as answer:
-                content = answer.read()
-        self.assertEqual(1500000, len(content))
-        self.assertEqual(content[:451424], content[1048576:])
+    def test_an_image_full_of_data_is_served(self):
+        name = fetch_memory._full(self.root / "full", "raw", MiB)
+        with fetch_memory.served(self.root) as address, \
+                urllib.request.urlopen(f"{address}/{name}") as answer:
+            self.assertEqual(b"U" * MiB, answer.read())
+
+
+class Directory:
+    """A volume without a file system of its own; it counts blocks only."""
+
+    counter = "not at all"
+
+    def __init__(self, path):
+        self.path = path
+
+    def used(self):
+        return sum(each.lstat().st_blocks * 512
+                   for each in self.path.rglob("*"))
+
+    written = used
+
+    def read(self):
+        return 0
+
+    def cool(self):
+        pass
+
+    def clear(self):
+        for each in self.path.iterdir():
+            shutil.rmtree(each)
+
+
+class OptionsTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures.MockPatch("os.sync"))
+        sources = self.root / "sources"
+        shutil.copytree(pathlib.Path(options.__file__).parent, sources,
+                        ignore=shutil.ignore_patterns("__pycache__"))
+        for name in range(8):    # and something as large as programs are
+            (sources / f"noise-{name}").write_bytes(os.urandom(60 * KiB))
+        self.image = scratches.make_image(self.root, TINY.image, TINY.data,
+                                          [sources])
+        self.site = sites.Site(self.image, TINY, self.volume, sharing=())
+
+    def volume(self, kind):
+        path = self.root / f"volume-{kind}"
+        path.mkdir(exist_ok=True)
+        return contextlib.nullcontext(Directory(path))
+
+    def test_all_is_measured_that_is_drawn(self):
+        drawn = set()
+        for result in options.measure(self.site):
+            self.assertTrue(harness.table(result))
+            if result.chart:
+                drawn.add(result.chart.name)
+                for row in result.rows:
+                    self.assertLessEqual(set(result.chart.bars),
+                                         set(row.values))
+            if result.title.startswith("Disks larger"):
+                self.assertRegex(result.notes[1], r"holds [1-9]\d*\.\d MiB")
+            if result.title.startswith("Steps"):
+                for row in result.rows:    # all events were heard of
+                    self.assertGreater(row.values["receive s"], 0)
+                    self.assertGreater(row.values["validate s"], 0)
+        self.assertEqual({
+            "boot-io", "boot-io-reflink", "space", "guest-reads",
+            "guest-crowd", "guest-writes", "guest-writes-storage",
+            "preprocessing", "growing"}, drawn)
+
+    def test_the_space_is_that_of_the_cache_and_the_disks(self):
+        rows = {row.name: row.values
+                for row in options.space(self.site).rows}
+        for values in rows.values():
+            self.assertAlmostEqual(
+                values["all MiB"], values["cache MiB"] + values["disks MiB"])
+        self.assertLess(rows["overlay, raw base"]["each MiB"],
+                        rows["raw copy"]["each MiB"])
+        self.assertGreaterEqual(
+            rows["raw copy, preallocated"]["each MiB"], TINY.disk / MiB)
+
+    def test_a_read_that_fails_is_an_error(self):
+        pattern = guest_io.Pattern("", "", [(GiB, 4096)], mode="writeback")
+        self.assertRaisesRegex(
+            RuntimeError, "read failed", guest_io.qemu_io, pattern,
+            guest_io._chain(False, self.image.raw, "raw"))
+
+    def test_one_content_is_in_all_three_files(self):
+        for path in self.image.plain, self.image.compressed:
+            subprocess.run(
+                ["qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2",
+                 self.image.raw, path], check=True)
+        self.assertLess(self.image.compressed.stat().st_size,
+                        self.image.plain.stat().st_size)

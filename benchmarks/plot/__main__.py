@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw what a benchmark found, in one style, for light and dark pages.
 
-    python -m benchmarks.plot FILE.json...
+    python -m benchmarks.plot [FILE.json...]
 
-draws anew what is on record, beside each record.  A drawing is made of its
-table alone: the same table, the same file.
+draws the tables of these records, by default of all that the manual shows.
+A drawing is made of its table alone: the same table, the same file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib
 from matplotlib import figure
 
-from benchmarks import report
+from benchmarks import harness
 
 # Of middling lightness: they can be read on white and on black.
 _INK = "#7b818a"
@@ -36,7 +36,7 @@ _WIDTH = 7.5       # inches; a page of the manual has so much
 _LINE = 0.21       # the same, of a bar
 _GAP = 0.8         # between two groups, in bars
 
-Result = Mapping[str, Any]    # as report.Result.as_json() has it
+Result = Mapping[str, Any]    # as harness.write() writes it
 
 
 def draw(result: Result, path: pathlib.Path) -> None:
@@ -57,7 +57,7 @@ def draw(result: Result, path: pathlib.Path) -> None:
             drawing.legend(loc="outside lower center", ncols=2)
         drawing.savefig(path, format="svg", transparent=True, metadata={
             "Date": None, "Creator": None,
-            "Description": report.stamp(result)})
+            "Description": harness.stamp(result)})
 
 
 def _groups(axes: Any, chart: Result, rows: Sequence[Result]) -> None:
@@ -88,7 +88,7 @@ def _stacks(axes: Any, chart: Result, rows: Sequence[Result]) -> None:
 
 
 def _say(axes: Any, x: float, y: float, value: float) -> None:
-    axes.annotate(report.number(value), (x, y), (4, 0), color=_INK,
+    axes.annotate(harness.number(value), (x, y), (4, 0), color=_INK,
                   textcoords="offset points", va="center", fontsize=8)
 
 
@@ -108,16 +108,12 @@ def _dress(axes: Any, chart: Result, rows: Sequence[Result],
 
 
 def main() -> None:
-    for name in sys.argv[1:]:
-        record = pathlib.Path(name)
-        draw_all(json.loads(record.read_text())["results"], record.parent)
-
-
-def draw_all(results: Sequence[Result], directory: pathlib.Path) -> None:
-    """Draw all that have a chart."""
-    for result in results:
-        if result["chart"]:
-            draw(result, directory / f"{result['chart']['name']}.svg")
+    for record in ([pathlib.Path(name) for name in sys.argv[1:]]
+                   or harness.RECORDS.glob("*.json")):
+        for result in json.loads(record.read_text())["results"]:
+            if result["chart"]:
+                draw(result, record.with_name(
+                    f"{result['chart']['name']}.svg"))
 
 
 if __name__ == "__main__":

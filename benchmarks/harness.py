@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run things in turn; show what they took as tables, keep it as JSON.
+
+Runs inside nova's virtualenv too: standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import resource
+import statistics
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+MiB = 1024 * 1024
+
+RECORDS = pathlib.Path(__file__).resolve().parent.parent \
+    / "doc" / "source" / "measurements"
+
+READING = """\
+Each line of a table is run once a round, in turn.  ratio: of the medians, to
+the first line; its 25% and 75% enclose the middle half of the ratios that were
+found within one round.  No table here is a test."""
+
+_STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "os.spawn",
+           "os.startfile", "os.system", "subprocess.Popen"}
+_started: list[str] = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What one run took."""
+
+    seconds: float
+    started: Sequence[str] = ()    # command lines of its processes
+    cpu: float = 0.0               # seconds, with those of its processes
+    written: float = 0.0           # MiB, likewise; into the page cache
+    # What a benchmark measured besides; a name ends in its unit.
+    measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def having(self, **measured: float) -> Run:
+        """Return this run with more measured: ``host_MiB`` is "host MiB"."""
+        return dataclasses.replace(self, measured={**self.measured, **{
+            name.replace("_", " "): each for name, each in measured.items()}})
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """One of the things that are compared."""
+
+    name: str
+    meaning: str             # one line: what is done
+    run: Callable[[], Run]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measured thing.  A value's name ends in its unit."""
+
+    name: str
+    meaning: str
+    values: Mapping[str, float]
+    samples: Sequence[float] = ()       # seconds, in order
+    processes: Sequence[str] = ()       # command lines, of the last run
+    # Of what was measured in each round, the least and the most.
+    spread: Mapping[str, tuple[float, float]] = dataclasses.field(
+        default_factory=dict)
+
+    def only(self, *columns: str, **more: float) -> Row:
+        """Return this row with these values of it, and with more."""
+        return dataclasses.replace(self, values={
+            **{name: self.values[name] for name in columns},
+            **{name.replace("_", " "): each for name, each in more.items()}})
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A promise with a number in it, and the number that was measured."""
+
+    promise: str
+    measured: float
+    limit: float            # the most that keeps the promise
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """How to draw a table: a group of bars a row, a bar a column."""
+
+    name: str                   # of the file, without a suffix
+    axis: str                   # what is measured, and its unit
+    bars: Mapping[str, str]     # of a column, what the legend calls it
+    stacked: bool = False       # the columns are parts of a whole
+    logarithmic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A table: rows of the same columns, and the promises they decide.
+
+    A result with a chart is shown by the manual: it is kept there.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    bars: Sequence[Bar] = ()
+    notes: Sequence[str] = ()
+    chart: Chart | None = None
+
+
+def measure(action: Callable[[], object]) -> Run:
+    """Do something once, by the clock."""
+    _listen()
+    _started.clear()
+    start, cpu, written = time.perf_counter(), _cpu(), _written()
+    action()
+    seconds = time.perf_counter() - start
+    return Run(seconds, tuple(_started), _cpu() - cpu, _written() - written)
+
+
+@functools.cache    # an audit hook cannot be taken out again
+def _listen() -> None:
+    """Be told of each process that this one starts, by the interpreter."""
+    sys.addaudithook(_hear)
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _STARTS:
+        words = arguments[1] if event == "subprocess.Popen" else [event]
+        _started.append(words if isinstance(words, str)
+                        else " ".join(map(str, words)))
+
+
+def _cpu() -> float:
+    return sum(os.times()[:4])
+
+
+def _written() -> float:
+    return 512 / MiB * sum(
+        resource.getrusage(whose).ru_oublock
+        for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def race(subjects: Sequence[Subject], rounds: int,
+         practice: int = 1) -> list[list[Run]]:
+    """Run each subject once a round; return the runs of each.
+
+    The order moves on by one each round.  Dirty pages are written before each
+    run: otherwise its fsync would pay for the run before.
+
+    :param practice: rounds that do not count, to fill caches
+    """
+    runs: list[list[Run]] = [[] for _ in subjects]
+    for lap in range(-practice, rounds):
+        for n in range(len(subjects)):
+            lane = (lap + n) % len(subjects)
+            os.sync()
+            run = subjects[lane].run()
+            if lap >= 0:
+                runs[lane].append(run)
+    return runs
+
+
+def rows(subjects: Sequence[Subject], runs: Sequence[Sequence[Run]],
+         unit: str = "s") -> list[Row]:
+    """Return a row for each subject, compared with the first of them.
+
+    The ratio is that of the medians.  Its spread is that of the ratios within
+    each round, where both met the same machine.  Of processor time and of
+    what else was measured the least is shown: other work on the machine can
+    only add to it.
+
+    :param unit: of the times shown, ``ms`` or ``s``
+    """
+    first = [run.seconds for run in runs[0]]
+    return [_row(subject, mine, first, unit)
+            for subject, mine in zip(subjects, runs, strict=True)]
+
+
+def _row(subject: Subject, runs: Sequence[Run], first: Sequence[float],
+         unit: str) -> Row:
+    times = [run.seconds for run in runs]
+    scale = {"ms": 1000, "s": 1}[unit]
+    least, middle, most = (each(times) * scale
+                           for each in (min, statistics.median, max))
+    low, _, high = statistics.quantiles(
+        [mine / theirs for mine, theirs in zip(times, first, strict=True)],
+        n=4, method="inclusive") if len(times) > 1 else [1.0] * 3
+    measured = {name: [run.measured[name] for run in runs]
+                for name in runs[0].measured}
+    return Row(
+        subject.name, subject.meaning, {
+            f"min {unit}": least, f"median {unit}": middle,
+            f"max {unit}": most,
+            "ratio": statistics.median(times) / statistics.median(first),
+            "ratio 25%": low, "ratio 75%": high,
+            "ratio min": min(times) / min(first),
+            "processes started": max(len(run.started) for run in runs),
+            "CPU s": min(run.cpu for run in runs),
+            **{name: min(each) for name, each in measured.items()}},
+        times, runs[-1].started,
+        {f"median {unit}": (least, most), "ratio": (low, high),
+         **{name: (min(each), max(each)) for name, each in measured.items()}})
+
+
+TIMES = ("min", "median", "max")
+RATIOS = ("ratio", "ratio 25%", "ratio 75%")
+
+
+def table(result: Result) -> str:
+    """Return a result as text, with a line on each thing measured."""
+    label = max(len(row.name) for row in result.rows)
+    return "\n".join([
+        result.title, "-" * len(result.title), *_columns(result.rows), "",
+        *(f"{row.name.ljust(label)}  {row.meaning}" for row in result.rows),
+        *(line for note in result.notes
+          for line in ("", *textwrap.wrap(note, 79)))])
+
+
+def _columns(rows: Sequence[Row]) -> Iterator[str]:
+    names = list(rows[0].values)
+    lines = [("", *(name.partition(" ")[0] for name in names)),
+             ("", *(name.partition(" ")[2] for name in names)),
+             *((row.name, *(number(row.values[name]) for name in names))
+               for row in rows)]
+    first, *others = (max(map(len, column))
+                      for column in zip(*lines, strict=True))
+    for label, *cells in lines:
+        yield "  ".join([label.ljust(first), *(
+            cell.rjust(width)
+            for cell, width in zip(cells, others, strict=True))]).rstrip()
+
+
+def number(value: float) -> str:
+    """Return three digits of a measure, and all digits of a count."""
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def verdicts(results: Sequence[Result]) -> str:
+    """Say of every promise whether it holds."""
+    return "\n".join(
+        f"{'holds ' if bar.measured <= bar.limit else 'MISSED'}"
+        f"  {bar.promise}: {number(bar.measured)}"
+        f" (at most {number(bar.limit)})"
+        for result in results for bar in result.bars)
+
+
+def write(path: pathlib.Path, machine: Mapping[str, str],
+          results: Sequence[Result]) -> None:
+    """Write results to a file, as JSON."""
+    path.write_text(json.dumps({
+        "machine": dict(machine),
+        "results": [dataclasses.asdict(each) for each in results]},
+        indent=1) + "\n")
+
+
+def keep(path: pathlib.Path, machine: Mapping[str, str],
+         results: Sequence[Result]) -> None:
+    """Write what the manual shows: FILE.json, and its tables in FILE.txt."""
+    kept = [dataclasses.replace(result, rows=[
+        dataclasses.replace(row, processes=(), **{
+            name: _short(getattr(row, name))
+            for name in ("values", "samples", "spread")})
+        for row in result.rows]) for result in results]
+    path.parent.mkdir(exist_ok=True)
+    write(path, machine, kept)
+    head = "\n".join(f"{name:12}{value}" for name, value in machine.items())
+    path.with_suffix(".txt").write_text(
+        "\n\n\n".join([head, *map(table, kept)]) + "\n")
+
+
+def _short(value: Any) -> Any:
+    """Leave out the digits that nothing needs."""
+    if isinstance(value, Mapping):
+        return {name: _short(each) for name, each in value.items()}
+    if isinstance(value, Sequence):
+        return [_short(each) for each in value]
+    return value if isinstance(value, int) else float(f"{value:.5g}")
+
+
+def stamp(result: Mapping[str, Any]) -> str:
+    """Return what identifies the table, of JSON, that a picture was drawn of.
+    """
+    drawn = json.dumps([result["chart"], result["rows"]], sort_keys=True)
+    return "of table " + hashlib.sha256(drawn.encode()).hexdigest()
