@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door for new code, with a key for whatever it makes or describes."""
+"""A cache that encrypts every disk, for the tests of encrypted disks."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ WRONG = Encryption(b"another", iter_time=10)
 
 
 class EncryptingCache(ImageCache):
+    """An ImageCache that passes ``KEY`` for a disk without another key."""
 
     def disk(self, instance: Instance, name: str = "disk",
              image_type: str | None = None, *,
@@ -23,10 +24,11 @@ class EncryptingCache(ImageCache):
                             encryption=encryption or KEY)
 
 
-class EncryptingMixin(conformance.DiskConformance):
-    """All disks that a test makes are encrypted."""
+class EncryptingTestCase(conformance.DiskTestCase):
+    """A DiskTestCase whose disks are all encrypted."""
 
-    noise_behind = False    # what nobody has written does not read as zeros
+    # True if space that no program has written reads as noise, not as zeros.
+    noise_behind = False
 
     @property
     def cache(self) -> ImageCache:
@@ -34,7 +36,7 @@ class EncryptingMixin(conformance.DiskConformance):
                                observe=self.images.events.append)
 
     def visible(self, disk: Disk, content: bytes) -> bytes:
-        """Return what a guest reads, with zeros for noise."""
+        """Return what a guest reads, with zeros in place of noise."""
         if self.noise_behind and disk.name == "disk":
             return content[:SIZE] + bytes(len(content[SIZE:]))
         return content

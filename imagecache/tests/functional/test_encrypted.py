@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every disk promises, of encrypted ones in files.
+"""Encrypted disks in files keep the promises of their backends.
 
-Here and not among the unit tests, because qemu takes seconds for each.
+These are functional tests because qemu needs seconds to encrypt one disk.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 
 from imagecache.backends.base import Disk
 from imagecache.model import MiB, whole_sectors
+from imagecache.testing import conformance
 from imagecache.testing.conformance import INSTANCE
 from imagecache.tests import encrypting
 from imagecache.tests.encrypting import KEY, PASSPHRASE
@@ -19,7 +20,7 @@ from imagecache.tests.functional import base as functional_base
 from imagecache.tests.functional import boot
 
 
-class FileMixin(encrypting.EncryptingMixin):
+class FileTestCase(encrypting.EncryptingTestCase):
 
     def read(self, disk: Disk) -> bytes:
         with tempfile.TemporaryDirectory() as directory:
@@ -41,12 +42,28 @@ class FileMixin(encrypting.EncryptingMixin):
                 input=PASSPHRASE, check=True)
 
 
-class EncryptedQcow2Test(FileMixin):
+class EncryptedQcow2Test(FileTestCase, conformance.MakingConformance,
+                         conformance.GrowingConformance,
+                         conformance.GeneratingConformance,
+                         conformance.ExtractingConformance,
+                         conformance.RemovingConformance):
+    """Encryption changes each program that makes, grows or reads the disk and
+    adds the record ``disk.luks``; requests are refused, and bases kept, before
+    the key is used, as ``Qcow2Test`` checks.
+    """
 
     image_type = "qcow2"
 
 
-class EncryptedRawTest(FileMixin):
+class EncryptedRawTest(FileTestCase, conformance.MakingConformance,
+                       conformance.GrowingConformance,
+                       conformance.GeneratingConformance,
+                       conformance.ExtractingConformance,
+                       conformance.RemovingConformance):
+    """Encryption changes each program that makes, grows or reads the disk and
+    adds the record ``disk.luks``; requests are refused, and bases kept, before
+    the key is used, as ``RawTest`` checks.
+    """
 
     image_type = "raw"
     noise_behind = True
@@ -58,7 +75,7 @@ class EncryptedRawTest(FileMixin):
 
 
 class EncryptedBootTest(functional_base.TestCase):
-    """A guest boots, of which the hypervisor alone knows the key."""
+    """A guest boots from an encrypted disk; the guest has no key."""
 
     def assert_it_boots(self, image_type: str, opened_as: str) -> None:
         image = self.useFixture(boot.BootImage())
@@ -78,6 +95,3 @@ class EncryptedBootTest(functional_base.TestCase):
 
     def test_from_raw(self) -> None:
         self.assert_it_boots("raw", "luks,key-secret=key")
-
-
-del FileMixin

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks in Ceph keep what every backend promises."""
+"""Disks in Ceph keep the promises of every backend."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imagecache.testing.conformance import SIZE
 from imagecache.tests.functional import rbd_case
 
 
-class RbdConformance(rbd_case.RbdMixin, conformance.DiskConformance):
+class RbdTestCase(rbd_case.RbdMixin, conformance.DiskTestCase):
 
     image_type = "rbd"
 
@@ -30,12 +30,8 @@ class RbdConformance(rbd_case.RbdMixin, conformance.DiskConformance):
     def is_of_a_base(self, name):
         return name.startswith(f"{self.bases}/imagecache_base_")
 
-
-class OlderClonesTest(RbdConformance):
-    """Clones that need a protected snapshot."""
-
-    def test_a_lost_base_is_fetched_again_only_if_it_is_needed(self):
-        """It cannot be lost, whatever our own remove() is told."""
+    def assert_a_base_cannot_be_lost(self):
+        """Check that the cluster refuses to remove the base of a clone."""
         disk = self.make()
         self.assertRaises(exception.BaseInUse, disk.cache.store.remove,
                           disk.base_key())
@@ -44,15 +40,34 @@ class OlderClonesTest(RbdConformance):
         self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
 
 
-class NewerClonesTest(OlderClonesTest):
-    """Clones that do not, of bases in a pool of their own."""
+class OlderClonesTest(RbdTestCase, conformance.DiskConformance):
+    """Clones of protected snapshots keep all promises of the backend."""
+
+    def test_a_lost_base_is_fetched_again_only_if_it_is_needed(self):
+        self.assert_a_base_cannot_be_lost()
+
+
+class NewerClonesTest(RbdTestCase, conformance.MakingConformance,
+                      conformance.RemovingConformance,
+                      conformance.BaseConformance):
+    """The format of clones and the pool of the bases affect which operations
+    make a clone, remove a clone and keep its base; a clone that exists grows
+    and is read in the same way.
+    """
 
     clone_format = 2
     base_pool = "bases"
 
+    def test_a_lost_base_is_fetched_again_only_if_it_is_needed(self):
+        self.assert_a_base_cannot_be_lost()
 
-class FlattenedTest(RbdConformance):
-    """Disks that are whole from the beginning."""
+
+class FlattenedTest(RbdTestCase, conformance.MakingConformance,
+                    conformance.RemovingConformance,
+                    conformance.BaseConformance):
+    """Flattening happens while a disk is made, and detaches it from its base;
+    a disk without a parent grows and is read in the same way.
+    """
 
     base_pool = "bases"
 
@@ -63,10 +78,7 @@ class FlattenedTest(RbdConformance):
     def test_a_lost_base_is_fetched_again_only_if_it_is_needed(self):
         disk = self.make()
         self.assertIsNone(disk.base_key())
-        self._lose_base(disk)
+        self.lose_base(disk)
         self.make(2 * SIZE)
         self.assertEqual(1, self.images.store.reads)
         self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
-
-
-del RbdConformance    # it is no test itself

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests under another kernel have: that kernel, and a scratch disk.
+"""The fixture of the tests under another kernel: root, and a scratch disk.
 
-Run one by hand with::
+Run one test with::
 
     tools/in-guest .venv/bin/python -m unittest imagecache.tests.guest.test_x
 
-What they write outside ``self.root`` reaches no other run, but the next test.
+All tests of a run share the kernel and its file system.  Another run starts
+anew.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ from __future__ import annotations
 import os
 import pathlib
 
-from imagecache.tests.functional import base
+from imagecache.tests import base
+
+
+def scratch_disk() -> pathlib.Path:
+    """Return the disk that a test may overwrite.
+
+    :raises AssertionError: the tests do not run in the guest
+    """
+    if "GUEST_DISK" not in os.environ:
+        raise AssertionError(
+            "this test changes devices: run it with tools/in-guest")
+    return pathlib.Path(os.environ["GUEST_DISK"])
 
 
 class TestCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        if "GUEST_DISK" not in os.environ:
-            self.fail("this test changes devices: tools/in-guest runs it")
-        # Empty when the suite began; a test leaves it as it found it.
-        self.scratch = pathlib.Path(os.environ["GUEST_DISK"])
+        self.scratch = scratch_disk()

@@ -13,7 +13,7 @@ import imagecache.system.execute
 from imagecache import exception, imagemodel
 from imagecache.backends.lvm.volumes import notes
 from imagecache.model import GiB, MiB
-from imagecache.testing import images
+from imagecache.testing import conformance, images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
@@ -21,9 +21,15 @@ from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
 CANARY = b"what the last guest wrote" * 1000
 
 
-class ThickTest(volume_group.LvmConformance):
+class ThickTest(volume_group.LvmTestCase, conformance.DiskConformance):
+    """Thick volumes keep all promises of the backend."""
 
-    def test_novas_door_tells_libvirt_of_a_block_device(self) -> None:
+    image_format = "qcow2"
+
+    def test_a_disk_is_made_and_extracted_in_a_sandbox(self) -> None:
+        self.assert_made_in_a_sandbox()
+
+    def test_novas_api_describes_a_block_device_to_libvirt(self) -> None:
         self.make()
         image = self.images.backend().by_name(
             {"uuid": INSTANCE}, "disk", disk_info_mapping={
@@ -42,7 +48,7 @@ class ThickTest(volume_group.LvmConformance):
         self.assertEqual("block", element.get("type"))
         self.assertEqual(image.path, element.find("source").get("dev"))
 
-    def test_ephemeral_and_swap_are_made_on_the_volume(self) -> None:
+    def test_ephemeral_and_swap_disks_are_made_on_volumes(self) -> None:
         self.cache.create_swap(INSTANCE, 4 * SIZE)
         self.cache.create_ephemeral(INSTANCE, 4 * SIZE, label="scratch",
                                     name="disk.eph0_1")
@@ -56,34 +62,35 @@ class ThickTest(volume_group.LvmConformance):
         self.assertEqual({"disk.swap", "disk.eph0_1"}, {
             disk.name for disk in self.cache.disks(INSTANCE)})
 
-    def test_the_next_volume_reads_zeros(self) -> None:
+    def test_a_removed_disk_is_wiped_before_its_space_is_used_again(
+            self) -> None:
         for clear in ("zero", "shred"):
             self.images.config("libvirt", volume_clear=clear)
             self.assertEqual(bytes(2 * SIZE), self.next_volume())
 
-    def test_only_as_much_is_wiped_as_is_asked_for(self) -> None:
+    def test_volume_clear_size_limits_how_much_is_wiped(self) -> None:
         self.images.config("libvirt", volume_clear_size=1)
         found = self.next_volume()
         self.assertEqual(bytes(MiB), found[:MiB])
         self.assertEqual(CANARY, found[MiB:][:len(CANARY)])
 
-    def test_nothing_is_wiped_if_that_is_not_wanted(self) -> None:
+    def test_volume_clear_none_wipes_nothing(self) -> None:
         self.images.config("libvirt", volume_clear="none")
         self.assertEqual(CANARY, self.next_volume()[MiB:][:len(CANARY)])
 
     def next_volume(self) -> bytes:
-        """Return what is where a disk was that is removed."""
+        """Return what a volume reads in the place of a removed disk."""
         disk = self.make(2 * SIZE)
         images.write(disk.path, "raw", CANARY, MiB)
         disk.remove()
-        # LVM takes the first extents that are free; it wipes none of them.
+        # LVM allocates the first free extents and wipes none of them.
         run("lvcreate", "--yes", "--zero", "n", "--wipesignatures", "n",
             "--size", f"{2 * SIZE}b", "--name", "next", GROUP)
         found = pathlib.Path(f"/dev/{GROUP}/next").read_bytes()
-        volume_group.clear(None)
+        volume_group.empty(None)
         return found
 
-    def test_a_volume_that_is_in_use_is_not_wiped(self) -> None:
+    def test_a_volume_that_a_program_has_open_is_not_wiped(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
             "imagecache.backends.lvm.removal._PATIENCE", 0))
         disk = self.make()
@@ -91,7 +98,7 @@ class ThickTest(volume_group.LvmConformance):
             self.assertRaises(exception.StorageFailed, disk.remove)
         self.assertTrue(self.content == self.read(disk))
 
-    def test_wiping_and_copying_leave_the_page_cache_alone(self) -> None:
+    def test_wiping_and_copying_do_not_fill_the_page_cache(self) -> None:
         image = self.images.add(random.Random(0).randbytes(64 * MiB), "raw")
         self.cache.fetch(image)
         with Buffers() as buffers:
@@ -101,11 +108,29 @@ class ThickTest(volume_group.LvmConformance):
         self.assertLess(buffers.grown, 16 * MiB)
 
     def test_a_kernel_mounts_the_grown_file_system(self) -> None:
-        self.assert_grown_file_system_mounts()
+        self.assert_grown_file_system_mounts("ext4")
 
 
-class ThinTest(volume_group.LvmConformance):
+class ThinTest(volume_group.LvmTestCase, conformance.MakingConformance,
+               conformance.RefusingConformance,
+               conformance.GrowingConformance,
+               conformance.RemovingConformance, conformance.BaseConformance):
+    """In a thin pool the bases are volumes, and other commands make, grow and
+    remove a disk; a volume is filled and read as in ``ThickTest``.
+    """
+
     pool = POOL
+
+    def test_a_disk_is_made_and_extracted_in_a_sandbox(self) -> None:
+        self.assert_made_in_a_sandbox()
+
+    def test_an_ephemeral_disk_is_made_on_a_thin_volume(self) -> None:
+        disk = self.cache.create_ephemeral(INSTANCE, 16 * MiB)
+        run("e2fsck", "-f", "-n", disk.path)
+        self.assertEqual(POOL, run(
+            "lvs", "--noheadings", "-o", "pool_lv",
+            f"{GROUP}/{disk.path.name}").strip())
+        self.assertLess(disk.allocated(), 8 * MiB)
 
     def test_disks_are_snapshots_of_one_base(self) -> None:
         disks = [self.make(), self.make(64 * SIZE, OTHER)]
@@ -124,11 +149,12 @@ class ThinTest(volume_group.LvmConformance):
         self.cache.remove_base(base.key)
         self.assert_nothing_left()
 
-    def test_after_a_boot_disks_are_there_and_bases_are_not(self) -> None:
+    def test_after_a_host_reboot_disks_are_active_and_bases_are_not(
+            self) -> None:
         disk = self.make()
         run("vgchange", "--activate", "n", GROUP)
-        self.assertFalse(disk.exists())    # without auto-activation
-        self.make(2 * SIZE)                # which brings it back
+        self.assertFalse(disk.exists())    # LVM has not activated it
+        self.make(2 * SIZE)                # activates it
         self.assertEqual(2 * SIZE, disk.size())
         run("vgchange", "--activate", "n", GROUP)
         run("vgchange", "--activate", "y", GROUP)
@@ -137,7 +163,7 @@ class ThinTest(volume_group.LvmConformance):
         [base] = self.cache.bases()
         self.assertFalse(base.path.exists())
 
-    def test_a_lost_directory_of_bases_is_no_matter(self) -> None:
+    def test_a_base_survives_the_loss_of_its_directory(self) -> None:
         self.make()
         [base] = self.cache.bases()
         self.assertLess(0, base.used)
@@ -148,14 +174,14 @@ class ThinTest(volume_group.LvmConformance):
         self.make(instance=OTHER)
         self.assertEqual(1, self.images.store.reads)
 
-    def test_a_base_that_somebody_removed_is_fetched_again(self) -> None:
+    def test_a_base_that_an_operator_removed_is_fetched_again(self) -> None:
         self.make()
         [base] = self.cache.bases()
         run("lvremove", "--yes", f"{GROUP}/{base.path.name}")
         self.assertTrue(self.content == self.read(self.make(instance=OTHER)))
         self.assertEqual(2, self.images.store.reads)
 
-    def test_one_more_disk_takes_one_command_of_lvms(self) -> None:
+    def test_a_disk_of_a_cached_image_takes_one_command_of_lvm(self) -> None:
         self.make()
         commands: list[str] = []
 
@@ -169,17 +195,21 @@ class ThinTest(volume_group.LvmConformance):
         self.assertEqual(["lvcreate"], commands)
 
     def test_a_kernel_mounts_the_grown_file_system(self) -> None:
-        self.assert_grown_file_system_mounts()
+        self.assert_grown_file_system_mounts("ext3")
 
 
-class SparseTest(volume_group.LvmConformance):
-    """A thin pool for each disk."""
+class SparseTest(volume_group.LvmTestCase, conformance.MakingConformance,
+                 conformance.GrowingConformance,
+                 conformance.RemovingConformance):
+    """A disk has a thin pool to itself, which affects the commands that make,
+    grow and remove the disk; its base is a file, as in ``ThickTest``.
+    """
 
     def setUp(self) -> None:
         super().setUp()
         self.images.config("libvirt", sparse_logical_volumes=True)
 
-    def test_a_disk_has_a_pool_to_itself_as_long_as_it_lives(self) -> None:
+    def test_a_disk_has_a_pool_of_its_own_until_it_is_removed(self) -> None:
         disk = self.make(2 * SIZE)
         self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
         self.assertEqual(2, len(volumes()))
@@ -194,7 +224,7 @@ class SparseTest(volume_group.LvmConformance):
         disk.remove()
         self.assertEqual(set(), volumes())
 
-    def test_a_full_group_is_found_before_anything_is_made(self) -> None:
+    def test_a_full_group_is_reported_before_a_volume_is_made(self) -> None:
         run("lvcreate", "--yes", "--extents", "100%FREE", "--name", "full",
             GROUP)
         self.addCleanup(run, "lvremove", "--yes", f"{GROUP}/full")
@@ -203,19 +233,23 @@ class SparseTest(volume_group.LvmConformance):
             self.make()
         self.assertEqual({"full"}, volumes())
 
-    def test_its_pool_has_room_for_an_empty_file_system(self) -> None:
-        """Of 16 GiB, the journal alone has more than a pool begins with."""
+    def test_the_pool_of_a_disk_has_room_for_an_empty_file_system(
+            self) -> None:
+        """The journal of 16 GiB alone is larger than a new pool."""
         disk = self.cache.create_ephemeral(INSTANCE, 16 * GiB)
         run("e2fsck", "-f", "-n", str(disk.path))
 
-    def test_a_blank_disk_takes_next_to_nothing(self) -> None:
+    def test_a_blank_disk_is_zeros_and_takes_no_space(self) -> None:
         disk = self.cache.create_blank(INSTANCE, "blank", 8 * SIZE)
         self.assertEqual(bytes(8 * SIZE), self.read(disk))
         self.assertEqual(0, disk.allocated())
 
 
 class Buffers(threading.Thread):
-    """Watches the page cache of devices, which goes when one is closed."""
+    """Records the peak size of the page cache of all devices.
+
+    The kernel drops the pages of a device when its last user closes it.
+    """
 
     def __enter__(self) -> Buffers:
         self._ended = threading.Event()

@@ -14,10 +14,15 @@ import fixtures
 from imagecache.system import execute
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.encrypting import KEY, PASSPHRASE
+from imagecache.tests.functional import processes
 from imagecache.tests.guest import volume_group
-from imagecache.tests.guest.test_lvm_encrypted import close_all, opened
-from imagecache.tests.guest.test_lvm_trouble import child
-from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
+from imagecache.tests.guest.volume_group import (
+    GROUP,
+    POOL,
+    opened,
+    run,
+    volumes,
+)
 
 USER = "imagecache"
 UID = 4242
@@ -26,7 +31,7 @@ INSTALLED = pathlib.Path("/etc/sudoers.d/imagecache")
 
 
 class AgentTestCase(volume_group.LvmTestCase):
-    """What is done here is done with the rules that are shipped."""
+    """An agent that is not root, with the sudo rules that we ship."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -35,7 +40,8 @@ class AgentTestCase(volume_group.LvmTestCase):
         run("install", "--mode=0440", str(SUDOERS), str(INSTALLED))
         self.addCleanup(INSTALLED.unlink)
         os.chown(self.images.instances_path, UID, UID)
-        self.images.config("image_cache", root_helper="sudo -n")
+        self.images.config("image_cache", root_helper="sudo -n",
+                           sandbox="available")
 
     def assert_works_for_the_agent(self) -> None:
         commands: list[tuple[str, ...]] = []
@@ -54,12 +60,12 @@ class AgentTestCase(volume_group.LvmTestCase):
                 self._live()
             self.assertIn("qemu-img", {each[0] for each in commands})
 
-        self.assertEqual(0, child(act)())
+        self.assertEqual(0, processes.Child(act).wait())
         self.assertEqual(set(), {name for name in volumes() - {self.pool}
                                  if not name.startswith("base-")})
 
     def _live(self) -> None:
-        """The whole life of a disk."""
+        """Make, grow, extract and remove a disk."""
         disk = self.make(2 * SIZE)
         self.assertFalse(os.access(disk.path, os.R_OK))
         self.assertEqual(0, disk.path.stat().st_uid)
@@ -70,7 +76,7 @@ class AgentTestCase(volume_group.LvmTestCase):
                         == output.read_bytes())
         self.cache.create_ephemeral(INSTANCE, 4 * SIZE).remove()
         disk.remove()
-        self.make(instance=OTHER).remove()    # at once, if it is thin
+        self.make(instance=OTHER).remove()    # one command for a thin one
 
 
 class ThickAgentTest(AgentTestCase):
@@ -78,7 +84,7 @@ class ThickAgentTest(AgentTestCase):
     def test_an_agent_needs_root_for_the_shipped_commands_only(self) -> None:
         self.assert_works_for_the_agent()
 
-    def test_it_can_do_nothing_else(self) -> None:
+    def test_the_shipped_rules_allow_no_other_command(self) -> None:
         run("lvcreate", "--yes", "--size", "1m", "--name", "root", GROUP)
         for command in (f"lvremove --yes {GROUP}/root",
                         f"chown {UID} /dev/{GROUP}/root",
@@ -109,8 +115,7 @@ class EncryptedAgentTest(AgentTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(close_all)
-        # What an operator may have sudo keep of each command.
+        # An operator may configure sudo to record what commands read.
         self.logged = self.root / "logged"
         self.logs = pathlib.Path("/etc/sudoers.d/a-log")
         self.logs.write_text("Defaults log_input, log_output, !compress_io\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import pathlib
-import subprocess
 from typing import Any
 
 import fixtures
@@ -16,26 +15,29 @@ from imagecache import exception, fixture, imagebackend
 from imagecache.backends.lvm.encrypted import EncryptedLvm
 from imagecache.model import MiB
 from imagecache.system import execute
-from imagecache.testing import images
+from imagecache.testing import conformance, images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests import base, directory_keys, encrypting
 from imagecache.tests.encrypting import KEY, PASSPHRASE, WRONG
 from imagecache.tests.guest import volume_group
-from imagecache.tests.guest.volume_group import GROUP, POOL
+from imagecache.tests.guest.volume_group import POOL, opened
 from imagecache.tools import cryptsetup
 
 
-class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
+class ThickTest(volume_group.LvmTestCase, encrypting.EncryptingTestCase,
+                conformance.MakingConformance,
+                conformance.GrowingConformance,
+                conformance.GeneratingConformance,
+                conformance.ExtractingConformance,
+                conformance.RemovingConformance):
+    """A LUKS header and a device of dm-crypt lie between a volume and its
+    disk; a request is refused, and a base kept, before either is used.
+    """
 
     noise_behind = True
 
-    def setUp(self) -> None:
-        super().setUp()
-        # Before the volumes go, so must what is open on them.
-        self.addCleanup(close_all)
-
-    def left(self) -> set[str]:
-        return super().left() | opened()
+    def test_a_disk_is_made_and_extracted_in_a_sandbox(self) -> None:
+        self.assert_made_in_a_sandbox()
 
     def read(self, disk: Any) -> bytes:
         return self.visible(disk, images.read(disk.path, "raw"))
@@ -45,7 +47,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
         disk.extract(output, "raw")
         self.assertTrue(self.content == output.read_bytes())
 
-    def test_what_a_guest_wrote_since_is_extracted_as_well(self) -> None:
+    def test_extracting_copies_what_the_guest_wrote_last(self) -> None:
         disk, output = self.make(), self.images.instances_path / "snapshot"
         for written in (b"once", b"again"):
             self.write(disk, written)
@@ -63,7 +65,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
         self.assertNotIn(PASSPHRASE, volume)
         self.assertTrue(self.content == self.read(disk))
 
-    def test_its_key_is_seen_nowhere(self) -> None:
+    def test_the_key_is_in_no_command_line_and_no_log(self) -> None:
         log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
         seen: list[tuple[str, ...]] = []
         run = execute.run
@@ -82,7 +84,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
         self.assertIn("cryptsetup", {words[0] for words in seen})
         self.assertNotIn("3d9a7c", f"{seen} {log.output}")
 
-    def test_after_a_boot_it_is_opened_by_its_key_alone(self) -> None:
+    def test_a_closed_disk_is_opened_only_with_its_key(self) -> None:
         disk = self.make(2 * MiB)
         disk.close()
         self.assertFalse(disk.path.exists())
@@ -101,7 +103,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
         self.assertEqual(3 * MiB, again.size())
         self.assertTrue(self.content == self.read(again)[:SIZE])
 
-    def test_what_cannot_be_opened_was_not_made(self) -> None:
+    def test_a_disk_that_cannot_be_opened_leaves_nothing(self) -> None:
         path = pathlib.Path(f"/dev/mapper/{INSTANCE}_disk-dmcrypt")
         run = execute.run
 
@@ -117,7 +119,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
         self.assert_nothing_left(but={
             each for each in self.left() if self.is_of_a_base(each)})
 
-    def test_a_guest_keeps_its_disk(self) -> None:
+    def test_a_disk_that_a_guest_has_open_is_not_removed(self) -> None:
         disk = self.make()
         with disk.path.open("rb"):
             self.assertRaises(exception.StorageFailed, disk.remove)
@@ -126,7 +128,7 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
         disk.remove()
         self.assertEqual(set(), opened())
 
-    def test_a_disk_is_encrypted_or_not_for_good(self) -> None:
+    def test_an_encrypted_disk_is_not_taken_for_a_plain_one(self) -> None:
         self.make()
         plain = self.images.cache
         found = plain.disk(INSTANCE)
@@ -141,16 +143,17 @@ class ThickTest(encrypting.EncryptingMixin, volume_group.LvmConformance):
 
 
 class ThinTest(volume_group.VolumeGroupMixin, base.TestCase):
-    """What differs where volumes are thin, not all that disks promise."""
+    """A thin pool affects only how the volume of an encrypted disk is
+    allocated; what is on the volume is the same as in ``ThickTest``.
+    """
 
     pool = POOL
 
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(close_all)
         self.images = self.useFixture(fixture.ImageCacheFixture())
-        self.images.config("libvirt", images_type="lvm",
-                           images_volume_group=GROUP)
+        self.configure(self.images)
+        self.images.config("image_cache", lvm_thin_pool=None)
 
     def assert_it_reads_as_its_image(self) -> None:
         content = images.content(72 * MiB)
@@ -159,14 +162,14 @@ class ThinTest(volume_group.VolumeGroupMixin, base.TestCase):
             encryption=KEY)
         self.assertTrue(
             content == images.read(disk.path, "raw")[:len(content)])
-        # All of the image, as nothing of it is a hole any more.
+        # Encrypted, the zeros of the image are noise and take space.
         self.assertGreater(disk.allocated(), len(content))
         self.assertIn("_base", str(next(self.images.cache.bases()).path))
         disk.remove()
         self.assertEqual({POOL}, volume_group.volumes())
 
     def test_the_key_of_an_instance_encrypts_its_volumes(self) -> None:
-        """As nova's drivers ask for it."""
+        """Nova's drivers pass the id of the key with the instance."""
         for options in (castellan.key_manager_opts, utils.credential_opts,
                         directory_keys.OPTS):
             self.images.conf.register_opts(options, group="key_manager")
@@ -202,21 +205,11 @@ class ThinTest(volume_group.VolumeGroupMixin, base.TestCase):
             content == (self.root / "snapshot").read_bytes()[:MiB])
         disk.disk.remove()
 
-    def test_in_a_pool_a_disk_is_no_snapshot(self) -> None:
+    def test_in_a_thin_pool_an_encrypted_disk_is_not_a_snapshot(self) -> None:
         self.images.config("image_cache", lvm_thin_pool=POOL)
         self.assert_it_reads_as_its_image()
 
-    def test_the_pool_of_a_sparse_volume_holds_all_of_the_image(self) -> None:
+    def test_the_pool_of_a_sparse_disk_has_room_for_all_of_the_image(
+            self) -> None:
         self.images.config("libvirt", sparse_logical_volumes=True)
         self.assert_it_reads_as_its_image()
-
-
-def opened() -> set[str]:
-    """The devices of dm-crypt there are."""
-    return {str(path) for path in pathlib.Path("/dev/mapper").glob(
-        "*-dmcrypt")}
-
-
-def close_all() -> None:
-    for each in opened():
-        subprocess.run(["cryptsetup", "close", each], check=True)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
-import traceback
 from collections.abc import Callable
 
 import fixtures
@@ -14,15 +13,22 @@ import fixtures
 from imagecache import exception, sources
 from imagecache.backends import Disk
 from imagecache.backends.lvm.volumes import notes
-from imagecache.model import GiB, MiB
+from imagecache.model import GiB, KiB, MiB
 from imagecache.provision import provision
 from imagecache.system import execute
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests.encrypting import KEY
+from imagecache.tests.functional import processes
 from imagecache.tests.guest import volume_group
-from imagecache.tests.guest.test_lvm_encrypted import close_all, opened
-from imagecache.tests.guest.volume_group import GROUP, POOL, run, volumes
+from imagecache.tests.guest.volume_group import (
+    GROUP,
+    POOL,
+    POOL_SIZE,
+    opened,
+    run,
+    volumes,
+)
 
 
 class TroubleTestCase(volume_group.LvmTestCase):
@@ -57,7 +63,7 @@ class TroubleTestCase(volume_group.LvmTestCase):
                                       run_and_die):
                 act()
 
-        status = child(in_child)()
+        status = processes.Child(in_child).wait()
         self.assertIn(status, (0, -signal.SIGKILL))
         return status != 0
 
@@ -88,10 +94,9 @@ class TroubleTestCase(volume_group.LvmTestCase):
         self.assert_survives_kills(lambda: self.make(3 * SIZE), check)
 
     def assert_racers_get_one_disk(self) -> None:
-        racers = [child(lambda: self.make(2 * SIZE)),
-                  child(lambda: self.make(2 * SIZE)),
-                  child(lambda: self.make(2 * SIZE, OTHER))]
-        self.assertEqual([0, 0, 0], [racer() for racer in racers])
+        self.assertEqual([0, 0, 0], processes.at_once([
+            lambda: self.make(2 * SIZE), lambda: self.make(2 * SIZE),
+            lambda: self.make(2 * SIZE, OTHER)]))
         disks = [self.cache.disk(each) for each in (INSTANCE, OTHER)]
         for disk in disks:
             self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
@@ -262,9 +267,10 @@ class ThinTroubleTest(TroubleTestCase):
         images.write(disk.path, "raw", b"mine" * 64 * 1024, 4 * SIZE)
         disk.remove()
         other = self.make(16 * SIZE, OTHER)
-        # A sector of each chunk: the pool has to give it a new one.
-        for offset in range(2 * SIZE, 16 * SIZE, 64 * 1024):
+        # One sector of each chunk, so that the pool allocates all of them.
+        for offset in range(2 * SIZE, 16 * SIZE, 64 * KiB):
             images.write(other.path, "raw", b"x", offset)
+        self.assertGreaterEqual(other.allocated(), 14 * SIZE)
         self.assertNotIn(b"mine", self.read(other))
 
 
@@ -286,10 +292,6 @@ class SparseTroubleTest(TroubleTestCase):
 
 
 class EncryptedTroubleTest(TroubleTestCase):
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.addCleanup(close_all)
 
     def test_a_disk_is_whole_or_absent_whenever_its_maker_is_killed(
             self) -> None:
@@ -316,24 +318,6 @@ class EncryptedTroubleTest(TroubleTestCase):
 
         disk, size = self.make(encryption=KEY), 2 * SIZE
         self.assert_survives_kills(grow, check)
-
-
-POOL_SIZE = volume_group.POOL_SIZE
-
-
-def child(act: Callable[[], object]) -> Callable[[], int]:
-    """Do something in a new process; return what waits for its status."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            act()
-            status = 0
-        finally:
-            if status:
-                traceback.print_exc()
-            os._exit(status)    # it must not go on with the tests
-    return lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def fill(disk: Disk, size: int) -> None:

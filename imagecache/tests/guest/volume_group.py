@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A volume group on the scratch disk, for as long as a class of tests runs."""
+"""A volume group on the scratch disk, made once for all tests of a run."""
 
 from __future__ import annotations
 
@@ -7,85 +7,64 @@ import json
 import os
 import pathlib
 import subprocess
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from imagecache import fixture
-from imagecache.backends import Disk
 from imagecache.backends.lvm.volumes import notes
-from imagecache.image_cache import ImageCache
 from imagecache.model import GiB, KiB, MiB
 from imagecache.testing import conformance, images
-from imagecache.testing.conformance import INSTANCE, SIZE
+from imagecache.testing.conformance import INSTANCE
 from imagecache.tests.guest import base
 
 GROUP = "vg"
 POOL = "pool"
-EXTENT = 256 * KiB      # small, as the tests' disks are
+EXTENT = 256 * KiB      # small, as the disks of the tests are
 POOL_SIZE = 512 * MiB
+# The first extents of the group, which the tests use; they begin as zeros.
+USED = GiB
 
 
 class VolumeGroupMixin:
-    """One group for the class, empty but for a thin pool in each test."""
+    """A volume group that is empty before each test, but for a thin pool.
+
+    :cvar pool: the name of the thin pool; None: the class has none
+    """
 
     pool: ClassVar[str | None] = None
 
     @classmethod
     def setUpClass(cls) -> None:
         super().setUpClass()
-        if "GUEST_DISK" not in os.environ:
-            raise AssertionError(
-                "this test changes devices: tools/in-guest runs it")
-        # More than the tests of a class take, one after the other.
-        run("blkdiscard", "--zeroout", "--length", str(GiB),
-            os.environ["GUEST_DISK"])
-        run("pvcreate", "--quiet", "--yes", os.environ["GUEST_DISK"])
-        run("vgcreate", "--quiet", "--physicalextentsize", f"{EXTENT}b",
-            GROUP, os.environ["GUEST_DISK"])
-        if cls.pool:
+        make_group()
+        cls.addClassCleanup(empty, None)
+        empty(None)
+        if cls.pool is None:
+            run("blkdiscard", "--zeroout", "--offset", MiB, "--length", USED,
+                base.scratch_disk())
+        else:
             run("lvcreate", "--quiet", "--yes", "--type", "thin-pool",
                 "--size", f"{POOL_SIZE}b", "--poolmetadatasize",
                 f"{4 * MiB}b", "--name", cls.pool, GROUP)
 
-    @classmethod
-    def tearDownClass(cls) -> None:
-        run("vgremove", "--quiet", "--yes", GROUP)
-        run("pvremove", "--quiet", os.environ["GUEST_DISK"])
-        super().tearDownClass()
-
     def configure(self, images: fixture.ImageCacheFixture) -> None:
-        self.addCleanup(clear, self.pool)
+        """Have disks in the group, and programs outside of a sandbox.
+
+        Under User-Mode Linux each start of a sandbox takes half a second.
+        Tests of their own hold that disks are made in a sandbox.
+        """
+        self.addCleanup(empty, self.pool)
         images.config("libvirt", images_type="lvm",
                       images_volume_group=GROUP)
-        images.config("image_cache", lvm_thin_pool=self.pool)
-
-    def assert_grown_file_system_mounts(self) -> None:
-        """Make a disk of a file system, three times as large; mount it."""
-        file = self.images.instances_path / "ext4"
-        file.write_bytes(bytes(8 * MiB))
-        run("mkfs.ext4", "-q", "-F", str(file))
-        run("debugfs", "-w", "-R", "write /etc/hostname name", str(file))
-        image = self.images.add(file.read_bytes(), "raw")
-        file.unlink()
-        disk = self.cache.create_disk(INSTANCE, image, size=16 * MiB)
-        self.assertEqual(16 * MiB, images.ext_size(disk.path))
-        disk.grow(24 * MiB)
-        self.assertEqual(24 * MiB, images.ext_size(disk.path))
-        place = self.images.instances_path / "mounted"
-        place.mkdir()
-        run("mount", str(disk.path), str(place))
-        try:
-            self.assertEqual(pathlib.Path("/etc/hostname").read_text(),
-                             (place / "name").read_text())
-            self.assertLess(16 * MiB, os.statvfs(place).f_blocks
-                            * os.statvfs(place).f_frsize)
-        finally:
-            run("umount", str(place))
+        images.config("image_cache", lvm_thin_pool=self.pool,
+                      sandbox="never")
 
 
-class LvmConformance(VolumeGroupMixin, conformance.DiskConformance):
-    """What every backend promises, of disks in the volume group."""
+class LvmTestCase(VolumeGroupMixin, base.TestCase, conformance.DiskTestCase):
+    """A cache whose disks are in the volume group, and an image."""
 
     image_type = "lvm"
+    # ThickTest converts a qcow2 image; the bases of all are raw.
+    image_format = "raw"
 
     def setUp(self) -> None:
         super().setUp()
@@ -94,48 +73,73 @@ class LvmConformance(VolumeGroupMixin, conformance.DiskConformance):
     def left(self) -> set[str]:
         files = super().left() - {str(
             notes(pathlib.Path("_base")) / f"{GROUP}.{self.pool}")}
-        return files | {f"{GROUP}/{name}"
-                        for name in volumes() - {self.pool}}
+        return files | opened() | {f"{GROUP}/{name}"
+                                   for name in volumes() - {self.pool}}
 
     def is_of_a_base(self, name: str) -> bool:
         return name.startswith(("_base/", f"{GROUP}/base-"))
 
-
-class LvmTestCase(VolumeGroupMixin, base.TestCase):
-    """A cache whose disks are in the volume group, and an image."""
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.images = self.useFixture(fixture.ImageCacheFixture())
-        self.configure(self.images)
-        self.content = images.content(SIZE)
+    def assert_made_in_a_sandbox(self) -> None:
+        """Make a disk, grow it and copy its content, all in a sandbox."""
+        self.images.config("image_cache", sandbox="required")
         self.image = self.images.add(images.qcow2(self.content), "qcow2")
+        disk = self.make(2 * MiB)
+        self.assertTrue(self.content == self.read(disk)[:len(self.content)])
+        output = self.images.instances_path / "output"
+        disk.extract(output, "raw")
+        self.assertTrue(self.content
+                        == output.read_bytes()[:len(self.content)])
 
-    @property
-    def cache(self) -> ImageCache:
-        return self.images.cache
+    def assert_grown_file_system_mounts(self, kind: str) -> None:
+        """Make a disk of a file system, three times as large; mount it."""
+        file = self.images.instances_path / kind
+        file.write_bytes(bytes(8 * MiB))
+        run(f"mkfs.{kind}", "-q", "-F", file)
+        run("debugfs", "-w", "-R", "write /etc/hostname name", file)
+        image = self.images.add(file.read_bytes(), "raw")
+        file.unlink()
+        disk = self.cache.create_disk(INSTANCE, image, size=16 * MiB)
+        self.assertEqual(16 * MiB, images.ext_size(disk.path))
+        disk.grow(24 * MiB)
+        self.assertEqual(24 * MiB, images.ext_size(disk.path))
+        place = self.images.instances_path / "mounted"
+        place.mkdir()
+        run("mount", disk.path, place)
+        try:
+            self.assertEqual(pathlib.Path("/etc/hostname").read_text(),
+                             (place / "name").read_text())
+            self.assertLess(16 * MiB, os.statvfs(place).f_blocks
+                            * os.statvfs(place).f_frsize)
+        finally:
+            run("umount", place)
 
-    def make(self, size: int | None = None, instance: str = INSTANCE,
-             **options: Any) -> Disk:
-        return self.cache.create_disk(instance, self.image, size=size,
-                                      **options)
 
-    def read(self, disk: Disk) -> bytes:
-        return images.read(disk.path, disk.format)
+def make_group() -> None:
+    """Make the volume group unless an earlier class has made it."""
+    disk = base.scratch_disk()
+    if GROUP not in run("vgs", "--noheadings", "-o", "vg_name").split():
+        run("pvcreate", "--quiet", "--yes", disk)
+        run("vgcreate", "--quiet", "--physicalextentsize", f"{EXTENT}b",
+            GROUP, disk)
 
 
-def clear(pool: str | None) -> None:
-    """Remove every volume but the pool; the next finds zeros."""
+def empty(pool: str | None) -> None:
+    """Remove every volume but ``pool``; the next volume reads as zeros.
+
+    What is open on a volume is closed first, as a test that failed may have
+    left it open.
+    """
+    close_all()
     left = volumes() - {pool}
-    own = {name for name in left if name.startswith(".")
-           and name.endswith("p")}
-    if own:    # pools of sparse volumes, which go with them
-        remove(own)
+    pools = {name for name in left if name == POOL
+             or (name.startswith(".") and name.endswith("p"))}
+    if pools:    # LVM removes the volumes of a pool with it
+        remove(pools)
         left = volumes() - {pool}
     for name in left:
         device = pathlib.Path("/dev", GROUP, name)
         if pool is None and device.is_block_device():
-            run("blkdiscard", "--zeroout", str(device))
+            run("blkdiscard", "--zeroout", device)
     remove(left)
 
 
@@ -146,17 +150,33 @@ def remove(names: set[str]) -> None:
 
 
 def volumes() -> set[str]:
-    """The names of the volumes there are, and of thin pools."""
+    """Return the names of all volumes, thin pools included."""
     found = json.loads(run("lvs", "--reportformat", "json", "-o", "lv_name",
                            GROUP))
     return {each["lv_name"] for each in found["report"][0]["lv"]}
 
 
-def run(*command: str) -> str:
+def opened() -> set[str]:
+    """Return the paths of the devices that dm-crypt decrypts."""
+    return {str(path) for path in pathlib.Path("/dev/mapper").glob(
+        "*-dmcrypt")}
+
+
+def close_all() -> None:
+    """Close every device that dm-crypt decrypts."""
+    for each in opened():
+        run("cryptsetup", "close", each)
+
+
+def run(*command: object) -> str:
+    """Run a program and return its output.
+
+    :raises CalledProcessError: it failed; its messages are added as a note
+    """
     try:
         return subprocess.run(
-            command, check=True, text=True, stdin=subprocess.DEVNULL,
-            capture_output=True).stdout
+            [str(word) for word in command], check=True, text=True,
+            stdin=subprocess.DEVNULL, capture_output=True).stdout
     except subprocess.CalledProcessError as e:
-        e.add_note(e.stderr)
+        e.add_note(e.stdout + e.stderr)
         raise
