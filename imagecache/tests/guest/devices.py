@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network block devices of this machine, as a test sees them."""
+"""The network block devices of the guest, and what is left of their use."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from imagecache.tools import qemu_nbd
 
 
 def in_use() -> list[str]:
-    """Return those that are connected."""
+    """Return the names of the devices that are connected."""
     return [each.name for each in qemu_nbd.devices()
             if each.size or each.owner is not None]
 
 
 def leftovers() -> list[str]:
-    """Return the programs that run, and the sockets that are there."""
+    """Return the programs that still run, and the sockets they left."""
     found = [str(path) for path in pathlib.Path("/scratch").glob(
         "imagecache-nbd.*")]
     found += [str(path) for path in pathlib.Path("/run/lock").glob(
@@ -27,14 +27,15 @@ def leftovers() -> list[str]:
             if re.match("qemu|bwrap", comm.read_text()):
                 found.append(comm.read_text().strip())
         except OSError:
-            continue    # it has just ended
+            continue    # the process has just ended
     return found
 
 
 def ext_size(path: pathlib.Path) -> int:
-    """Return what this kernel says an ext file system has, mounted.
+    """Mount an ext file system and return the size the kernel reports.
 
-    It is a little less than what there is, as tables are not counted.
+    It is a little less than the size in the superblock, because the kernel
+    does not count the tables.
     """
     place = path.with_suffix(".mounted")
     place.mkdir(exist_ok=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems in qcow2 disks, grown by the host, or kept as they are."""
+"""File systems in qcow2 disks, grown or kept by the host."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import struct
 
 import ddt
 
-from imagecache import exception, fixture
-from imagecache.backends import Disk
+from imagecache import exception
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE
 from imagecache.tests.functional import processes
-from imagecache.tests.guest import base, devices
+from imagecache.tests.guest import devices
+from imagecache.tests.guest.growing_case import (
+    IMAGE_SIZE,
+    SIZE,
+    GrowingTestCase,
+    filesystem,
+)
 
-IMAGE_SIZE = 8 * MiB
-SIZE = 32 * MiB
 SUPERBLOCK = 1024
 
 
@@ -29,12 +32,12 @@ def superblock(offset: int, format: str, *values: int) -> tuple[int, bytes]:
 
 
 def known_to_the_host() -> dict[pathlib.Path, bytes]:
-    """Return what libblkid remembers of the file systems it has seen."""
+    """Return the cache that libblkid keeps of file systems."""
     return {path: path.read_bytes()
             for path in pathlib.Path("/run/blkid").glob("*")}
 
 
-# What each says in its superblock, which is not true.
+# False values in a superblock, by what they claim.
 LIES = {
     "more-blocks-than-there-can-be": [superblock(4, "<I", 0xFFFFFFFF),
                                       superblock(0x150, "<I", 0xFFFFFFFF)],
@@ -50,56 +53,13 @@ LIES = {
 }
 
 
-class GrowingTestCase(base.TestCase):
-
-    def setUp(self) -> None:
-        super().setUp()
-        self.assertEqual([], devices.in_use())
-        self.images = self.useFixture(fixture.ImageCacheFixture(
-            resize_fs_using_block_device=True))
-        # What starts a sandbox takes half a second under User-Mode Linux.
-        self.images.config("image_cache", sandbox="never")
-        self.addCleanup(self.assert_nothing_left)
-
-    def assert_nothing_left(self) -> None:
-        self.assertEqual([], devices.in_use())
-        processes.wait_for(lambda: not devices.leftovers())
-        self.assertEqual([], [
-            str(path) for path in self.images.instances_path.rglob(".disk*")])
-
-    def filesystem(self, kind: str = "ext4", *options: str) -> bytes:
-        path = self.root / "filesystem"
-        path.unlink(missing_ok=True)
-        with path.open("wb") as f:
-            f.truncate(IMAGE_SIZE)
-        devices.run(f"mkfs.{kind}", "-q", "-F", *options, path)
-        return path.read_bytes()
-
-    def make(self, content: bytes, size: int | None = SIZE) -> Disk:
-        image = self.images.add(content, "raw")
-        return self.images.cache.create_disk(INSTANCE, image, size=size,
-                                             image_type="qcow2")
-
-    def content(self, disk: Disk) -> pathlib.Path:
-        devices.run("qemu-img", "check", disk.path)
-        path = self.root / "content"
-        path.write_bytes(images.read(disk.path, "qcow2"))
-        return path
-
-    def assert_size(self, size: int, disk: Disk) -> None:
-        """Hold the file system's size, by its own word and this kernel's."""
-        path = self.content(disk)
-        self.assertEqual(size, images.ext_size(path))
-        devices.run("e2fsck", "-f", "-n", path)
-        self.assertLess(size * 0.75, devices.ext_size(path))
-
-
 @ddt.ddt
 class GrowingTest(GrowingTestCase):
 
     @ddt.data("ext2", "ext3", "ext4")
-    def test_it_grows_at_first_boot_and_with_the_disk(self, kind):
-        disk = self.make(self.filesystem(kind))
+    def test_a_file_system_grows_with_a_new_disk_and_with_a_grown_one(
+            self, kind):
+        disk = self.make(filesystem(kind))
         self.assert_size(SIZE, disk)
         disk.grow(2 * SIZE)
         self.assert_size(2 * SIZE, disk)
@@ -108,37 +68,37 @@ class GrowingTest(GrowingTestCase):
         self.assertEqual(IMAGE_SIZE, entry.size)
         self.assertEqual(entry.key, disk.base_key())
 
-    def test_it_does_so_in_a_sandbox(self) -> None:
+    def test_a_file_system_grows_in_a_sandbox(self) -> None:
         self.images.config("image_cache", sandbox="required")
-        self.assert_size(SIZE, self.make(self.filesystem()))
+        self.assert_size(SIZE, self.make(filesystem()))
 
-    def test_switched_off_it_stays_as_it_is(self) -> None:
+    def test_without_the_option_a_file_system_keeps_its_size(self) -> None:
         self.images.config(resize_fs_using_block_device=False)
-        content = self.filesystem()
+        content = filesystem()
         disk = self.make(content)
         disk.grow(2 * SIZE)
         self.assertTrue(content + bytes(2 * SIZE - IMAGE_SIZE)
                         == self.content(disk).read_bytes())
 
-    def test_a_size_that_is_no_whole_sectors(self) -> None:
-        disk = self.make(self.filesystem(), SIZE - 100)
+    def test_a_file_system_fills_a_disk_of_an_odd_size(self) -> None:
+        disk = self.make(filesystem(), SIZE - 100)
         self.assert_size(SIZE, disk)
 
-    def test_an_overlay_that_was_flattened_grows(self) -> None:
-        disk = self.make(self.filesystem())
+    def test_a_file_system_in_a_flattened_overlay_grows(self) -> None:
+        disk = self.make(filesystem())
         disk.flatten()    # type: ignore[attr-defined]
         disk.grow(2 * SIZE)
         self.assert_size(2 * SIZE, disk)
 
     @ddt.data(images.mbr, images.gpt)
-    def test_partitions_are_left_alone(self, table):
+    def test_a_partitioned_disk_is_not_changed(self, table):
         content = table(IMAGE_SIZE)
         disk = self.make(content)
         self.assertTrue(content + bytes(SIZE - IMAGE_SIZE)
                         == self.content(disk).read_bytes())
         self.assertNotIn("filesystem_not_resized", self.images.heard)
 
-    def test_what_is_no_ext_is_left_alone(self) -> None:
+    def test_content_other_than_ext_is_not_changed(self) -> None:
         path = self.root / "vfat"
         path.write_bytes(bytes(IMAGE_SIZE))
         devices.run("mkfs.vfat", path)
@@ -151,8 +111,9 @@ class GrowingTest(GrowingTestCase):
             disk.remove()
         self.assertNotIn("filesystem_not_resized", self.images.heard)
 
-    def test_a_disk_with_a_foreign_base_is_not_opened(self) -> None:
-        disk = self.make(self.filesystem())
+    def test_a_disk_whose_backing_file_is_not_its_base_is_not_opened(
+            self) -> None:
+        disk = self.make(filesystem())
         secret = self.root / "secret"
         secret.write_bytes(bytes(IMAGE_SIZE))
         disk.path.write_bytes(images.backed_by(secret, SIZE))
@@ -161,7 +122,7 @@ class GrowingTest(GrowingTestCase):
 
 @ddt.ddt
 class BrokenTest(GrowingTestCase):
-    """A bad file system costs its own growth, and nothing else."""
+    """A damaged file system is not grown; its disk is made and grown."""
 
     def assert_kept(self, content: bytes) -> None:
         disk = self.make(content)
@@ -171,15 +132,16 @@ class BrokenTest(GrowingTestCase):
         self.assertEqual(2 * SIZE, disk.size())
         self.assertEqual("grown", self.images.heard[-1])
 
-    def test_one_without_a_root_directory_is_kept(self) -> None:
-        self.filesystem()
+    def test_a_file_system_without_a_root_directory_is_not_grown(
+            self) -> None:
         path = self.root / "filesystem"
+        path.write_bytes(filesystem())
         devices.run("debugfs", "-w", "-R", "clri <2>", path)
         self.assert_kept(path.read_bytes())
 
     @ddt.data(*LIES)
-    def test_one_that_lies_harms_nobody(self, lie):
-        content = bytearray(self.filesystem(
+    def test_a_false_superblock_does_not_prevent_the_disk(self, lie):
+        content = bytearray(filesystem(
             "ext4", "-O", "^metadata_csum,64bit"))
         for offset, value in LIES[lie]:
             content[offset:offset + len(value)] = value
@@ -188,21 +150,24 @@ class BrokenTest(GrowingTestCase):
         disk.grow(2 * SIZE)
         self.assertEqual(2 * SIZE, disk.size())
 
-    def test_noise_with_a_superblock_harms_nobody(self) -> None:
-        content = bytearray(self.filesystem("ext4", "-O", "^metadata_csum"))
+    def test_noise_behind_a_superblock_does_not_prevent_the_disk(
+            self) -> None:
+        content = bytearray(filesystem("ext4", "-O", "^metadata_csum"))
         noise = random.Random(1).randbytes(4 * MiB)
         content[2 * SUPERBLOCK:2 * SUPERBLOCK + len(noise)] = noise
         self.assertEqual(SIZE, self.make(bytes(content)).size())
 
-    def test_one_that_takes_too_long_is_kept(self) -> None:
+    def test_a_file_system_whose_check_takes_too_long_is_not_grown(
+            self) -> None:
         self.replace("e2fsck", "exec sleep 100")
         self.images.config("image_cache", conversion_timeout=2)
-        self.assert_kept(self.filesystem())
+        self.assert_kept(filesystem())
 
-    def test_an_agent_killed_in_the_midst_leaves_no_disk(self) -> None:
+    def test_an_agent_killed_while_it_makes_a_disk_leaves_no_disk(
+            self) -> None:
         reached = self.root / "reached"
         self.replace("resize2fs", f"echo > {reached}; exec sleep 100")
-        content = self.filesystem()
+        content = filesystem()
         agent = processes.Child(lambda: self.make(content))
         processes.wait_for(reached.exists)
         agent.kill()
@@ -213,7 +178,7 @@ class BrokenTest(GrowingTestCase):
         self.clean_up()
 
     def test_an_agent_killed_while_a_disk_grows_leaves_the_disk(self) -> None:
-        disk = self.make(self.filesystem())
+        disk = self.make(filesystem())
         reached = self.root / "reached"
         self.replace("resize2fs", f"echo > {reached}; exec sleep 100")
         agent = processes.Child(lambda: disk.grow(2 * SIZE))
@@ -227,7 +192,7 @@ class BrokenTest(GrowingTestCase):
         self.clean_up()
 
     def replace(self, program: str, script: str) -> None:
-        """Put another program in its place, until it is unlinked."""
+        """Put a script in front of a program on PATH, for this test."""
         directory = self.root / "bin"
         directory.mkdir()
         path = directory / program
@@ -237,6 +202,6 @@ class BrokenTest(GrowingTestCase):
         os.environ["PATH"] = f"{directory}:{os.environ['PATH']}"
 
     def clean_up(self) -> None:
-        # A killed process cannot remove its directory of sockets.
+        """Remove the directory of sockets that a killed process leaves."""
         for path in pathlib.Path("/scratch").glob("imagecache-nbd.*"):
             shutil.rmtree(path)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-# Loaded when they are first used, from where the agent may not read.
+# Imported now: the agent may not read the directory of these modules.
 import concurrent.futures.thread  # noqa: F401
 import os
 import pathlib
@@ -14,7 +14,11 @@ from imagecache.model import Sandbox
 from imagecache.testing.conformance import INSTANCE
 from imagecache.tests.functional import processes
 from imagecache.tests.guest import devices
-from imagecache.tests.guest.test_growing import SIZE, GrowingTestCase
+from imagecache.tests.guest.growing_case import (
+    SIZE,
+    GrowingTestCase,
+    filesystem,
+)
 
 USER, UID = "imagecache", 4242
 ETC = pathlib.Path(__file__).parents[3] / "etc/imagecache"
@@ -35,8 +39,11 @@ class AgentTestCase(GrowingTestCase):
         self.images.config("image_cache", root_helper=root_helper)
 
     def assert_grows_for_the_agent(self) -> None:
-        """At first boot, and with the disk; then all is root's again."""
-        content = self.filesystem()
+        """Check that the agent grows a new disk and one that exists.
+
+        Afterwards the devices belong to root again.
+        """
+        content = filesystem()
         disk = self.images.cache.disk(INSTANCE)
         for act, size in ((lambda: self.make(content), SIZE),
                           (lambda: disk.grow(2 * SIZE), 2 * SIZE)):
@@ -63,16 +70,14 @@ class SudoTest(AgentTestCase):
         super().setUp()
         self.install(ETC / "sudoers", "sudo -n")
 
-    def test_the_shipped_rules_are_all_it_needs(self) -> None:
-        self.assert_grows_for_the_agent()
-
-    def test_it_does_so_in_a_sandbox(self) -> None:
+    def test_the_shipped_sudo_rules_are_all_that_the_agent_needs(
+            self) -> None:
         self.images.config("image_cache", sandbox=Sandbox.AVAILABLE.value)
         self.assert_grows_for_the_agent()
 
-    def test_without_them_there_is_no_disk(self) -> None:
-        INSTALLED.write_text("# nobody may do anything\n")
-        content = self.filesystem()
+    def test_without_sudo_rules_no_disk_is_made(self) -> None:
+        INSTALLED.write_text("# no rules\n")
+        content = filesystem()
         self.assertEqual(processes.REFUSED, self.as_the_agent(
             lambda: self.make(content)))
         self.assertFalse(self.images.cache.disk(INSTANCE).exists())
@@ -80,7 +85,8 @@ class SudoTest(AgentTestCase):
 
 class RootwrapTest(AgentTestCase):
 
-    def test_the_shipped_filters_are_all_it_needs(self) -> None:
+    def test_the_shipped_rootwrap_filters_are_all_that_the_agent_needs(
+            self) -> None:
         wrapper = pathlib.Path(sys.executable).parent / "oslo-rootwrap"
         conf = self.root / "rootwrap.conf"
         conf.write_text("[DEFAULT]\nexec_dirs = /usr/sbin,/usr/bin\n"

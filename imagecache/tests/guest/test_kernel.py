@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the other tests here take for granted of the kernel they run under."""
+"""The other guest tests need these features of the kernel."""
 
 import os
 import pathlib
@@ -11,7 +11,7 @@ TARGETS = {"thin", "thin-pool", "snapshot", "crypt", "linear"}
 
 class KernelTest(base.TestCase):
 
-    def test_device_mapper_knows_what_volumes_need(self):
+    def test_device_mapper_has_the_targets_of_all_kinds_of_volumes(self):
         found = {line.split()[0] for line in
                  devices.run("dmsetup", "targets").splitlines()}
         self.assertEqual(set(), TARGETS - found)

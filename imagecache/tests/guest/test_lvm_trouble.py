@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volume groups that are full, processes that are killed or race."""
+"""Full volume groups, and processes that are killed or race."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ from imagecache.tests.guest.volume_group import (
 class TroubleTestCase(volume_group.LvmTestCase):
 
     def assert_only(self, *disks: Disk) -> None:
-        """Nothing is in the group but these, bases, and what they need."""
+        """Check that the group holds these disks, bases and no other volume.
+        """
         self.assertEqual(
             {disk.path.name for disk in disks},
             {name for name in volumes() - {self.pool}
              if not name.startswith("base-")})
 
     def killed_after(self, commands: int, act: Callable[[], object]) -> bool:
-        """Have a process do something; return whether it was killed.
+        """Run ``act`` in a process that is killed after so many commands.
 
-        That happens right after it has run so many of the commands that
-        change something.
+        Only commands that change something count.
+
+        :return: False if the process ended before that
         """
         genuine = execute.run
         done = 0
@@ -69,7 +71,7 @@ class TroubleTestCase(volume_group.LvmTestCase):
 
     def assert_survives_kills(self, act: Callable[[], object],
                               check: Callable[[], None]) -> None:
-        """Kill it after its first command, its second, and so on."""
+        """Kill ``act`` after its first command, its second, and so on."""
         commands = 1
         while self.killed_after(commands, act):
             with self.subTest(f"killed after {commands} commands"):
@@ -77,7 +79,7 @@ class TroubleTestCase(volume_group.LvmTestCase):
             commands += 1
         self.assertGreater(commands, 2)
 
-    def assert_is_made_whole_whenever_it_is_killed(self) -> None:
+    def assert_a_killed_maker_leaves_a_whole_disk_or_none(self) -> None:
         def check() -> None:
             disk = self.cache.disk(INSTANCE)
             if disk.exists():
@@ -110,7 +112,7 @@ CHANGES = ("lvcreate", "lvextend", "lvrename", "lvchange", "lvremove",
 
 class ThickTroubleTest(TroubleTestCase):
 
-    def test_a_full_group_is_found_before_anything_is_made(self) -> None:
+    def test_a_full_group_is_reported_before_a_volume_is_made(self) -> None:
         with self.assertRaisesRegex(exception.NoSpace,
                                     "in volume group vg for a disk"):
             self.make(64 * GiB)
@@ -120,11 +122,10 @@ class ThickTroubleTest(TroubleTestCase):
             disk.grow(64 * GiB)
         self.assertEqual(SIZE, disk.size())
 
-    def test_a_disk_is_whole_or_absent_whenever_its_maker_is_killed(
-            self) -> None:
-        self.assert_is_made_whole_whenever_it_is_killed()
+    def test_a_killed_maker_leaves_a_whole_disk_or_none(self) -> None:
+        self.assert_a_killed_maker_leaves_a_whole_disk_or_none()
 
-    def test_a_removal_that_was_killed_is_finished_by_the_next(self) -> None:
+    def test_a_second_removal_finishes_a_killed_one(self) -> None:
         def check() -> None:
             disk = self.cache.disk(INSTANCE)
             self.assertFalse(disk.exists())    # not even in part
@@ -142,15 +143,15 @@ class ThickTroubleTest(TroubleTestCase):
     def test_racers_get_one_disk(self) -> None:
         self.assert_racers_get_one_disk()
 
-    def test_a_volume_outlives_a_disk_that_cannot_be_made(self) -> None:
-        """nova's error handler wipes it: see from-nova.rst."""
+    def test_a_failed_request_does_not_remove_an_existing_volume(self) -> None:
+        """Nova's error handler removes it; see from-nova.rst."""
         disk = self.make()
         images.write(disk.path, "raw", b"precious")
         [base] = self.cache.bases()
         self.cache.remove_base(base.key)
 
         def fetch(target: str, **arguments: object) -> None:
-            raise AssertionError("nobody needs the image")
+            raise AssertionError("the image is not needed")
 
         self.images.backend().by_name({"uuid": INSTANCE}, "disk").cache(
             fetch, base.key, 2 * SIZE, image_id=self.image)
@@ -159,7 +160,7 @@ class ThickTroubleTest(TroubleTestCase):
         self.make()
         self.assertTrue(self.read(disk).startswith(b"precious"))
 
-    def test_novas_error_handler_spares_a_volume_without_a_device(
+    def test_novas_error_handler_keeps_a_volume_that_is_not_active(
             self) -> None:
         disk = self.make()
         images.write(disk.path, "raw", b"precious")
@@ -171,7 +172,7 @@ class ThickTroubleTest(TroubleTestCase):
         self.make()
         self.assertTrue(self.read(disk).startswith(b"precious"))
 
-    def test_a_volume_that_was_wiped_in_part_is_no_disk(self) -> None:
+    def test_a_partly_wiped_volume_is_not_a_disk(self) -> None:
         def fail(path: pathlib.Path, size: int) -> None:
             run("blkdiscard", "--zeroout", "--length", "4096", str(path))
             raise exception.CommandFailed(
@@ -182,11 +183,11 @@ class ThickTroubleTest(TroubleTestCase):
             self.assertRaises(exception.CommandFailed, disk.remove)
         self.assertFalse(disk.exists())
         self.assertEqual([], list(self.cache.disks()))
-        disk.remove()    # which goes on with it
+        disk.remove()    # continues
         self.assertEqual(set(), volumes())
 
-    def test_an_attempt_that_somebody_has_open_is_left_alone(self) -> None:
-        """By a program, say, that has outlived the process that began it."""
+    def test_an_attempt_that_a_program_has_open_is_not_removed(self) -> None:
+        """The program may have outlived the process that started it."""
         left = f".{INSTANCE}_disk.99999999-1.012345"
         run("lvcreate", "--yes", "--size", "1m", "--name", left, GROUP)
         with pathlib.Path("/dev", GROUP, left).open("r+b") as f:
@@ -237,7 +238,7 @@ class ThinTroubleTest(TroubleTestCase):
         os.utime(notes(self.cache.host.policy.bases) / f"{GROUP}.{POOL}",
                  (0, 0))
 
-    def test_an_image_that_the_pool_cannot_take_is_no_base(self) -> None:
+    def test_an_image_that_does_not_fit_the_pool_makes_no_base(self) -> None:
         self.images.config("image_cache", lvm_pool_limit=1)
         self.image = self.images.add(os.urandom(8 * MiB), "raw")
         with self.assertRaisesRegex(exception.NoSpace,
@@ -255,14 +256,13 @@ class ThinTroubleTest(TroubleTestCase):
         self.assertRaises(exception.InvalidConfiguration, self.make)
         self.assert_only()
 
-    def test_a_disk_is_whole_or_absent_whenever_its_maker_is_killed(
-            self) -> None:
-        self.assert_is_made_whole_whenever_it_is_killed()
+    def test_a_killed_maker_leaves_a_whole_disk_or_none(self) -> None:
+        self.assert_a_killed_maker_leaves_a_whole_disk_or_none()
 
     def test_racers_get_one_disk(self) -> None:
         self.assert_racers_get_one_disk()
 
-    def test_what_one_guest_wrote_no_other_reads(self) -> None:
+    def test_a_guest_does_not_read_what_another_guest_wrote(self) -> None:
         disk = self.make(16 * SIZE)
         images.write(disk.path, "raw", b"mine" * 64 * 1024, 4 * SIZE)
         disk.remove()
@@ -293,8 +293,7 @@ class SparseTroubleTest(TroubleTestCase):
 
 class EncryptedTroubleTest(TroubleTestCase):
 
-    def test_a_disk_is_whole_or_absent_whenever_its_maker_is_killed(
-            self) -> None:
+    def test_a_killed_maker_leaves_a_whole_disk_or_none(self) -> None:
         def make() -> Disk:
             return self.make(encryption=KEY)
 
@@ -306,7 +305,7 @@ class EncryptedTroubleTest(TroubleTestCase):
 
         self.assert_survives_kills(make, check)
 
-    def test_a_disk_grows_in_the_end_if_that_was_killed(self) -> None:
+    def test_a_disk_grows_after_an_earlier_attempt_was_killed(self) -> None:
         def grow() -> None:
             self.cache.disk(INSTANCE, encryption=KEY).grow(size)
 
@@ -321,15 +320,15 @@ class EncryptedTroubleTest(TroubleTestCase):
 
 
 def fill(disk: Disk, size: int) -> None:
-    """Let a guest write to the first bytes of its disk."""
+    """Write ``size`` bytes to the beginning of a disk."""
     run("dd", "if=/dev/zero", f"of={disk.path}", "bs=4M", "conv=notrunc",
         "oflag=direct", f"count={size // (4 * MiB)}")
 
 
 def found_on_disk(data: bytes) -> int:
-    """Return where something is on the physical volume; -1: nowhere.
+    """Return the offset of ``data`` on the physical volume, or -1.
 
-    The tests' volumes are at its start.
+    The volumes of the tests are in its first 64 MiB.
     """
     with pathlib.Path(os.environ["GUEST_DISK"]).open("rb") as f:
         return f.read(64 * MiB).find(data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks as block devices: claimed, written, and let go whatever happens."""
+"""Disks as network block devices: claimed, written and disconnected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DeviceTestCase(base.TestCase):
         self.addCleanup(self.assert_free)
         self.disk = self.new_disk("disk")
         self.locks = Locks(self.root / "locks")
-        # What starts a sandbox takes half a second under User-Mode Linux.
+        # Under User-Mode Linux each start of a sandbox takes half a second.
         self.limits = dataclasses.replace(CONVERSION, sandbox=Sandbox.NEVER)
 
     def assert_free(self) -> None:
@@ -67,7 +67,7 @@ class AttachedTest(DeviceTestCase):
                         == images.read(self.disk, "qcow2"))
         devices.run("qemu-img", "check", self.disk)
 
-    def test_it_works_in_a_sandbox(self) -> None:
+    def test_a_device_reads_and_writes_as_the_disk_in_a_sandbox(self) -> None:
         self.limits = dataclasses.replace(CONVERSION,
                                           sandbox=Sandbox.REQUIRED)
         self.test_a_device_reads_and_writes_as_the_disk()
@@ -87,8 +87,9 @@ class AttachedTest(DeviceTestCase):
                 f.write(b"new")
         self.assertTrue(images.content(SIZE) == base.read_bytes())
 
-    def test_a_base_that_was_not_named_is_not_read(self) -> None:
-        """Whatever the header says: the sandbox holds the program."""
+    def test_a_backing_file_that_the_caller_did_not_name_is_not_read(
+            self) -> None:
+        """The header names it, but the sandbox does not contain it."""
         self.limits = CONVERSION
         secret = self.root / "secret"
         secret.write_bytes(b"secret" * MiB)
@@ -96,18 +97,18 @@ class AttachedTest(DeviceTestCase):
         with self.assertRaises(exception.CommandFailed), self.attached():
             pass
 
-    def test_an_error_lets_the_device_go(self) -> None:
+    def test_an_error_in_the_block_disconnects_the_device(self) -> None:
         with self.assertRaises(ZeroDivisionError), self.attached():
             raise ZeroDivisionError
         self.assert_free()
 
-    def test_a_device_has_its_size_at_once(self) -> None:
+    def test_a_connected_device_has_its_size_at_once(self) -> None:
         for _ in range(5):
             with self.attached() as device:
                 self.assertEqual(SIZE, int(devices.run(
                     "blockdev", "--getsize64", device)))
 
-    def test_a_disk_that_is_no_qcow2_is_refused(self) -> None:
+    def test_a_disk_that_is_not_qcow2_is_refused(self) -> None:
         self.disk.write_bytes(images.content(SIZE))
         with self.assertRaises(exception.CommandFailed) as caught, \
                 self.attached():
@@ -120,13 +121,13 @@ class AttachedTest(DeviceTestCase):
             pass
         self.assertIn("lock", str(caught.exception))
 
-    def test_one_of_another_size_is_refused(self) -> None:
+    def test_a_disk_of_another_size_than_named_is_refused(self) -> None:
         with mock.patch.object(qemu_nbd, "PATIENCE", 1.0), \
                 self.assertRaises(exception.CommandFailed), \
                 self.attached(size=2 * SIZE):
             pass
 
-    def test_what_cannot_be_written_is_told(self) -> None:
+    def test_a_failed_write_is_reported(self) -> None:
         small = self.root / "small"
         small.mkdir()
         devices.run("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", small)
@@ -137,14 +138,15 @@ class AttachedTest(DeviceTestCase):
                 self.attached(disk) as device, device.open("r+b") as f:
             f.write(b"x" * SIZE)
 
-    def test_a_program_that_is_not_installed_is_named(self) -> None:
+    def test_a_missing_program_is_reported(self) -> None:
         with mock.patch.dict(os.environ, PATH=str(self.root)), \
                 mock.patch("imagecache.system.execute._SBIN", ""), \
                 self.assertRaises(exception.CommandNotFound), \
                 self.attached():
             pass
 
-    def test_without_the_module_there_is_a_clear_refusal(self) -> None:
+    def test_without_the_nbd_module_the_error_says_how_to_load_it(
+            self) -> None:
         devices.run("modprobe", "-r", "nbd")
         self.addCleanup(devices.run, "modprobe", "nbd", "nbds_max=4")
         with self.assertRaises(exception.NbdUnavailable) as caught, \
@@ -157,7 +159,7 @@ class ClaimTest(DeviceTestCase):
 
     @contextlib.contextmanager
     def foreign(self, device: str, *options: str) -> Iterator[None]:
-        """Let somebody connect a device who knows nothing of us."""
+        """Connect a device as a program that takes none of our locks."""
         devices.run("qemu-nbd", "-c", f"/dev/{device}", "-f", "qcow2",
                     *options, self.new_disk(device))
         processes.wait_for(lambda: device in devices.in_use())
@@ -167,46 +169,47 @@ class ClaimTest(DeviceTestCase):
             devices.run("qemu-nbd", "-d", f"/dev/{device}")
             processes.wait_for(lambda: device not in devices.in_use())
 
-    def test_two_at_once_have_two_devices(self) -> None:
+    def test_two_disks_at_once_have_two_devices(self) -> None:
         with self.attached() as one, \
                 self.attached(self.new_disk("other")) as other:
             self.assertNotEqual(one, other)
 
-    def test_processes_at_once_have_a_device_each(self) -> None:
-        """As many as there are, all looking at the same moment."""
+    def test_processes_that_start_at_once_have_a_device_each(self) -> None:
+        """There are as many processes as devices."""
         self.assertEqual([0] * 4, processes.at_once(
             [lambda n=n: self.write_number(n, self.new_disk(f"disk{n}"))
              for n in range(4)]))
 
     def write_number(self, number: int, disk: pathlib.Path) -> None:
-        """Write to a disk; exit if it was another that was written to."""
+        """Write to a disk; exit with 2 if the disk does not hold the data."""
         with self.attached(disk) as device, device.open("r+b") as f:
             f.write(b"%d" % number)
         if images.read(disk, "qcow2")[:1] != b"%d" % number:
             os._exit(2)
 
-    def test_those_with_other_locks_are_told_by_the_kernel(self) -> None:
+    def test_processes_with_different_locks_have_a_device_each(self) -> None:
         def act(number: int) -> None:
             self.locks = Locks(self.root / f"locks{number}")
-            for attempt in range(3):
+            for attempt in range(2):
                 self.write_number(number, self.new_disk(f"{number}.{attempt}"))
 
         self.assertEqual([0] * 4, processes.at_once(
             [lambda n=n: act(n) for n in range(4)]))
 
-    def test_a_device_of_somebody_else_is_left_alone(self) -> None:
+    def test_a_device_that_another_program_connected_is_not_used(self) -> None:
         with self.foreign("nbd0"), self.attached() as device:
             self.assertEqual(pathlib.Path("/dev/nbd1"), device)
             self.assertEqual(["nbd0", "nbd1"], devices.in_use())
 
-    def test_one_that_is_being_connected_is_left_alone(self) -> None:
-        """It looks free still, and then has the size that we wait for."""
+    def test_a_device_that_another_program_is_connecting_is_not_used(
+            self) -> None:
+        """It still looks free, and then has the size we wait for."""
         with self.foreign("nbd0"), mock.patch.object(
                 qemu_nbd.Device, "is_free", True), \
                 self.attached() as device:
             self.assertEqual(pathlib.Path("/dev/nbd1"), device)
 
-    def test_when_all_are_busy_one_waits_and_then_gives_up(self) -> None:
+    def test_waiting_for_a_free_device_ends_with_an_error(self) -> None:
         with contextlib.ExitStack() as stack:
             for each in qemu_nbd.devices():
                 stack.enter_context(self.foreign(each.name))
@@ -216,7 +219,7 @@ class ClaimTest(DeviceTestCase):
                 pass
         self.assertIn("in use", str(caught.exception))
 
-    def test_one_that_becomes_free_is_taken(self) -> None:
+    def test_a_waiting_process_takes_a_device_that_becomes_free(self) -> None:
         with contextlib.ExitStack() as stack:
             last = contextlib.ExitStack()
             for each in qemu_nbd.devices():
@@ -233,7 +236,7 @@ class ClaimTest(DeviceTestCase):
 class KilledTest(DeviceTestCase):
 
     def kill_an_agent(self) -> None:
-        """Have a process killed in the midst of using a device."""
+        """Kill a process that has connected a device."""
         readable, writable = os.pipe()
 
         def act() -> None:
@@ -250,7 +253,7 @@ class KilledTest(DeviceTestCase):
         return processes.Child(act)
 
     def clean_up(self) -> None:
-        # A killed process cannot remove its directory of sockets.
+        """Remove the directory of sockets that a killed process leaves."""
         for path in pathlib.Path("/scratch").glob("imagecache-nbd.*"):
             shutil.rmtree(path)
 
@@ -261,7 +264,8 @@ class KilledTest(DeviceTestCase):
         with self.attached() as device:
             self.assertEqual(pathlib.Path("/dev/nbd0"), device)
 
-    def test_the_next_may_come_at_once(self) -> None:
+    def test_a_disk_can_be_attached_again_right_after_its_agent_is_killed(
+            self) -> None:
         self.kill_an_agent()
         self.clean_up()
         with self.attached() as device:
@@ -269,7 +273,7 @@ class KilledTest(DeviceTestCase):
 
 
 class UnprivilegedTest(KilledTest):
-    """An agent that is not root, and sudo with the rules that are shipped."""
+    """An agent that is not root, with the sudo rules that we ship."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -280,7 +284,7 @@ class UnprivilegedTest(KilledTest):
         self.addCleanup(installed.unlink)
         for path in (self.root, self.disk):
             os.chown(path, UID, UID)
-        # Who is killed cannot give back what he borrowed.
+        # A killed agent does not give the devices back to root.
         for path in pathlib.Path("/dev").glob("nbd*"):
             self.addCleanup(os.chown, path, path.stat().st_uid, -1)
 
@@ -296,7 +300,7 @@ class UnprivilegedTest(KilledTest):
 
         return processes.Child(be_the_agent)
 
-    def test_it_reads_and_writes_the_device(self) -> None:
+    def test_an_agent_writes_to_the_device(self) -> None:
         def act() -> None:
             with self.attached() as device, device.open("r+b") as f:
                 f.write(b"new")
@@ -305,7 +309,8 @@ class UnprivilegedTest(KilledTest):
         self.assertTrue(b"new" + images.content(SIZE)[3:]
                         == images.read(self.disk, "qcow2"))
 
-    def test_afterwards_the_device_is_roots_again(self) -> None:
+    def test_a_device_belongs_to_the_agent_and_then_to_root_again(
+            self) -> None:
         def act() -> None:
             with self.attached() as device:
                 if device.stat().st_uid != UID:
@@ -314,7 +319,7 @@ class UnprivilegedTest(KilledTest):
         self.as_the_agent(act)
         self.assertEqual(0, pathlib.Path("/dev/nbd0").stat().st_uid)
 
-    def test_without_the_right_to_it_says_so(self) -> None:
+    def test_an_agent_without_sudo_rules_gets_an_error(self) -> None:
         def act() -> None:
             try:
                 with self.attached(root_helper="sudo -n -u daemon"):
@@ -326,7 +331,7 @@ class UnprivilegedTest(KilledTest):
         self.as_the_agent(act)
 
     def test_the_device_of_a_killed_agent_becomes_free(self) -> None:
-        """Only by the next: sudo does not die with who called it."""
+        """The next agent frees it: sudo outlives the agent that called it."""
         self.kill_an_agent()
         self.clean_up()
         self.assertEqual(["nbd0"], devices.in_use())
@@ -338,7 +343,7 @@ class UnprivilegedTest(KilledTest):
 
         self.as_the_agent(act)
 
-    def test_another_does_not_free_what_may_be_in_use(self) -> None:
+    def test_an_agent_with_other_locks_does_not_free_the_device(self) -> None:
         self.kill_an_agent()
         self.clean_up()
         self.locks = Locks(self.root / "other-locks")

@@ -52,13 +52,6 @@ class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
         self.assert_volume()
         self.assert_files("base", disks=0)
 
-    @ddt.data("ext2", "ext3")
-    def test_the_older_file_systems_grow_as_well(self, kind):
-        self.publish(self.qcow2(self.filesystem(kind)))
-        self.configure()
-        self.assertIsNone(self.make().error)
-        self.assert_volume()
-
     def test_partitions_are_left_alone(self):
         image = self.partitioned()
         self.publish(self.qcow2(image))
