@@ -10,7 +10,7 @@ import pathlib
 from imagecache import events, exception
 from imagecache.bases.cache import BaseCache
 from imagecache.bases.directory import DirectoryStore
-from imagecache.bases.disk_info import ENCRYPTED, DiskInfo
+from imagecache.bases.disk_info import ENCRYPTED_FILE_NAME, DiskInfo
 from imagecache.bases.store import BaseStore
 from imagecache.model import Format
 from imagecache.policy import Policy
@@ -57,7 +57,7 @@ class Host:
 
     def encrypted(self, directory: pathlib.Path) -> DiskInfo:
         """The record of those disks in a directory that are encrypted."""
-        return DiskInfo(directory, self.locks, ENCRYPTED)
+        return DiskInfo(directory, self.locks, ENCRYPTED_FILE_NAME)
 
     def block_device(self, path: pathlib.Path, format: Format, size: int,
                      backing: pathlib.Path | None

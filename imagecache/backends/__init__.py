@@ -39,7 +39,7 @@ BACKENDS: dict[str, type[Disk]] = {
 }
 
 # By what a disk is encrypted; what is not here cannot be.
-ENCRYPTED: dict[type[Disk], Callable[..., Disk]] = {
+ENCRYPTED_KINDS: dict[type[Disk], Callable[..., Disk]] = {
     EncryptedLvm: EncryptedLvm,
     EncryptedQcow2: EncryptedQcow2,
     EncryptedRaw: EncryptedRaw,
@@ -142,7 +142,7 @@ def with_key(disk: Disk, encryption: Encryption | None,
     kind: type[Disk] = type(disk)
     if exists and disk.capabilities.file:    # the record says which kind
         kind = Qcow2 if disk.format is Format.QCOW2 else Raw
-    found: Callable[..., Disk] | None = ENCRYPTED.get(kind)
+    found: Callable[..., Disk] | None = ENCRYPTED_KINDS.get(kind)
     if found is None:
         raise exception.InvalidConfiguration(
             option="images_type", value=kind.__name__,

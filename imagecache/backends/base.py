@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Collection, Iterator
@@ -76,8 +77,9 @@ class Disk(abc.ABC):
         """
         return iter(())
 
-    @property
+    @functools.cached_property
     def cache(self) -> BaseCache:
+        """The cache of the bases that the disk can be made from."""
         return self.cache_of(self.host)
 
     @property

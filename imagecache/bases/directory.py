@@ -29,8 +29,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import exception
-from imagecache.bases import disk_info
-from imagecache.bases import record as records
+from imagecache.bases import disk_info, record_json
 from imagecache.formats import qcow2
 from imagecache.model import Base, Entry, Record, Validated
 from imagecache.system import durable
@@ -130,6 +129,10 @@ class DirectoryStore:
             durable.fsync_directory(self.directory)
         return Base.of(key, self._path(key), record)
 
+    def require(self, key: str) -> None:
+        if self.lookup(key) is None:
+            raise exception.BaseNotFound(key=key, store=str(self))
+
     def touch(self, key: str) -> None:
         path = self._path(key)
         # What may not be written to, another user's file or one on a
@@ -192,13 +195,13 @@ class DirectoryStore:
     def _read_record(self, key: str, size: int) -> Record | None:
         """Return the record, if it is of the base that is there."""
         try:
-            record = records.read(self._record_path(key).read_bytes())
+            record = record_json.loads(self._record_path(key).read_bytes())
         except FileNotFoundError:
             return None
         return record if record and record.size == size else None
 
     def _write_record(self, key: str, record: Record) -> None:
-        content = records.written(record, indent=1)    # for people, too
+        content = record_json.dumps(record, indent=1)    # for people, too
         durable.write_file(self._record_path(key), content.encode())
 
     def _disks(self) -> Iterator[pathlib.Path]:

@@ -26,8 +26,8 @@ from imagecache.system import durable
 from imagecache.system.locks import Locks
 
 FILE_NAME = "disk.info"
-ENCRYPTED = "disk.luks"    # the same of those that are encrypted
-NAMES = (FILE_NAME, ENCRYPTED)
+ENCRYPTED_FILE_NAME = "disk.luks"    # the same of those that are encrypted
+NAMES = (FILE_NAME, ENCRYPTED_FILE_NAME)
 
 Formats = Mapping[pathlib.Path, Format]
 

@@ -82,6 +82,14 @@ class BaseStore(Protocol):
     def record(self, key: str, record: Record) -> Base:
         """Keep the record of a base that exists already."""
 
+    def require(self, key: str) -> None:
+        """Make sure of a base after making a disk of it has failed.
+
+        An interrupted remove() is undone.
+
+        :raises BaseNotFound: the base is gone
+        """
+
     def touch(self, key: str) -> None:
         """Remember that the base was used now."""
 

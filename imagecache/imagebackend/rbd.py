@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 
 from imagecache import backends, exception, guest, imagemodel, sources
 from imagecache.backends.rbd import publish
-from imagecache.backends.rbd import store as rbd_store
+from imagecache.backends.rbd.cluster import connected
 from imagecache.backends.rbd.glance_images import Location, RbdImages
 from imagecache.host import Host
 from imagecache.image_cache import Instance, uuid_of
@@ -59,7 +59,7 @@ class Rbd(Image):
     @property
     def rbd_name(self) -> str:
         """The name of the volume in its pool."""
-        return self.disk.path.name
+        return self.disk.volume.image
 
     def clone(self, context: object, image_id_or_uri: str,
               copy_to_store: bool = True) -> None:
@@ -102,7 +102,7 @@ class Rbd(Image):
             secret = connection.secretLookupByUUIDString(policy.secret)
             key = base64.b64encode(secret.value())
         return imagemodel.RBDImage(
-            self.rbd_name, self.disk.path.parent.name, policy.user, key,
+            self.rbd_name, self.disk.volume.pool, policy.user, key,
             [":".join(monitor) for monitor in self._monitors()])
 
     def libvirt_info(self, cache_mode: str | None,
@@ -144,14 +144,12 @@ class Rbd(Image):
             raise exception.ImageUnacceptable(
                 image_id=image_id, reason="what is in Ceph is raw, and"
                 f" {image_format} is wanted")
-        path = self.disk.path
         with self._cluster() as cluster:
             pool = publish.pool_of_glance(
                 cluster, base_image_id, self._places(context, base_image_id),
                 self.disk.parent())
             return str(publish.publish(
-                cluster, path.parent.name, path.name, snapshot_name, pool,
-                image_id))
+                cluster, self.disk.volume, snapshot_name, pool, image_id))
 
     def cleanup_direct_snapshot(
             self, location: str | Mapping[str, str] | None,
@@ -202,7 +200,7 @@ class Rbd(Image):
             return cluster.monitors()
 
     def _cluster(self) -> contextlib.AbstractContextManager[rbd.Cluster]:
-        return rbd.connected(rbd_store.access(self.disk.host.policy.rbd))
+        return connected(self.disk.host.policy.rbd)
 
     def _image(self, context: object, image_id_or_uri: str) -> sources.Image:
         """Ask Glance, as the configuration or Backend says."""

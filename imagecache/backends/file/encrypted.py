@@ -19,7 +19,7 @@ from imagecache.backends.file.qcow2 import Qcow2
 from imagecache.encryption import Encryption
 from imagecache.events import Name
 from imagecache.host import Host
-from imagecache.inspection import backing as overlay
+from imagecache.inspection.backing import base_of
 from imagecache.model import Base, Capabilities, Format, whole_sectors
 from imagecache.system import durable
 from imagecache.tools import luks
@@ -57,7 +57,7 @@ class Encrypted(FileDisk):
                  format: Format) -> pathlib.Path | None:
         if format is not Format.QCOW2:
             return None
-        return overlay.base_of(path, self.host.policy.bases, encrypted=True)
+        return base_of(path, self.host.policy.bases, encrypted=True)
 
     @contextlib.contextmanager
     def _new(self, format: Format) -> Iterator[pathlib.Path]:

@@ -83,9 +83,7 @@ class Lvm(VolumeDisk):
         try:
             self._group.snapshot(name, base.path.name, self.tags)
         except exception.CommandFailed:
-            store = store_of(self.host.policy, self.host.observe)
-            if store:
-                store.require(base.key)
+            self.cache.store.require(base.key)
             raise
 
     def _make(self, base: Base, full: int, state: Pool | None) -> None:

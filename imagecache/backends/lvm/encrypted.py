@@ -13,7 +13,7 @@ import pathlib
 
 from imagecache import exception
 from imagecache.backends.lvm import Lvm
-from imagecache.backends.lvm.volume_disk import ENCRYPTED
+from imagecache.backends.lvm.volume_disk import LUKS_TAG
 from imagecache.bases.cache import BaseCache
 from imagecache.encryption import Encryption
 from imagecache.events import Name
@@ -32,7 +32,7 @@ class EncryptedLvm(Lvm):
 
     capabilities = Capabilities(block_device=True)
     encrypts = True
-    tags = (*Lvm.tags, ENCRYPTED)
+    tags = (*Lvm.tags, LUKS_TAG)
 
     def __init__(self, host: Host, instance: str, name: str,
                  path: pathlib.Path | None = None,

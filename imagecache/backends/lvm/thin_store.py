@@ -33,7 +33,7 @@ from imagecache.backends.lvm.volumes import (
     notes,
     pool_of,
 )
-from imagecache.bases import record as records
+from imagecache.bases import record_json
 from imagecache.bases.directory import DirectoryStore, is_key
 from imagecache.model import Base, Entry, Record, Validated
 from imagecache.policy import Policy
@@ -94,7 +94,7 @@ class ThinStore:
     def lookup(self, key: str) -> Entry | None:
         """Return the base, which may be gone if others remove volumes."""
         try:
-            record = records.read(self._used(key).read_text())
+            record = record_json.loads(self._used(key).read_text())
             used = self._used(key).stat().st_mtime
         except (OSError, ValueError):
             record = None
@@ -187,7 +187,7 @@ class ThinStore:
         with contextlib.suppress(OSError, exception.HostError):
             durable.make_directory(self._used(key).parent)
             durable.write_file(self._used(key),
-                               records.written(record).encode())
+                               record_json.dumps(record).encode())
 
     def _forget(self, key: str) -> None:
         with durable.translated("removing a base", self._used(key)):
@@ -223,7 +223,8 @@ def store_of(policy: Policy, observe: events.Observer) -> ThinStore | None:
 
 def _tags(record: Record) -> list[str]:
     """Put a record into tags, in letters that tags may have."""
-    text = base64.urlsafe_b64encode(records.written(record).encode()).decode()
+    text = base64.urlsafe_b64encode(
+        record_json.dumps(record).encode()).decode()
     return [f"{_TAG}{start // _PIECE}={text[start:start + _PIECE]}"
             for start in range(0, len(text), _PIECE)]
 
@@ -234,6 +235,6 @@ def _recorded(tags: Iterable[str]) -> Record | None:
                   for tag in tags if tag.startswith(_TAG))
     try:
         text = "".join(pieces[str(i)] for i in range(len(pieces)))
-        return records.read(base64.urlsafe_b64decode(text).decode())
+        return record_json.loads(base64.urlsafe_b64decode(text).decode())
     except (KeyError, ValueError):
         return None

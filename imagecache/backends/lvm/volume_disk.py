@@ -25,8 +25,8 @@ from imagecache.sources.resolve import is_uuid
 from imagecache.tools import blockdev, lvm
 from imagecache.tools.lvm import Volume, VolumeGroup, named
 
-DISK = "imagecache.disk"         # the tag of a volume that is a disk
-ENCRYPTED = "imagecache.luks"    # and of one that is LUKS
+DISK_TAG = "imagecache.disk"         # the tag of a volume that is a disk
+LUKS_TAG = "imagecache.luks"    # and of one that is LUKS
 # <instance>_<disk>, where the disk's own underscores are doubled.
 _NAME = re.compile(r"(?P<instance>.*[^_])_(?P<disk>(?:[^_]|__)+)")
 
@@ -35,7 +35,7 @@ class VolumeDisk(Disk):
     """A raw volume, with nova's name for it."""
 
     formats = (Format.RAW,)
-    tags: ClassVar[tuple[str, ...]] = (DISK,)    # of its volume
+    tags: ClassVar[tuple[str, ...]] = (DISK_TAG,)    # of its volume
 
     @classmethod
     def listed(cls, host: Host, instance: str | None = None
@@ -47,7 +47,7 @@ class VolumeDisk(Disk):
             match = _NAME.fullmatch(volume.name)
             if match is None or attempted(volume.name):
                 continue
-            if (DISK in volume.tags or is_uuid(match["instance"])) \
+            if (DISK_TAG in volume.tags or is_uuid(match["instance"])) \
                     and instance in (None, match["instance"]):
                 yield cls(host, match["instance"],
                           match["disk"].replace("__", "_"))
@@ -73,7 +73,7 @@ class VolumeDisk(Disk):
 
     def is_encrypted(self) -> bool:
         volume = self._volume()
-        return volume is not None and ENCRYPTED in volume.tags
+        return volume is not None and LUKS_TAG in volume.tags
 
     def exists(self) -> bool:
         # An inactive volume has no device; create() brings it back.
@@ -151,7 +151,7 @@ class VolumeDisk(Disk):
 
     def _require_kind(self, volume: Volume) -> None:
         """:raises InvalidDiskFormat: it is encrypted, or is to be"""
-        if (ENCRYPTED in volume.tags) != self.encrypts:
+        if (LUKS_TAG in volume.tags) != self.encrypts:
             raise exception.InvalidDiskFormat(
                 f"{self.volume} is{' not' if self.encrypts else ''} on record"
                 " as encrypted", disk_format=self.format)

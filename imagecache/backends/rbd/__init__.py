@@ -13,8 +13,8 @@ from typing import Self
 
 from imagecache import exception, sources
 from imagecache.backends.base import Disk
-from imagecache.backends.rbd import clones as rbd_clones
-from imagecache.backends.rbd import store as rbd_store
+from imagecache.backends.rbd import clones
+from imagecache.backends.rbd.cluster import BASE_SNAPSHOT, RbdName, connected
 from imagecache.backends.rbd.glance_images import RbdImages
 from imagecache.backends.rbd.store import RbdStore
 from imagecache.bases.cache import BaseCache
@@ -35,16 +35,15 @@ from imagecache.tools.rbd_image import Volume
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SEPARATORS = "@:"      # of snapshots, and of options in a name for qemu
-# What Ceph says if a base is gone, or going.
+# The errors of a clone whose base is being removed, or is gone.
 _OF_A_BASE = (exception.StorageFailed, exception.StorageMissing)
 
 
 class Rbd(Disk):
     """A disk that is a volume in a pool, which all hosts share.
 
-    It is named as nova names it, ``<instance>_<name>``, and so are its
-    children: what nova made is used as it is.  File systems keep their size
-    when a disk grows.
+    It has nova's name, ``<instance>_<name>``: a disk that nova made is used
+    as it is.  File systems keep their size when a disk grows.
     """
 
     capabilities = Capabilities(depends_on_base=True, shared_storage=True)
@@ -60,19 +59,22 @@ class Rbd(Disk):
         if not policy.force_raw:
             raise exception.InvalidConfiguration(
                 option="force_raw_images", value=False,
-                reason="what is in Ceph is raw")
+                reason="disks and bases in Ceph are always raw")
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
-        return host.cache_over(_bases(host))
+        policy = host.policy
+        return host.cache_over(RbdStore(
+            policy.rbd, DirectoryStore(policy.bases, policy.instances),
+            host.observe))
 
     @classmethod
     def listed(cls, host: Host, instance: str | None = None
                ) -> Iterator[Disk]:
-        with rbd.connected(rbd_store.access(host.policy.rbd)) as cluster, \
+        with connected(host.policy.rbd) as cluster, \
                 cluster.pool(host.policy.rbd.pool) as pool:
             names = pool.names()
-        # Not everything in a pool is an instance's.
+        # A pool may hold volumes that are no disks of instances.
         for name in names:
             owner, found, rest = name.partition("_")
             if found and rest and (_UUID.fullmatch(owner) if instance is None
@@ -86,71 +88,74 @@ class Rbd(Disk):
         :param path: ``pool/name``, or ``rbd:pool/name:id=...``
         :raises InvalidDevicePath: it is neither
         """
-        pool, found, name = path.removeprefix("rbd:").partition(":")[0] \
-            .partition("/")
-        if not found or not name:
+        volume = RbdName.parse(path.removeprefix("rbd:").partition(":")[0])
+        if volume is None:
             raise exception.InvalidDevicePath(path=path)
-        instance, _, rest = name.partition("_")
-        return cls(host, instance, rest or name, pathlib.Path(pool, name))
+        instance, _, rest = volume.image.partition("_")
+        return cls(host, instance, rest or volume.image, volume.path)
 
     @property
     def path(self) -> pathlib.Path:
+        """The name of the volume, ``pool/name``, which is no file here."""
+        return self.volume.path
+
+    @property
+    def volume(self) -> RbdName:
+        """The volume in its pool."""
         if self._path is not None:
-            return self._path
+            return RbdName(self._path.parent.name, self._path.name)
         instance = self.host.instance_directory(self.instance).name
         name = f"{instance}_{require_plain(self.name, 'a disk')}"
-        if set(_SEPARATORS) & set(name) or name.startswith(rbd_store.PREFIX):
+        volume = RbdName(self.host.policy.rbd.pool, name)
+        if set(_SEPARATORS) & set(name) or volume.base_key is not None:
             raise exception.InvalidName(
                 name=name, what="the name of a disk",
                 reason=f"in Ceph it must have none of {_SEPARATORS}, and not"
                 " be that of a base")
-        return pathlib.Path(self.host.policy.rbd.pool, name)
+        return volume
 
     @property
     def format(self) -> Format:
         return Format.RAW
 
     def session(self) -> contextlib.AbstractContextManager[object]:
-        return rbd.connected(rbd_store.access(self.host.policy.rbd))
+        return connected(self.host.policy.rbd)
 
     def exists(self) -> bool:
         with self._pool() as (cluster, pool):
-            return rbd_clones.is_whole(cluster, pool, self.path.name)
+            return clones.is_whole(cluster, pool, self.volume.image)
 
     def create(self, base: Base, size: int | None) -> None:
         """Clone the base.
 
         :raises BaseNotFound: another host has just removed it
         """
-        for was_recommitted in (False, True):
+        name = RbdName.of_base(self.host.policy.rbd.base_pool, base.key)
+        for repaired in (False, True):
             try:
-                self.clone_snapshot(base.path.parent.name, base.path.name,
-                                    rbd_store.SNAPSHOT, size)
+                self.clone_snapshot(name, BASE_SNAPSHOT, size)
                 return
             except exception.StorageFailed as e:
                 if type(e) not in _OF_A_BASE:
                     raise
-                if not _bases(self.host).recommit(base.key):
-                    raise exception.BaseNotFound(
-                        key=base.key, store=str(self.cache.store)) from e
-                if was_recommitted:
+                self.cache.store.require(base.key)
+                if repaired:
                     raise
 
-    def clone_snapshot(self, pool: str, image: str, snapshot: str,
+    def clone_snapshot(self, parent: RbdName, snapshot: str,
                        size: int | None) -> None:
         """Make the disk a clone of any snapshot, such as one of Glance's.
 
         :raises DiskExists, StorageFailed: and nothing has changed
         """
-        policy, name = self.host.policy.rbd, self.path.name
+        policy, image = self.host.policy.rbd, self.volume.image
         with self._pool() as (cluster, disks):
             try:
-                rbd_clones.make(cluster, (pool, image, snapshot), disks, name,
-                                policy.retries, policy.retry_interval)
+                clones.make(cluster, parent, snapshot, disks, image, policy)
             except exception.StorageExists as e:
                 raise exception.DiskExists(location=self.path) from e
-            rbd_clones.finish(disks, name, whole_sectors(size or 0),
-                              policy.flatten)
+            clones.finish(disks, image, whole_sectors(size or 0),
+                          policy.flatten)
         self._observe(Name.CREATED)
 
     def clone(self, source: sources.Source, size: int | None, *,
@@ -167,7 +172,8 @@ class Rbd(Disk):
                     and not self.cache.has(source):
                 images.require_download(source)
             return False
-        self.clone_snapshot(found.pool, found.image, found.snapshot, size)
+        self.clone_snapshot(RbdName(found.pool, found.image),
+                            found.snapshot, size)
         return True
 
     def size(self) -> int:
@@ -195,12 +201,11 @@ class Rbd(Disk):
         parent = self.parent()
         if parent is None:
             return None
-        pool, name, snapshot = parent
+        pool, image, snapshot = parent
         if pool != self.host.policy.rbd.base_pool \
-                or snapshot != rbd_store.SNAPSHOT \
-                or not name.startswith(rbd_store.PREFIX):
-            return None       # it is one of Glance's
-        return name.removeprefix(rbd_store.PREFIX)
+                or snapshot != BASE_SNAPSHOT:
+            return None       # it is an image of Glance's
+        return RbdName(pool, image).base_key
 
     def flatten(self) -> None:
         """Copy in what the disk still reads from its base, and let it go."""
@@ -220,8 +225,8 @@ class Rbd(Disk):
         for left in reversed(range(policy.retries + 1)):
             with self._pool() as (_, pool):
                 try:
-                    _remove_snapshots(pool, self.path.name)
-                    pool.remove(self.path.name)
+                    _remove_snapshots(pool, self.volume.image)
+                    pool.remove(self.volume.image)
                     break
                 except exception.StorageBusy as e:
                     if not left or e.facts.get("clones"):
@@ -256,18 +261,18 @@ class Rbd(Disk):
             size = whole_sectors(os.fstat(f.fileno()).st_size)
         self.remove()
         with self._pool() as (_, pool):
-            pool.create(self.path.name, size)
+            pool.create(self.volume.image, size)
             try:
-                with pool.open(self.path.name) as volume, \
+                with pool.open(self.volume.image) as volume, \
                         nbd_server.serving(volume, size) as client:
                     qemu_img.convert(
                         source, Format.RAW, NbdExport(client), "raw",
                         limits=self.host.policy.conversion, into_zeros=True)
             except BaseException:
                 with contextlib.suppress(exception.HostError):
-                    pool.remove(self.path.name)
+                    pool.remove(self.volume.image)
                 raise
-            rbd_clones.finish(pool, self.path.name, size, flatten=False)
+            clones.finish(pool, self.volume.image, size, flatten=False)
         self._observe(Name.CREATED)
 
     def create_snapshot(self, name: str) -> None:
@@ -292,17 +297,16 @@ class Rbd(Disk):
 
     def _for_qemu(self) -> dict[str, str]:
         """Return what qemu's own driver needs to know; no key is in it."""
-        policy, path = self.host.policy.rbd, self.path
-        named = {"driver": "rbd", "pool": path.parent.name,
-                 "image": path.name, "user": policy.user or "",
+        policy, volume = self.host.policy.rbd, self.volume
+        named = {"driver": "rbd", "pool": volume.pool,
+                 "image": volume.image, "user": policy.user or "",
                  "conf": policy.conf}
         return {name: value for name, value in named.items() if value}
 
     @contextlib.contextmanager
     def _pool(self) -> Iterator[tuple[rbd.Cluster, rbd.Pool]]:
-        name = self.path.parent.name
-        access = rbd_store.access(self.host.policy.rbd)
-        with rbd.connected(access) as cluster, cluster.pool(name) as pool:
+        with connected(self.host.policy.rbd) as cluster, \
+                cluster.pool(self.volume.pool) as pool:
             yield cluster, pool
 
     @contextlib.contextmanager
@@ -310,7 +314,7 @@ class Rbd(Disk):
         with self._pool() as (_, pool), contextlib.ExitStack() as stack:
             try:
                 volume = stack.enter_context(
-                    pool.open(self.path.name, read_only=read_only))
+                    pool.open(self.volume.image, read_only=read_only))
             except exception.StorageMissing as e:
                 raise exception.DiskNotFound(location=self.path) from e
             yield volume
@@ -321,13 +325,6 @@ class Rbd(Disk):
             if name not in volume.snapshots():
                 raise exception.SnapshotNotFound(snapshot_id=name)
             yield volume
-
-
-def _bases(host: Host) -> RbdStore:
-    return RbdStore(
-        rbd_store.access(host.policy.rbd), host.policy.rbd.base_pool,
-        DirectoryStore(host.policy.bases, host.policy.instances),
-        host.observe)
 
 
 def _remove_snapshots(pool: rbd.Pool, name: str) -> None:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clones that are disks, and what is left of those that were not finished.
+"""Clones that are disks, and the remains of clones that were not finished.
 
 librbd makes a clone in several steps: a volume without a parent, which reads
 as zeros; its parent; an entry among the parent's children, without which the
-parent could be removed.  Whoever dies in between leaves what must not be
-taken for a disk.  What anybody has ever written to is one, whoever made it.
+parent could be removed.  A process that dies in between leaves a volume that
+must not be taken for a disk.  A volume that holds data counts as a disk,
+whichever program created it.
 """
 
 from __future__ import annotations
@@ -13,71 +14,74 @@ import contextlib
 import time
 
 from imagecache import exception
+from imagecache.backends.rbd.cluster import RbdName
+from imagecache.policy import RbdPolicy
 from imagecache.tools import rbd
 
+# Metadata of a volume: it is a disk, and complete.
 _MADE = "imagecache.made"
 
 
-def is_whole(cluster: rbd.Cluster, pool: rbd.Pool, name: str) -> bool:
-    """Say whether there is a disk, and not only a part of a clone."""
+def is_whole(cluster: rbd.Cluster, pool: rbd.Pool, image: str) -> bool:
+    """Return whether there is a disk, and not only a part of a clone."""
     try:
-        with pool.open(name, read_only=True) as volume:
+        with pool.open(image, read_only=True) as volume:
             if volume.noted(_MADE) or not volume.is_blank():
                 return True
             parent = volume.parent()
     except exception.StorageMissing:
         return False
     return parent is not None and _lists(
-        cluster, *parent, f"{pool.name}/{name}")
+        cluster, *parent, str(RbdName(pool.name, image)))
 
 
-def _lists(cluster: rbd.Cluster, pool: str, name: str, snapshot: str,
+def _lists(cluster: rbd.Cluster, pool: str, image: str, snapshot: str,
            clone: str) -> bool:
-    # A parent that went into Ceph's trash, or may not be asked, is not known
-    # to be without this child.
+    # A parent in Ceph's trash, or one that this user may not read, may have
+    # this child.
     with contextlib.suppress(exception.StorageMissing,
                              exception.StorageForbidden), \
             cluster.pool(pool) as parents, \
-            parents.open(name, read_only=True) as parent:
+            parents.open(image, read_only=True) as parent:
         return clone in parent.children(snapshot)
     return True
 
 
-def make(cluster: rbd.Cluster, parent: tuple[str, str, str],
-         pool: rbd.Pool, name: str, retries: int, interval: float) -> None:
-    """Clone a snapshot, also where somebody died while he did so.
+def make(cluster: rbd.Cluster, parent: RbdName, snapshot: str,
+         pool: rbd.Pool, image: str, policy: RbdPolicy) -> None:
+    """Clone a snapshot; replace the remains of an unfinished clone.
 
-    Whoever did keeps it in use until Ceph notices; so this tries again.
+    A process that died keeps its clone in use until Ceph notices, so this
+    tries again as often as the policy says.
 
-    :param parent: pool, volume and snapshot
+    :param pool: of the clone
     :raises StorageExists: there is a disk of that name
-    :raises StorageBusy: there is a part of one, and somebody is at it
+    :raises StorageBusy: there is a part of one, and a process uses it
     """
-    parents, volume, snapshot = parent
-    for left in reversed(range(retries + 2)):
+    for left in reversed(range(policy.retries + 2)):
         try:
-            with cluster.pool(parents) as images:
-                pool.clone(images, volume, snapshot, name)
+            with cluster.pool(parent.pool) as parents:
+                pool.clone(parents, parent.image, snapshot, image)
             return
         except exception.StorageExists:
-            if not left or is_whole(cluster, pool, name):
+            if not left or is_whole(cluster, pool, image):
                 raise
         try:
-            pool.remove(name)
+            pool.remove(image)
         except exception.StorageBusy:
             if left == 1:
                 raise
-            time.sleep(interval)
+            time.sleep(policy.retry_interval)
 
 
-def finish(pool: rbd.Pool, name: str, size: int | None,
+def finish(pool: rbd.Pool, image: str, size: int | None,
            flatten: bool) -> None:
-    """Make a disk of a new clone, or take it away again.
+    """Make a disk of a new clone, or remove it if that fails.
 
-    :param size: bytes that it must have
+    :param size: bytes that the disk must have at least; None: any
     """
     try:
-        with pool.open(name) as volume:
+        with pool.open(image) as volume:
             if size and size > volume.size():
                 volume.resize(size)
             if flatten:
@@ -85,5 +89,5 @@ def finish(pool: rbd.Pool, name: str, size: int | None,
             volume.note(_MADE, "1")
     except BaseException:
         with contextlib.suppress(exception.HostError):
-            pool.remove(name)
+            pool.remove(image)
         raise

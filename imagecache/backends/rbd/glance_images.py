@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
 from imagecache import events, exception, sources
-from imagecache.backends.rbd import store as rbd_store
+from imagecache.backends.rbd.cluster import connected
 from imagecache.bases.admission import require_fit, require_min_disk
 from imagecache.events import Event, Name
 from imagecache.model import Format
 from imagecache.policy import Policy, RbdPolicy
 from imagecache.sources import Copy
-from imagecache.tools import rbd
 
 # Glance's names of what a guest can read as it is.
 _RAW = ("raw", "iso")
@@ -55,7 +54,7 @@ class Location:
             for part in (self.fsid, self.pool, self.image, self.snapshot))
 
 
-class Cluster(Protocol):
+class CloneSource(Protocol):
     """As much of a cluster as this module asks about."""
 
     @property
@@ -68,12 +67,7 @@ class Cluster(Protocol):
         """
 
 
-Connect = Callable[[RbdPolicy], contextlib.AbstractContextManager[Cluster]]
-
-
-def connected(policy: RbdPolicy
-              ) -> contextlib.AbstractContextManager[Cluster]:
-    return rbd.connected(rbd_store.access(policy))
+Connect = Callable[[RbdPolicy], contextlib.AbstractContextManager[CloneSource]]
 
 
 @dataclasses.dataclass(frozen=True)

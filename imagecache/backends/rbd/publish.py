@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Iterable
 
 from imagecache import exception
+from imagecache.backends.rbd.cluster import RbdName
 from imagecache.backends.rbd.glance_images import SNAPSHOT, Location
 from imagecache.tools import rbd
 from imagecache.tools.rbd_image import Volume
@@ -38,8 +39,8 @@ def pool_of_glance(cluster: rbd.Cluster, image_id: str,
         " which it is, so none is known that an image could go to")
 
 
-def publish(cluster: rbd.Cluster, disk_pool: str, disk: str, snapshot: str,
-            pool: str, image_id: str) -> Location:
+def publish(cluster: rbd.Cluster, disk: RbdName, snapshot: str, pool: str,
+            image_id: str) -> Location:
     """Copy a disk into Glance's pool, as it is at this moment.
 
     A guest may be running on it: then the copy is what a power failure would
@@ -49,12 +50,12 @@ def publish(cluster: rbd.Cluster, disk_pool: str, disk: str, snapshot: str,
     :raises Forbidden: the pool may not be written to
     :raises HostError: and nothing is left behind
     """
-    with cluster.pool(disk_pool) as disks, cluster.pool(pool) as images, \
-            disks.open(disk) as volume:
+    with cluster.pool(disk.pool) as disks, cluster.pool(pool) as images, \
+            disks.open(disk.image) as volume:
         volume.create_snapshot(snapshot)
         try:
             volume.protect(snapshot)
-            _copy(disks, disk, snapshot, images, image_id)
+            _copy(disks, disk.image, snapshot, images, image_id)
         except exception.StorageForbidden as e:
             raise exception.Forbidden(
                 image_id=image_id, reason=e.message) from e

@@ -5,13 +5,14 @@
                                           metadata ``imagecache.record``
     <pool>/imagecache_base_<key>@base     protected: it is committed
 
-Nothing is visible before its snapshot is protected, which is the last step.
-Whoever makes a base holds the volume's exclusive lock, which is Ceph's: the
-lock of a host that died is broken, and the host fenced off, when the cluster
-misses it; what it left is then made anew in the same volume.
+No base is visible before its snapshot is protected, which is the last step.
+The host that makes a base holds the exclusive lock of its volume, which is a
+lock of Ceph's.  If that host dies, the cluster notices, breaks the lock and
+fences the host off; the next host empties the volume and makes the base in
+it.
 
-Whoever only clones takes no lock in the cluster.  A base that another host
-removes at that moment is a miss.
+A host that only clones takes no lock in the cluster.  If another host removes
+the base at that moment, the base is fetched again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import events, exception
-from imagecache.bases import record as records
+from imagecache.backends.rbd.cluster import BASE_SNAPSHOT, RbdName, connected
+from imagecache.bases import record_json
 from imagecache.bases.directory import DirectoryStore
 from imagecache.events import Event, Name
 from imagecache.model import (
@@ -41,13 +43,10 @@ from imagecache.policy import RbdPolicy
 from imagecache.tools import nbd_server, rbd
 from imagecache.tools.rbd_image import Volume
 
-PREFIX = "imagecache_base_"
-SNAPSHOT = "base"
-
 _RECORD = "imagecache.record"
 _ALLOCATED = "imagecache.allocated"
 _USED = "imagecache.used."       # of the pool: a base itself never changes
-_PATIENCE = 0.5                  # seconds between looks at another's work
+_POLL = 0.5                      # seconds between looks at another host's work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +54,19 @@ class StagedBase:
     """A volume that only this host may write, and that is no base yet."""
 
     key: str
+    name: RbdName
     download: pathlib.Path
-    output: pathlib.Path
     cluster: rbd.Cluster
     volume: Volume        # open, and its exclusive lock is this host's
     keeps_files: ClassVar[bool] = False
 
+    @property
+    def output(self) -> pathlib.Path:
+        return self.name.path
+
     @contextlib.contextmanager
     def writing(self, size: int, needed: int) -> Iterator[NbdExport]:
-        space = self.cluster.space(self.output.parent.name)
+        space = self.cluster.space(self.name.pool)
         if space is not None and needed > space:
             raise exception.NoSpace(
                 path=self.output, what="converting an image", needed=needed,
@@ -79,102 +82,110 @@ class StagedBase:
     def commit(self, validated: Validated, record: Record) -> Base:
         volume = self.volume
         volume.note(_ALLOCATED, str(volume.allocated()))
-        volume.note(_RECORD, records.written(record))
-        volume.create_snapshot(SNAPSHOT)
-        volume.protect(SNAPSHOT)           # the commit
+        volume.note(_RECORD, record_json.dumps(record))
+        volume.create_snapshot(BASE_SNAPSHOT)
+        volume.protect(BASE_SNAPSHOT)      # the commit
         return Base.of(self.key, self.output, record)
 
 
 @dataclasses.dataclass(frozen=True)
 class RbdStore:
-    access: rbd.Access
-    pool: str
+    policy: RbdPolicy
     files: DirectoryStore     # where downloads are staged
     observe: events.Observer = events.silent
 
     def __str__(self) -> str:
-        return f"rbd:{self.pool}"
+        return f"rbd:{self.policy.base_pool}"
+
+    def name_of(self, key: str) -> RbdName:
+        """Return the volume of a base."""
+        return RbdName.of_base(self.policy.base_pool, key)
 
     def lookup(self, key: str) -> Entry | None:
-        with self._opened() as (_, pool):
+        with self._pool() as (_, pool):
             return self._entry(pool, key)
 
     @contextlib.contextmanager
     def stage(self, key: str, *, in_place: bool = False
               ) -> Iterator[StagedBase]:
-        # A base in the directory is not this store's to write over.
+        # A base in the directory must not be written over by this store.
         in_place = in_place and self.files.lookup(key) is None
         with self.files.stage(key, in_place=in_place) as files, \
-                self._opened() as (cluster, pool), \
+                self._pool() as (cluster, pool), \
                 self._alone(pool, key) as volume:
-            yield StagedBase(key, files.download, self._path(key), cluster,
+            yield StagedBase(key, self.name_of(key), files.download, cluster,
                              volume)
 
     def record(self, key: str, record: Record) -> Base:
-        with self._opened() as (_, pool), \
-                pool.open(self._name(key)) as volume:
-            volume.note(_RECORD, records.written(record))
-        return Base.of(key, self._path(key), record)
+        name = self.name_of(key)
+        with self._pool() as (_, pool), pool.open(name.image) as volume:
+            volume.note(_RECORD, record_json.dumps(record))
+        return Base.of(key, name.path, record)
 
-    def recommit(self, key: str) -> bool:
-        """Finish the other way round what began as the removal of a base.
+    def require(self, key: str) -> None:
+        """Undo an interrupted remove(): protect the snapshot again.
 
-        While librbd unprotects a snapshot, nobody can clone it; and if the
-        one who removes it dies, nobody ever could.
+        While librbd unprotects a snapshot it cannot be cloned, and if the
+        process that removes it dies, it never can be again.
 
-        :return: False if there is no such base
+        :raises BaseNotFound: there is no such base
         """
-        with self._opened() as (_, pool):
+        name = self.name_of(key).image
+        with self._pool() as (_, pool):
             while self._entry(pool, key):
                 with contextlib.suppress(exception.StorageMissing), \
-                        pool.open(self._name(key)) as volume:
+                        pool.open(name) as volume:
                     if volume.lock():
-                        # Unless it is busy, and protected after all.
+                        # StorageBusy: it is protected, and has clones.
                         with contextlib.suppress(exception.StorageBusy):
-                            volume.protect(SNAPSHOT)
-                        return True
-                time.sleep(_PATIENCE)
-        return False
+                            volume.protect(BASE_SNAPSHOT)
+                        return
+                time.sleep(_POLL)
+        raise exception.BaseNotFound(key=key, store=str(self))
 
     def touch(self, key: str) -> None:
-        # A base in a pool that is full, or not to be written to, is used all
-        # the same.
+        # Best effort: a base can be used although the pool is full, or this
+        # host may not write to it.
         with contextlib.suppress(exception.NoSpace,
                                  exception.StorageForbidden), \
-                self._opened() as (_, pool):
+                self._pool() as (_, pool):
             pool.note(_USED + key, str(int(time.time())))
 
     def entries(self) -> Iterator[Entry]:
-        # All at once: whoever asks may take his time, or never come back.
-        with self._opened() as (_, pool):
-            found = [self._entry(pool, name.removeprefix(PREFIX))
-                     for name in pool.names() if name.startswith(PREFIX)]
+        # Collect eagerly: an abandoned iterator must not hold the
+        # connection open.
+        with self._pool() as (_, pool):
+            keys = [RbdName(pool.name, each).base_key
+                    for each in pool.names()]
+            found = [self._entry(pool, key) for key in keys if key]
         return iter([entry for entry in found if entry])
 
     def in_use(self, key: str) -> Sequence[str]:
+        name = self.name_of(key).image
         with contextlib.suppress(exception.StorageMissing), \
-                self._opened() as (_, pool), \
-                pool.open(self._name(key), read_only=True) as volume:
-            return volume.children(SNAPSHOT)
+                self._pool() as (_, pool), \
+                pool.open(name, read_only=True) as volume:
+            return volume.children(BASE_SNAPSHOT)
         return []
 
     def remove(self, key: str) -> None:
         """Delete a base, unless it has clones; other hosts may be at work.
 
-        :raises BaseInUse: it has, even if only since a moment ago
+        :raises BaseInUse: it has clones, even if only since a moment ago
         """
-        with self._opened() as (_, pool):
+        name = self.name_of(key).image
+        with self._pool() as (_, pool):
             with contextlib.suppress(exception.StorageMissing), \
-                    pool.open(self._name(key)) as volume:
+                    pool.open(name) as volume:
                 _uncommit(key, volume)
             # Another host may be making it again, in this very volume.
-            _remove_rest(pool, self._name(key))
+            _remove_rest(pool, name)
             pool.note(_USED + key, None)
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[tuple[rbd.Cluster, rbd.Pool]]:
-        with rbd.connected(self.access) as cluster, \
-                cluster.pool(self.pool) as pool:
+    def _pool(self) -> Iterator[tuple[rbd.Cluster, rbd.Pool]]:
+        with connected(self.policy) as cluster, \
+                cluster.pool(self.policy.base_pool) as pool:
             yield cluster, pool
 
     @contextlib.contextmanager
@@ -184,9 +195,8 @@ class RbdStore:
         It is empty, or a base that another host committed meanwhile.  If the
         block fails, it is removed.
         """
-        name = self._name(key)
         try:
-            with self._locked(pool, key, name) as volume:
+            with self._locked(pool, key) as volume:
                 try:
                     yield volume
                 except BaseException:
@@ -194,17 +204,18 @@ class RbdStore:
                         self._clear(pool, key, volume)
                     raise
         except exception.StorageUnreachable:
-            raise      # and so would be what is left; the next attempt has it
+            raise      # removing would fail, too; the next attempt clears it
         except BaseException:
-            # What has a snapshot is a base, and what is open is another's.
+            # Fails for a volume with a snapshot, which is a base, and for
+            # one that another host has open.
             with contextlib.suppress(exception.HostError):
-                pool.remove(name)
+                pool.remove(self.name_of(key).image)
             raise
 
     @contextlib.contextmanager
-    def _locked(self, pool: rbd.Pool, key: str,
-                name: str) -> Iterator[Volume]:
-        """Yield the volume when its lock is ours, and it is empty."""
+    def _locked(self, pool: rbd.Pool, key: str) -> Iterator[Volume]:
+        """Yield the volume when this host has its lock, and it is empty."""
+        name = self.name_of(key).image
         waited = False
         while True:
             with contextlib.suppress(exception.StorageExists):
@@ -226,18 +237,20 @@ class RbdStore:
             elif not waited:
                 self.observe(Event(Name.WAITING, key, {"source": name}))
             waited = True
-            time.sleep(_PATIENCE)
+            time.sleep(_POLL)
 
     def _clear(self, pool: rbd.Pool, key: str, volume: Volume) -> None:
-        """Throw away what is not committed; the caller has its lock."""
-        # What is open may not have been told of the latest news.
+        """Empty an uncommitted volume; the caller has its lock."""
+        # Asked of the cluster: the open volume may not show the latest
+        # changes of another host.
         if self._entry(pool, key) is None:
             _empty(volume)
 
     def _entry(self, pool: rbd.Pool, key: str) -> Entry | None:
+        name = self.name_of(key)
         try:
-            with pool.open(self._name(key), read_only=True) as volume:
-                if not volume.is_protected(SNAPSHOT):
+            with pool.open(name.image, read_only=True) as volume:
+                if not volume.is_protected(BASE_SNAPSHOT):
                     return None
                 size = volume.size()
                 record = _read(volume.noted(_RECORD), size)
@@ -245,28 +258,16 @@ class RbdStore:
         except exception.StorageMissing:
             return None
         used = pool.noted(_USED + key)
-        return Entry(key, self._path(key), size,
+        return Entry(key, name.path, size,
                      int(allocated) if allocated else size,
                      float(used) if used else _committed(record), record,
                      str(self))
 
-    def _path(self, key: str) -> pathlib.Path:
-        return pathlib.Path(self.pool, self._name(key))
-
-    def _name(self, key: str) -> str:
-        return PREFIX + key
-
-
-def access(policy: RbdPolicy) -> rbd.Access:
-    """Return how to reach a host's cluster."""
-    return rbd.Access(policy.conf, policy.user, policy.connect_timeout,
-                      policy.timeout)
-
 
 def _empty(volume: Volume) -> None:
-    """Throw away what an attempt left, or a removal that was cut short.
+    """Remove what an unfinished attempt or an interrupted remove() left.
 
-    That may turn out to have clones, which keep it: it is committed again.
+    If its snapshot turns out to have clones, it is a base again.
     """
     for snapshot in volume.snapshots():
         try:
@@ -274,16 +275,17 @@ def _empty(volume: Volume) -> None:
         except exception.StorageBusy:
             return
         except exception.StorageFailed:
-            pass      # it never was
+            pass      # it was not protected
         volume.remove_snapshot(snapshot)
     volume.resize(0)
 
 
 def _remove_rest(pool: rbd.Pool, name: str) -> None:
-    """Remove what is left of a volume, unless others are at it again.
+    """Remove the remains of a volume, unless another host uses it again.
 
-    It consists of several objects: whoever dies while it is made, or removed,
-    leaves some of them, and nobody can make another of its name.
+    A volume consists of several objects.  A process that dies while it makes
+    or removes one leaves some of them, and no volume of that name can be made
+    until they are gone.
     """
     with contextlib.suppress(exception.StorageBusy,
                              exception.StorageMissing):
@@ -294,26 +296,26 @@ def _uncommit(key: str, volume: Volume) -> None:
     """Make a base invisible, unless it has clones.
 
     A clone of the older kind needs the protection, which stays as long as
-    there is one.  One of the newer kind that comes at this very moment keeps
-    the snapshot, unseen.
+    there is a clone.  If a clone of the newer kind is made at this very
+    moment, Ceph keeps the snapshot for it, hidden.
     """
-    users = volume.children(SNAPSHOT)
+    users = volume.children(BASE_SNAPSHOT)
     if not users:
         try:
-            volume.unprotect(SNAPSHOT)
-            volume.remove_snapshot(SNAPSHOT)
+            volume.unprotect(BASE_SNAPSHOT)
+            volume.remove_snapshot(BASE_SNAPSHOT)
         except exception.StorageBusy:
-            users = volume.children(SNAPSHOT) or ["a clone"]
+            users = volume.children(BASE_SNAPSHOT) or ["a clone"]
     if users:
         raise exception.BaseInUse(key=key, users=", ".join(users))
 
 
 def _read(text: str | None, size: int) -> Record:
-    """Return the record of a base, or the least that is true of each.
+    """Return the record of a base; without one, what is true of each base.
 
-    It is raw, and nobody knows by which rules it was validated.
+    Each is raw.  The rules of 0 have it validated again.
     """
-    record = records.read(text) if text else None
+    record = record_json.loads(text) if text else None
     return record or Record(Format.RAW, size, size, 0, "unknown")
 
 

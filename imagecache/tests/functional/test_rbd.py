@@ -13,6 +13,7 @@ import imagecache
 from imagecache import exception, imagebackend, imagemodel
 from imagecache.backends import Rbd
 from imagecache.backends.rbd import clones
+from imagecache.backends.rbd.cluster import RbdName
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
@@ -341,7 +342,8 @@ class NovasDoorTest(RbdTestCase):
         image = self.image()
 
         def clone(target, **_):
-            image.disk.clone_snapshot("images", "of-glance", "snap", None)
+            image.disk.clone_snapshot(RbdName("images", "of-glance"), "snap",
+                                      None)
 
         self.assertRaises(exception.FlavorDiskSmallerThanImage, image.cache,
                           clone, "base", SIZE // 2, image_id=self.ref)

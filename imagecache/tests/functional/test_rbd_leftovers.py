@@ -10,7 +10,7 @@ import uuid
 
 import imagecache
 from imagecache import exception
-from imagecache.backends.rbd.store import PREFIX, SNAPSHOT
+from imagecache.backends.rbd.cluster import BASE_SNAPSHOT, RbdName
 from imagecache.model import MiB
 from imagecache.testing.conformance import INSTANCE, OTHER
 from imagecache.tests.functional import processes, rbd_case
@@ -65,7 +65,7 @@ class LeftoversTest(LeftoversTestCase):
         self.clear()
         for parts in PARTS:
             with self.subTest(parts):
-                self.leave(PREFIX + key, parts)
+                self.leave(RbdName.of_base("vms", key).image, parts)
                 self.assertEqual([], list(self.images.cache.bases()))
                 self.assert_makes_a_disk()
 
@@ -77,7 +77,7 @@ class LeftoversTest(LeftoversTestCase):
             pool._context.execute(
                 f"rbd_header.{volume._image.id()}", "rbd",
                 "set_protection_status", struct.pack(
-                    "<QB", volume._image.snap_get_id(SNAPSHOT),
+                    "<QB", volume._image.snap_get_id(BASE_SNAPSHOT),
                     UNPROTECTING))
         self.assert_makes_a_disk()
         self.assertEqual(1, self.images.store.reads)
@@ -127,7 +127,8 @@ class LeftoversTest(LeftoversTestCase):
             with self.subTest(made.index(name)):
                 self.assertTrue(disk.exists())
                 self.assertRaises(exception.DiskExists, disk.clone_snapshot,
-                                  *entry.path.parts, SNAPSHOT, None)
+                                  RbdName(*entry.path.parts), BASE_SNAPSHOT,
+                                  None)
 
     def test_a_disk_may_be_zeros(self):
         cache = self.images.cache
@@ -149,7 +150,7 @@ class LeftoversTest(LeftoversTestCase):
     def clone(self, parent, name):
         """As somebody else would."""
         with self.pool() as pool:
-            pool.clone(pool, parent, SNAPSHOT, name)
+            pool.clone(pool, parent, BASE_SNAPSHOT, name)
 
     def forget(self, parent, name):
         """Have a clone that is not among its parent's children."""
@@ -158,9 +159,9 @@ class LeftoversTest(LeftoversTestCase):
             pool._context.execute("rbd_children", "rbd", "remove_child", (
                 struct.pack("<q", pool._context.get_pool_id())
                 + packed(volume._image.id())
-                + struct.pack("<Q", volume._image.snap_get_id(SNAPSHOT))
+                + struct.pack("<Q", volume._image.snap_get_id(BASE_SNAPSHOT))
                 + packed(clone._image.id())))
-            self.assertNotIn(f"vms/{name}", volume.children(SNAPSHOT))
+            self.assertNotIn(f"vms/{name}", volume.children(BASE_SNAPSHOT))
 
 
 class KilledTest(LeftoversTestCase):

@@ -10,7 +10,8 @@ from unittest import mock
 
 from imagecache import exception, fixture
 from imagecache.backends import BACKENDS, Rbd, backend_for
-from imagecache.bases import record
+from imagecache.backends.rbd.cluster import RbdName
+from imagecache.bases import record_json
 from imagecache.host import Host
 from imagecache.model import Format, Record
 from imagecache.policy import Policy, RbdPolicy
@@ -40,6 +41,14 @@ class NamesTest(base.TestCase):
         for path in ("vda", "", "vms/", "rbd:vms:id=nova"):
             self.assertRaises(exception.InvalidDevicePath, Rbd.by_path,
                               self.host, path)
+
+    def test_a_volume_is_a_name_in_a_pool_and_the_path_shows_it(self):
+        disk = Rbd(self.host, INSTANCE, "disk")
+        self.assertEqual(RbdName("vms", f"{INSTANCE}_disk"), disk.volume)
+        self.assertEqual(str(disk.path), str(disk.volume))
+        self.assertEqual(disk.volume, RbdName.parse(str(disk.path)))
+        for text in ("", "vms", "vms/", "/disk"):
+            self.assertIsNone(RbdName.parse(text))
 
     def test_a_name_that_means_more_to_ceph_or_qemu_is_refused(self):
         for name in ("disk@snap", "disk:id=admin", "a/b", ".", ""):
@@ -112,11 +121,11 @@ class OptionsTest(base.TestCase):
 class RecordTest(base.TestCase):
 
     def test_a_record_survives_as_text(self):
-        self.assertEqual(RECORD, record.read(record.written(RECORD)))
+        self.assertEqual(RECORD, record_json.loads(record_json.dumps(RECORD)))
 
     def test_what_is_no_record_is_none(self):
-        text = record.written(RECORD)
+        text = record_json.dumps(RECORD)
         for other in ("", "{", "[]", "{}", text.replace('"raw"', '"vmdk"'),
                       text.replace("512", '"512"'),
                       text.replace('"source"', '"sauce"')):
-            self.assertIsNone(record.read(other), other)
+            self.assertIsNone(record_json.loads(other), other)

@@ -11,7 +11,7 @@ import threading
 import ddt
 
 from imagecache import exception
-from imagecache.bases.disk_info import ENCRYPTED, DiskInfo
+from imagecache.bases.disk_info import ENCRYPTED_FILE_NAME, DiskInfo
 from imagecache.model import Format
 from imagecache.system.locks import Locks
 from imagecache.tests import base
@@ -72,7 +72,8 @@ class DiskInfoTest(base.TestCase):
             self.assertIs(Format.RAW, self.info.format_of(self.disk))
 
     def test_other_records_have_other_names(self) -> None:
-        encrypted = DiskInfo(self.directory, self.info.locks, ENCRYPTED)
+        encrypted = DiskInfo(self.directory, self.info.locks,
+                             ENCRYPTED_FILE_NAME)
         with encrypted.recording(self.disk, Format.RAW):
             self.info.record(self.disk, Format.QCOW2)
         self.assertIs(Format.RAW, encrypted.format_of(self.disk))

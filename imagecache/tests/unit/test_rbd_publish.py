@@ -7,6 +7,7 @@ import contextlib
 
 from imagecache import exception
 from imagecache.backends.rbd import publish
+from imagecache.backends.rbd.cluster import RbdName
 from imagecache.tests import base
 
 FSID, DISK, IMAGE = "the-fsid", "disk", "image"
@@ -86,7 +87,7 @@ class PublishTest(base.TestCase):
     def _publish(self, *trouble):
         self.cluster = Cluster(*trouble)
         return str(publish.publish(
-            self.cluster, "vms", DISK, "temporary", "images", IMAGE))
+            self.cluster, RbdName("vms", DISK), "temporary", "images", IMAGE))
 
     def test_image_is_what_glance_would_have_made(self):
         self.assertEqual(f"rbd://{FSID}/images/{IMAGE}/snap",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A base's record as text, as each store keeps it."""
+"""A base's record as JSON text, which each store keeps with the base."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from imagecache.model import Record, native
 _FIELDS = get_type_hints(Record)
 
 
-def written(record: Record, indent: int | None = None) -> str:
+def dumps(record: Record, indent: int | None = None) -> str:
     return json.dumps(dataclasses.asdict(record), indent=indent)
 
 
-def read(text: str | bytes) -> Record | None:
-    """Return the record, or None if that is none."""
+def loads(text: str | bytes) -> Record | None:
+    """Return the record that a text holds; None if it is not a record."""
     try:
         found = json.loads(text)
         record = Record(**(found | {"format": native(found["format"])}))
