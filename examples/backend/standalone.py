@@ -1,43 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standalone: a qcow2 file that needs no base, and no more than its data.
+"""Standalone: a qcow2 file that needs no base.
 
-As thin as an overlay, and as free to move as a full copy.
+It takes as little space as an overlay, and can be moved like a full copy.
 """
 
 from __future__ import annotations
 
-import pathlib
-
-from imagecache.backends import FileDisk
-from imagecache.formats import qcow2
-from imagecache.model import Base, Capabilities, Format
-from imagecache.system import durable
-from imagecache.tools import qemu_img
+from imagecache import Format
+from imagecache.backends import Qcow2File
+from imagecache.events import Name
+from imagecache.model import Base, Capabilities
 
 
-class Standalone(FileDisk):
+class Standalone(Qcow2File):
     capabilities = Capabilities(depends_on_base=False, file=True)
     formats = (Format.QCOW2,)
     unrecorded = Format.QCOW2
 
     def create(self, base: Base, size: int | None) -> None:
         with self._new(Format.QCOW2) as new:
-            qemu_img.convert(base.path, base.format, new, Format.QCOW2,
-                             limits=self.host.policy.conversion)
-            self._resize(new, max(size or 0, base.virtual_size))
-            durable.fsync_file(new)
+            self._copy_base(base, new, size)
 
     def size(self) -> int:
-        self._require()
-        return qcow2.read_header(self.path).virtual_size
+        return self._virtual_size()
 
     def grow(self, size: int) -> None:
         if size > self.size():
-            self._resize(self.path, size)
-            self._observe("grown", size=size)
-
-    def _resize(self, path: pathlib.Path, size: int) -> None:
-        self._preallocate(path, size, Format.QCOW2)    # or it stays as it is
-        qemu_img.resize(path, Format.QCOW2, size,
-                        limits=self.host.policy.inspection,
-                        backing=self._backing(path, Format.QCOW2))
+            self._resize_qcow2(self.path, size)
+            self._observe(Name.GROWN, size=size)

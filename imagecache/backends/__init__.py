@@ -19,6 +19,7 @@ from imagecache.backends.base import Disk
 from imagecache.backends.file.disk import FileDisk
 from imagecache.backends.file.encrypted import EncryptedQcow2, EncryptedRaw
 from imagecache.backends.file.qcow2 import Qcow2
+from imagecache.backends.file.qcow2_file import Qcow2File
 from imagecache.backends.file.raw import Raw
 from imagecache.backends.lvm import Lvm
 from imagecache.backends.lvm.encrypted import EncryptedLvm
@@ -28,7 +29,7 @@ from imagecache.model import Format
 from imagecache.policy import Policy
 
 __all__ = ["BACKENDS", "Disk", "EncryptedLvm", "FileDisk", "Lvm", "Qcow2",
-           "Raw", "Rbd", "backend_for", "resolve", "with_key"]
+           "Qcow2File", "Raw", "Rbd", "backend_for", "resolve", "with_key"]
 
 BACKENDS: dict[str, type[Disk]] = {
     "flat": Raw,

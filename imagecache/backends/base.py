@@ -8,6 +8,9 @@ line to backends.BACKENDS; elsewhere, an entry point in the namespace
 
     absent --create/generate--> present --grow*--> present --remove--> absent
 
+The worked example is ``examples/backend``: a whole backend, its test and its
+entry point, which need only promised names.
+
 Constructors only remember their arguments: a Disk may describe a disk that
 does not exist, and describing one changes nothing.
 """
@@ -223,6 +226,7 @@ class Disk(abc.ABC):
             self._observe(Name.FILESYSTEM_NOT_RESIZED, reason=reason)
 
     def _observe(self, name: str, **facts: object) -> None:
+        """Send the observer an event about the disk; see imagecache.events."""
         self.host.observe(events.Event(name, str(self.path), facts))
 
 

@@ -7,6 +7,9 @@ A directory is one such place (``bases.directory``); a thin pool and a pool
 of Ceph are others.  No method takes a lock: BaseCache calls each of them
 under the lock of its key.  A store holds no state between two calls: what one
 attempt has open belongs to its Staging.
+
+The worked example is ``imagecache.testing.folder_store``.  The test of a store
+inherits ``imagecache.testing.base_stores``.
 """
 
 from __future__ import annotations

@@ -1,16 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file that is qcow2, or may be: how it grows, and what is in it."""
+"""Qcow2File: the disks that are qcow2 files, or may be."""
 
 from __future__ import annotations
 
 import pathlib
 
 from imagecache.backends.file.disk import FileDisk
-from imagecache.model import Format
+from imagecache.formats import qcow2
+from imagecache.model import Base, Format
+from imagecache.system import durable
 from imagecache.tools import qemu_img, qemu_nbd
 
 
 class Qcow2File(FileDisk):
+    """A disk in a file that is qcow2, or may be: operations on such a file."""
+
+    def _virtual_size(self) -> int:
+        """Return the bytes that the guest sees, from the header of the disk.
+
+        :raises DiskNotFound: there is no disk
+        :raises InvalidDiskFormat: the disk is not qcow2
+        """
+        self._require()
+        return qcow2.read_header(self.path).virtual_size
+
+    def _copy_base(self, base: Base, new: pathlib.Path,
+                   size: int | None) -> None:
+        """Write the content of a base into a new qcow2 file, and flush it.
+
+        :param size: bytes the guest must see; None, 0 or less than the base
+            has: as many as the base has
+        """
+        qemu_img.convert(base.path, base.format, new, Format.QCOW2,
+                         limits=self.host.policy.conversion)
+        self._resize_qcow2(new, max(size or 0, base.virtual_size))
+        durable.fsync_file(new)
 
     def _resize_qcow2(self, path: pathlib.Path, size: int) -> None:
         """Grow a file, and the file system in it if that is configured.
