@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a disk is encrypted, and its key; the format is LUKS."""
+"""The key of an encrypted disk, and the parameters of its LUKS format."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import dataclasses
 
 from imagecache import exception
 
-_LONGEST = 512     # bytes of a passphrase: what cryptsetup takes
+_LONGEST = 512     # bytes of a passphrase: the maximum of cryptsetup
 
 
 @dataclasses.dataclass(frozen=True)
 class Encryption:
-    """The key to a disk, and what a new one is encrypted with: AES in XTS.
+    """The key of a disk, and the cipher of a new one: AES in XTS mode.
 
-    The key is kept in memory alone.  It is in no ``repr``, and whoever prints
-    or logs one of these prints no secret.
+    The key is only in memory.  It is not in ``repr``, so an object that is
+    printed or logged shows no secret.
 
-    :param passphrase: text, in UTF-8; libvirt and qemu take no other.  That
-        of a random key is its hexadecimal digits.
-    :param key_size: bits of the key that encrypts: 512 is AES-256, as XTS
-        takes two
-    :param iter_time: milliseconds that one guess at the passphrase shall
-        cost; each opening takes as long.  A random key needs next to none.
-    :raises InvalidName: no disk can have this passphrase
+    :param passphrase: text in UTF-8, as libvirt and qemu require; for a
+        random key, its hexadecimal digits
+    :param key_size: bits of the encryption key: 512 is AES-256, because XTS
+        uses two keys
+    :param iter_time: milliseconds that one guess of the passphrase takes;
+        each opening of the disk takes as long.  10 is enough for a random
+        key.
+    :raises InvalidName: the passphrase or the size is not valid
     """
 
     passphrase: bytes = dataclasses.field(repr=False)

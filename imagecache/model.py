@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts that travel between modules; all frozen, none does any work."""
+"""Value types that modules exchange: all frozen, and without side effects."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SECTOR = 512
 
 
 def whole_sectors(size: int) -> int:
-    """Return what a guest sees of so many bytes."""
+    """Round a number of bytes up to the whole sectors that a guest sees."""
     return -(-size // SECTOR) * SECTOR
 
 
 class Format(enum.StrEnum):
-    """The formats that are known here, in qemu's words.
+    """The supported formats, with qemu's names.
 
-    A base or a disk is one of the first two; an image may arrive as any.
+    A base or a disk has one of the first two; an image may have any.
     """
 
     RAW = "raw"
@@ -57,16 +57,16 @@ class Digest:
     value: str       # lower-case hexadecimal
 
     def __post_init__(self) -> None:
-        # Both come from outside; value ends up in records and messages.
+        # Both are untrusted input; value appears in records and messages.
         try:
             size = hashlib.new(self.algorithm, usedforsecurity=False
                                ).digest_size
-            if not size:    # shake_128 has as many as one asks for
+            if not size:    # shake_128 has no size of its own
                 raise ValueError
         except (ValueError, TypeError):
             raise exception.InvalidName(
                 name=self.algorithm, what="a digest algorithm",
-                reason="this Python knows none of that name") from None
+                reason="this Python does not support it") from None
         if not re.fullmatch(rf"[0-9a-f]{{{2 * size}}}", self.value):
             raise exception.InvalidName(
                 name=self.value, what=f"a {self.algorithm} digest",
@@ -78,7 +78,7 @@ class Digest:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What an image store says of an image's signature: mere words."""
+    """The signature of an image as its store describes it; not verified."""
 
     value: str             # base64
     hash_method: str       # "SHA-256", ...
@@ -88,21 +88,21 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What an image store says of an image before a byte of it is read."""
+    """An image store's description of an image, before a byte is read."""
 
-    ref: str                          # what the store knows it by
+    ref: str                          # the name of the image in its store
     identity: str                     # same identity, same bytes, same base
-    size: int | None = None           # bytes to read; None: the store is mute
-    disk_format: str | None = None    # as claimed; None: nobody claims any
+    size: int | None = None           # bytes to read; None: unknown
+    disk_format: str | None = None    # as claimed; None: no claim
     digest: Digest | None = None
-    min_disk: int = 0                 # bytes a disk must have at least
-    locations: tuple[str, ...] = ()   # where else the bytes are, as URLs
+    min_disk: int = 0                 # the least bytes of a disk
+    locations: tuple[str, ...] = ()   # other places of the bytes, as URLs
     version: str | None = None        # a validator for If-Range (strong ETag)
     signature: Signature | None = None
 
     @property
     def key(self) -> str:
-        """The name of the base: the sha1 of the identity, as nova has it."""
+        """The name of the base: the sha1 of the identity, as in nova."""
         return hashlib.sha1(self.identity.encode(),
                             usedforsecurity=False).hexdigest()
 
@@ -111,8 +111,8 @@ class Description:
 class NbdExport:
     """A raw block device that a program reaches through a socket.
 
-    The program finds its end of the connection as its standard input, so it
-    needs no right to open one.
+    The program gets its end of the connection as standard input, so it needs
+    no right to open a socket.
     """
 
     client: socket.socket
@@ -122,12 +122,12 @@ class NbdExport:
         ' "server": {"type": "fd", "str": "0"}}}')
 
 
-Output = pathlib.Path | NbdExport    # where qemu-img writes to
+Output = pathlib.Path | NbdExport    # the target of qemu-img
 
 
 @dataclasses.dataclass(frozen=True)
 class Validated:
-    """A staged file whose content is known; still invisible to everybody."""
+    """A staged file whose content is known; not visible in the cache yet."""
 
     path: pathlib.Path
     format: Format
@@ -138,8 +138,8 @@ class Validated:
 class Base:
     """A committed base: complete, validated, never rewritten.
 
-    Within its lease it cannot be removed.  Nobody needs to ask again what it
-    contains.
+    It cannot be removed while it is leased.  Its content needs no second
+    inspection.
     """
 
     key: str
@@ -161,7 +161,7 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do: declared once, never asked by isinstance."""
+    """The abilities of a backend; callers ask these and not isinstance."""
 
     depends_on_base: bool = False      # the disk is broken without its base
     generates_in_place: bool = False   # templates need no base
@@ -171,55 +171,55 @@ class Capabilities:
 
 
 class Sandbox(enum.StrEnum):
-    """Whether a program runs where it reaches only the files it is given."""
+    """Whether a program runs in a sandbox that contains only its files."""
 
-    REQUIRED = "required"     # or it does not run
-    AVAILABLE = "available"   # if this host can do that
+    REQUIRED = "required"     # without a sandbox the program does not run
+    AVAILABLE = "available"   # in a sandbox if this host has one
     NEVER = "never"
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What one run of an outside program may use.  None: no limit."""
+    """The limits of one run of an outside program.  None: no limit."""
 
     address_space: int | None = None   # bytes
     cpu_time: int | None = None        # seconds
     file_size: int | None = None       # bytes, of any file it writes
     wall_clock: int | None = None      # seconds
-    sandbox: Sandbox | None = None     # None: it reads no tenant's bytes
-    # The option that sets a limit, by the name of the limit here.
+    sandbox: Sandbox | None = None     # None: it reads no data of a tenant
+    # The name of each limit here, and the option that sets it.
     options: Mapping[str, str] = dataclasses.field(
         default_factory=dict, compare=False)
 
     def writing(self, size: int | None) -> Limits:
-        """The same, and no file may have more than ``size`` bytes."""
+        """Return these limits, with files of at most ``size`` bytes."""
         return dataclasses.replace(self, file_size=size)
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What was validated of a base, kept beside it.
+    """The facts of a base that were validated, kept beside it.
 
-    A base that has one costs a stat and a small read to use again.
+    To use a base with a record again takes a stat and a small read.
     """
 
     format: Format
     virtual_size: int            # bytes a guest would see
     size: int                    # bytes of the base's file or device
-    rules: int                   # the version of the rules it was validated by
-    source: str                  # what it was made from, for people
-    source_format: str | None = None  # what it was then; None: not known
+    rules: int                   # the version of the rules at its validation
+    source: str                  # the name of its source, for display
+    source_format: str | None = None  # of the source; None: not known
     digest: str | None = None    # of the source's bytes, "sha256:..."
     cluster_size: int | None = None   # bytes; of a qcow2 base only
-    committed: str = ""          # when, ISO 8601
-    # The certificate by which the source's signature was verified: its id
-    # and its digest.  None: nobody asked.
+    committed: str = ""          # time, ISO 8601
+    # The id and the digest of the certificate that verified the source's
+    # signature.  None: the signature was not verified.
     signature: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A base as it is found in its store."""
+    """A base as its store lists it."""
 
     key: str
     path: pathlib.Path
@@ -227,7 +227,7 @@ class Entry:
     allocated: int               # bytes of storage it occupies
     used: float                  # when last used, seconds since the epoch
     record: Record | None        # None: it was never validated
-    store: str = ""              # which one, for people
+    store: str = ""              # the name of the store, for display
 
     def as_base(self) -> Base:
         if self.record is None:

@@ -44,7 +44,7 @@ class App(app.App):
             " this host.",
             version=importlib.metadata.version(NAME),
             command_manager=Commands("imagecache.cli"),
-            # "disk create --help" is about "disk create".
+            # "disk create --help" prints the help of "disk create".
             deferred_help=True)
         self._failure = 0
 
@@ -55,23 +55,23 @@ class App(app.App):
         parser = super().build_option_parser(description, version, {
             "prog": NAME, "epilog": errors.MANUAL,
             "formatter_class": argparse.RawDescriptionHelpFormatter,
-            # A command's --instance is no short --instances-path.
+            # --instance of a command must not match --instances-path.
             "allow_abbrev": False})
         parser.add_argument(
             "--config-file", action="append", metavar="FILE",
-            help="Read this configuration; can be repeated. Without it,"
+            help="Read this configuration file; can be repeated. Default:"
             " imagecache.conf in ~/.imagecache, ~, /etc/imagecache or /etc.")
         parser.add_argument(
             "--instances-path", metavar="DIR",
-            help="The directory of instances and bases, whatever the"
-            " configuration says.")
+            help="The directory of instances and bases; overrides the"
+            " configuration.")
         return parser
 
     def configure_logging(self) -> None:
-        """Send the library's warnings, and with -vv all it logs, to stderr.
+        """Send the library's warnings, and with -vv all its log, to stderr.
 
-        A command of a person logs to that person: the log files that an
-        agent's configuration names are the agent's.
+        The log files that the configuration names belong to the agent; a
+        command does not write to them.
         """
         level = self.options.verbose_level
         self.console = Console(self.stderr, steps=level > 1, bars=level > 0)
@@ -86,7 +86,7 @@ class App(app.App):
             handlers.append(file)
         logging.basicConfig(level=logging.DEBUG, handlers=handlers,
                             force=True)
-        # It warns of an unknown backend, which is an error of ours as well.
+        # stevedore warns of an unknown backend; the library raises an error.
         logging.getLogger("stevedore").setLevel(logging.ERROR)
 
     @functools.cached_property
@@ -107,17 +107,17 @@ class App(app.App):
         return self._failure or result
 
     def interact(self) -> None:
-        """Refuse to: cliff would open a shell of its own."""
-        self.parser.error("which command?  --help lists them")
+        """Refuse a call without a command; cliff would start a shell."""
+        self.parser.error("a command is missing; --help lists them")
 
     def report(self, error: Exception) -> None:
-        """Say what went wrong, and go on."""
+        """Print an error, and keep its exit code for the end of the run."""
         self.LOG.error(error, exc_info=self.options.debug)
         self._failure = self._failure or errors.exit_code(error)
 
     def clean_up(self, cmd: command.Command, result: int,
                  err: BaseException | None) -> None:
         self.console.close()
-        # The others are signals, for which cliff has codes of its own.
+        # Other classes stand for signals; cliff has exit codes for them.
         if isinstance(err, Exception) and not isinstance(err, BrokenPipeError):
             self._failure = self._failure or errors.exit_code(err)

@@ -18,7 +18,7 @@ _COLUMNS = ("key", "source", "format", "virtual_size", "allocated",
 _DETAILS = ("key", "source", "digest", "signature", "format", "virtual_size",
             "size", "allocated", "committed", "last_used", "store", "path",
             "users")
-_NAMED = "Its key, its path, or the image it was made from."
+_NAMED = "The key or path of a base, or the image that it was made from."
 
 
 class List(Command, lister.Lister):
@@ -72,7 +72,7 @@ class Fetch(Command, lister.Lister):
                 ref, disk_format=parsed_args.image_format,
                 digest=parsed_args.digest,
                 trusted_certs=parsed_args.trusted_certs)
-            # Of its key there may be another, in another store.
+            # Another store may have a base of the same key.
             entry = self.cache.base(str(base.path))
             return _row(entry, len(self.cache.users(entry)))
 
@@ -80,7 +80,7 @@ class Fetch(Command, lister.Lister):
 
 
 class Remove(Command):
-    """Delete bases that no disk is made of."""
+    """Delete bases that no disk uses."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -109,5 +109,5 @@ def _details(entry: Entry, users: list[str]) -> tuple[Any, ...]:
 
 
 def _known(entry: Entry, fact: str) -> Any:
-    """Return what is on record of a base; None if it has no record."""
+    """Return a field of a base's record; None if it has no record."""
     return getattr(entry.record, fact, None)

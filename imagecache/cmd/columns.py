@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values that a table shows to people, and JSON and YAML to programs."""
+"""Values with two forms: in a table, and in JSON or YAML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cliff import columns
 
 
 class Size(columns.FormattableColumn[int | None]):
-    """Bytes; None if nobody knows."""
+    """A number of bytes; None if it is unknown."""
 
     def human_readable(self) -> str:
         return "-" if self._value is None else human_size(self._value)
@@ -22,12 +22,12 @@ class Maybe(columns.FormattableColumn[str | None]):
         return "-" if self._value is None else self._value
 
     def machine_readable(self) -> str | None:
-        # YAML does not take an enum for the text it is.
+        # The YAML formatter does not accept an enum as text.
         return None if self._value is None else str(self._value)
 
 
 class Time(columns.FormattableColumn[str | None]):
-    """A moment, ISO 8601 in UTC; a table shows the local time."""
+    """A time, in ISO 8601 and UTC; a table shows the local time."""
 
     @classmethod
     def at(cls, seconds: float) -> Time:
@@ -50,13 +50,13 @@ class Lines(columns.FormattableColumn[list[str]]):
 
 
 def human_size(size: int) -> str:
-    """Return a number of bytes as people read it, such as "2.0 GiB"."""
+    """Return a number of bytes with a unit, such as "2.0 GiB"."""
     if size < 1024:
         return f"{size} bytes"
     amount = float(size)
     for unit in ("KiB", "MiB", "GiB", "TiB"):
         amount /= 1024
-        # 1023.97 would be shown as 1024.0
+        # 1023.97 would print as 1024.0
         if round(amount, 1) < 1024:
             return f"{amount:.1f} {unit}"
     return f"{amount / 1024:.1f} PiB"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands have in common."""
+"""The base class of the commands, and the types of their arguments."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(?:([KMGTP])(?:iB)?|B)?", re.I)
 
 class Command(command.Command):
     app: App
-    columns: ClassVar[tuple[str, ...]] = ()   # of what it prints, if it does
+    columns: ClassVar[tuple[str, ...]] = ()   # of its output
 
     @property
     def cache(self) -> ImageCache:
         return self.app.cache
 
     def get_epilog(self) -> str:
-        # cliff's own looks into every package there is, for 50 ms and more.
+        # cliff's own method searches all packages, for 50 ms and more.
         return self._epilog or ""
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        # cliff looks at -c when the work is done; too late for a disk.
+        # cliff checks -c only after the work, when a disk is already made.
         for name in getattr(parsed_args, "columns", ()):
             if name.lower().replace(" ", "_") not in self.columns:
                 raise UsageError(f"there is no column {name}: there are "
@@ -45,7 +45,7 @@ class Command(command.Command):
 
     def each(self, act: Callable[[_T], _R],
              things: Iterable[_T]) -> Iterator[_R]:
-        """Do something to each; what fails is reported and left out."""
+        """Yield the result for each thing; report the errors, and go on."""
         for thing in things:
             try:
                 done = act(thing)
@@ -56,41 +56,41 @@ class Command(command.Command):
 
 
 def add_claims(parser: argparse.ArgumentParser) -> None:
-    """Let the user say what an image must be."""
+    """Add the options for the format, digest and signer of an image."""
     parser.add_argument(
         "--image-format", metavar="FORMAT",
-        help="What the image must be (qcow2, raw, vmdk, ...); otherwise what"
-        " its store says it is.")
+        help="The format that the image must have (qcow2, raw, vmdk, ...)."
+        " Default: the format that its store names.")
     parser.add_argument(
         "--digest", type=digest, metavar="ALGORITHM:HEX",
-        help="What the image's bytes must be, such as sha256:6c1a...;"
-        " otherwise what its store says.")
+        help="The digest that the image must have, such as sha256:6c1a..."
+        " Default: the digest that its store names.")
     parser.add_argument(
         "--trusted-certificate", metavar="ID", action="append",
         dest="trusted_certs",
-        help="Id in the key manager of a certificate that vouches for the"
-        " image's signer; otherwise those that are configured. Can be"
-        " repeated.")
+        help="Id in the key manager of a trusted certificate, to which that"
+        " of the image's signer must lead; can be repeated. Default: the"
+        " certificates in the configuration.")
 
 
 def size(text: str) -> int:
-    """Read a size as people write it, such as 20GiB, 1.5G or 1024.
+    """Parse a size such as 20GiB, 1.5G or 1024.
 
-    Not oslo.utils' string_to_bytes, to which 20Gb is an eighth of 20GB, and
-    20G and 1024 are errors.
+    oslo.utils' string_to_bytes does not fit: it reads 20Gb as gigabits, and
+    refuses 20G and 1024.
 
-    :return: bytes, at least one, and no more than the kernel can count
+    :return: bytes, from 1 to the kernel's maximum of 8 EiB
     """
     found = _SIZE.fullmatch(text)
     if found is None:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size: give bytes, or KiB, MiB, GiB or TiB, as"
+            f"{text!r} is not a size: give bytes, or KiB, MiB, GiB or TiB, as"
             " in 20GiB")
     power = " KMGTP".index((found[2] or " ").upper())
     amount = decimal.Decimal(found[1]) * 1024 ** power
     if not 1 <= amount < 2**63 or amount != int(amount):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number of bytes, of 1 to 8 EiB")
+            f"{text!r} is not a whole number of bytes from 1 to 8 EiB")
     return int(amount)
 
 

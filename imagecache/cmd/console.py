@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person sees of the work while it is done, on stderr."""
+"""Progress on stderr: a line for each step, and bars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagecache.events import Event, Name
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# A bar that would vanish at once only flickers.
+# A bar for a shorter time would only flicker.
 _BAR_DELAY = 0.2   # seconds
 
 _WORDS: dict[str, Callable[[Event], str]] = {
@@ -62,14 +62,14 @@ class Console:
             self._step(event)
 
     def line(self, text: str) -> None:
-        """Write a line, above a bar if there is one."""
+        """Write a line, above the bar if one is drawn."""
         if self._bar is None:
             print(text, file=self._stream, flush=True)
         else:
             self._bar.write(text, file=self._stream)
 
     def close(self) -> None:
-        """Leave a bar as it stands."""
+        """End the bar, and keep its last state on the terminal."""
         if self._bar is not None:
             self._bar.close()
         self._bar = self._running = None
@@ -93,7 +93,7 @@ class Console:
 class ConsoleHandler(logging.Handler):
     """Writes log records to the console.
 
-    Those of the observer are left out: the console observes for itself.
+    It omits the records of the events: the console is an observer already.
     """
 
     def __init__(self, console: Console, level: int) -> None:
@@ -104,7 +104,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR:
-            self._console.close()   # the last word is what went wrong
+            self._console.close()   # the error must be the last line
         self._console.line(self.format(record))
 
 
@@ -118,7 +118,7 @@ class _OneLine(logging.Formatter):
 
 
 def _new_bar(event: Event, stream: TextIO) -> tqdm[Any]:
-    from tqdm import tqdm  # 20 ms that no command without a bar must wait
+    from tqdm import tqdm  # 20 ms, only for commands that draw a bar
     return tqdm(desc=f"{event.name:<8}", initial=event.facts["done"],
                 total=event.facts["total"], unit="iB", unit_scale=True,
                 unit_divisor=1024, file=stream, dynamic_ncols=True,

@@ -26,9 +26,9 @@ _EXTRACTED = ("qcow2", "raw", "vdi", "vhd", "vhdx", "vmdk")
 class Create(Command, show.ShowOne):
     """Make a disk of an instance.
 
-    From an image, which is fetched once for all disks of this host, or with
-    content that this host makes.  A disk that exists keeps its content, and
-    grows if it is smaller.
+    The content is that of an image, which is fetched once for all disks of
+    this host, or is made by this host.  A disk that exists keeps its content,
+    and grows if it is smaller.
     """
 
     columns = _COLUMNS
@@ -38,12 +38,12 @@ class Create(Command, show.ShowOne):
         _add_content(parser)
         _add_instance(parser)
         parser.add_argument(
-            "--name", help="The disk's name within its instance; disk,"
-            " disk.swap or disk.eph0 if not given.")
+            "--name", help="The name of the disk within its instance."
+            " Default: disk, disk.swap or disk.eph0.")
         parser.add_argument(
             "--size", type=size,
-            help="What the guest sees, such as 20GiB; the image's if not"
-            " given.")
+            help="The size that the guest sees, such as 20GiB. Default: the"
+            " size of the image.")
         _add_type(parser)
         add_claims(parser)
         parser.add_argument(
@@ -64,7 +64,7 @@ class Create(Command, show.ShowOne):
         return _COLUMNS, _row(disk)
 
     def _require_sense(self, args: argparse.Namespace) -> None:
-        """Refuse what argparse cannot: options that this content has not."""
+        """Refuse options that do not apply to the chosen content."""
         content = _content(args)
         if content != "image" and args.size is None:
             raise UsageError(f"--{content} needs --size")
@@ -119,13 +119,13 @@ class List(Command, lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--instance", metavar="UUID",
-                            help="Only the disks of this one.")
+                            help="Only the disks of this instance.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
         def row(disk: Disk) -> tuple[Any, ...] | None:
-            # In a pool that hosts share, another may have removed it.
+            # Another host may have removed a disk from a shared pool.
             with contextlib.suppress(exception.DiskNotFound):
                 return _row(disk)
             return None
@@ -146,7 +146,7 @@ class Grow(Command, show.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = _add_disk(super().get_parser(prog_name))
         parser.add_argument("--size", type=size, required=True,
-                            help="What the guest is to see, such as 40GiB.")
+                            help="The new size for the guest, such as 40GiB.")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace
@@ -161,7 +161,7 @@ class Grow(Command, show.ShowOne):
 
 
 class Extract(Command):
-    """Copy what a disk holds into a new file.
+    """Copy the content of a disk into a new file.
 
     The file needs no base: it can be uploaded as an image.  No guest may be
     running on the disk.
@@ -173,7 +173,7 @@ class Extract(Command):
                             type=pathlib.Path, help="The file to make.")
         parser.add_argument(
             "--format", default="qcow2", choices=_EXTRACTED,
-            help="Its format; qcow2 if not given.")
+            help="The format of the file. Default: qcow2.")
         parser.add_argument("--overwrite", action="store_true",
                             help="Replace the file if it exists.")
         return parser
@@ -183,13 +183,13 @@ class Extract(Command):
         output: pathlib.Path = parsed_args.to
         if not isinstance(disk, Extractor):
             raise exception.CallerError(
-                f"{disk.path} is of a type that cannot be extracted")
+                f"{disk.path}: disks of this type cannot be extracted")
         if output.exists() and not parsed_args.overwrite:
             raise exception.CallerError(
                 f"{output} exists; --overwrite replaces it")
         if not output.parent.is_dir():
             raise exception.CallerError(
-                f"there is no directory {output.parent} to make a file in")
+                f"the directory {output.parent} does not exist; make it first")
         disk.extract(output, parsed_args.format)
 
 
@@ -202,7 +202,7 @@ class Remove(Command):
         which = parser.add_mutually_exclusive_group()
         which.add_argument(
             "--name", action="append", metavar="NAME",
-            help="The disk's name within its instance; disk if not given."
+            help="The name of the disk within its instance. Default: disk."
             " Can be repeated.")
         which.add_argument("--all", action="store_true",
                            help="Delete every disk of the instance.")
@@ -215,7 +215,7 @@ class Remove(Command):
 
         def remove(name: str) -> None:
             disk = self.cache.disk(instance, name)
-            # All: also what is left of one that was never finished.
+            # All disks, including the rest of an unfinished one.
             (disk if parsed_args.all else _existing(disk)).remove()
 
         for _ in self.each(remove, names):
@@ -226,19 +226,19 @@ def _add_content(parser: argparse.ArgumentParser) -> None:
     content = parser.add_mutually_exclusive_group(required=True)
     content.add_argument(
         "--image", metavar="REF",
-        help="From this image: the id of one in Glance, a path, or a file,"
+        help="Copy this image: an id in Glance, a path, or a file,"
         " http or https URL.")
     content.add_argument("--blank", action="store_true",
-                         help="Of zeros.")
+                         help="Fill the disk with zeros.")
     content.add_argument("--swap", action="store_true",
-                         help="Swap space.")
+                         help="Make swap space.")
     content.add_argument("--ephemeral", action="store_true",
-                         help="An empty file system.")
+                         help="Make an empty file system.")
 
 
 def _add_instance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instance", required=True, metavar="UUID",
-                        help="The instance whose disk it is.")
+                        help="The instance of the disk.")
 
 
 def _add_type(parser: argparse.ArgumentParser) -> None:
@@ -248,11 +248,11 @@ def _add_type(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_disk(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Let the user name a disk that exists."""
+    """Add the options that name an existing disk."""
     _add_instance(parser)
     parser.add_argument(
         "--name", default="disk",
-        help="The disk's name within its instance; disk if not given.")
+        help="The name of the disk within its instance. Default: disk.")
     return parser
 
 

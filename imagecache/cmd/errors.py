@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What went wrong, as a person and as a shell hear of it."""
+"""Exit codes, and error messages in one line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from oslo_config import cfg
 from imagecache import exception
 
 
-class UsageError(ValueError):   # which cliff knows what to do with
-    """The command line asks for something that cannot be."""
+class UsageError(ValueError):   # cliff prints a ValueError as a usage error
+    """The command line is wrong."""
 
 
-# Who must act decides the code, as it decides the classes of exception.
+# The code names the party that must act, as do the middle classes of errors.
 UNEXPECTED = 1
 EXIT_CODES: dict[type[Exception], int] = {
     UsageError: 2,
@@ -26,30 +26,30 @@ EXIT_CODES: dict[type[Exception], int] = {
 }
 
 MANUAL = """\
-exit codes, by who must act:
-  0  done
-  1  a defect of this program: --debug shows where
+exit codes, and the party that must act:
+  0  success
+  1  the authors of this program: a defect; --debug prints the traceback
   2  you: the command line is wrong
-  3  the image's owner, or who picked it: it will not do, or is not there
-  4  the image store's operator, or the network's: trying again may help
-  5  this host's operator: no space, no permission, a program that failed
-  6  whoever wrote the configuration
-  7  you: it makes no sense as things stand (no such disk, a base in use)
-When several things were asked for, or are listed, all are tried; the code is
-that of the first that failed.
+  3  the owner or the user of the image: it is missing, or refused
+  4  the operator of the image store or the network; try again later
+  5  the operator of this host: no space, no permission, a failed program
+  6  the author of the configuration
+  7  you: the state does not allow it (no such disk, a base in use)
+A command with several arguments tries all of them; its exit code is that of
+the first failure.
 """
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code that says who must act."""
+    """Return the exit code that names the party that must act."""
     return next((code for kind, code in EXIT_CODES.items()
                  if isinstance(error, kind)), UNEXPECTED)
 
 
 def explain(error: Exception) -> str:
-    """Return what went wrong in one line."""
-    text = " ".join(str(error).split())   # programs say more than one
+    """Return the message of an error in one line."""
+    text = " ".join(str(error).split())   # programs print several lines
     if exit_code(error) != UNEXPECTED:
         return text
     return (f"{type(error).__name__}: {text} (a defect of this program;"
-            " --debug shows where)")
+            " --debug prints the traceback)")

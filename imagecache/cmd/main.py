@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the command ``imagecache`` starts."""
+"""The entry point of the command ``imagecache``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-# What the extra "cli" brings; a program that embeds the library has neither.
+# Packages of the extra "cli", which the library itself does not need.
 _NEEDED = ("cliff", "tqdm")
-_BROKEN_PIPE = 141   # 128 + SIGPIPE, as a shell has it
+_BROKEN_PIPE = 141   # 128 + SIGPIPE, as in a shell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would flush once more when it exits, and complain.
+        # Python flushes standard output at exit, and would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     return code

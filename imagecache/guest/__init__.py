@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What libvirt is told of a disk, with the facts nova tells it."""
+"""Describe disks to libvirt, with the same facts as nova."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
     "filesystem_config",
 ]
 
-# What a flavor limits by "quota:<name>"; the other limits of a disk are for
+# Limits that a flavor sets as "quota:<name>"; libvirt's other limits are for
 # volumes.
 QUOTAS = (
     "disk_read_bytes_sec",
@@ -54,7 +54,7 @@ def disk_config(
         virt_type: str = "kvm") -> LibvirtConfigGuestDisk:
     """Describe a disk.
 
-    Of a disk on the network the caller adds protocol, name, hosts and
+    For a disk on the network, the caller adds protocol, name, hosts and
     authentication.
 
     :param source_type: ``file``, ``block`` or ``network``
@@ -62,8 +62,8 @@ def disk_config(
     :param mapping: where the guest finds the disk: ``bus``, ``dev``,
         ``type`` (disk, cdrom or lun), and for an encrypted one
         ``encrypted``, ``encryption_format``, ``encryption_secret_uuid``
-    :param extra_specs: the flavor's; of them those in the scope ``quota``
-    :param disk_unit: the place on SCSI controller 0; None: libvirt chooses
+    :param extra_specs: the flavor's; those in the scope ``quota`` are used
+    :param disk_unit: the unit on SCSI controller 0; None: libvirt chooses
     :param driver_io: ``native`` works with the cache modes ``none`` and
         ``directsync`` only
     """
@@ -71,7 +71,7 @@ def disk_config(
         source_type=source_type,
         source_device=mapping["type"],
         source_path=None if path is None else os.fspath(path),
-        # The only hypervisors with more than one driver for a disk.
+        # Only these hypervisors have more than one driver for a disk.
         driver_name="qemu" if virt_type in ("kvm", "qemu") else None,
         driver_format=driver_format,
         driver_cache=cache_mode,
@@ -88,10 +88,10 @@ def disk_config(
 
 
 def disk_scsi(disk: LibvirtConfigGuestDisk, disk_unit: Number | None) -> None:
-    """Give a SCSI disk its place on controller 0.
+    """Set the unit of a SCSI disk on controller 0.
 
-    libvirt by itself would start a new controller after a few disks, where
-    one of virtio-scsi takes 256.
+    libvirt alone would add a new controller after a few disks, although one
+    virtio-scsi controller takes 256.
     """
     if disk_unit is not None:
         disk.device_addr = LibvirtConfigGuestDeviceAddressDrive(
@@ -100,7 +100,7 @@ def disk_scsi(disk: LibvirtConfigGuestDisk, disk_unit: Number | None) -> None:
 
 def disk_qos(disk: LibvirtConfigGuestDisk,
              extra_specs: Mapping[str, Number]) -> None:
-    """Limit a disk as its flavor says: ``quota:disk_read_bytes_sec``, ..."""
+    """Set the limits of the flavor: ``quota:disk_read_bytes_sec``, ..."""
     for name in QUOTAS:
         if f"quota:{name}" in extra_specs:
             setattr(disk, name, extra_specs[f"quota:{name}"])
@@ -108,10 +108,10 @@ def disk_qos(disk: LibvirtConfigGuestDisk,
 
 def disk_encryption(disk: LibvirtConfigGuestDisk,
                     mapping: Mapping[str, Any]) -> None:
-    """Say that a disk is LUKS, if its mapping does.
+    """Describe the disk as LUKS, if its mapping does.
 
-    If the disk is not, its guest does not start: better than a guest that
-    writes in the clear what was meant to be encrypted.
+    If the disk is not LUKS, its guest does not start.  Otherwise the guest
+    would write data in the clear that was meant to be encrypted.
     """
     luks = mapping.get("encryption_format") == "luks"
     if luks and mapping.get("encrypted"):
@@ -124,12 +124,12 @@ def filesystem_config(
         *, source_type: str, path: str | os.PathLike[str],
         driver_format: str, target: str,
         driver_type: str | None = None) -> LibvirtConfigGuestFilesys:
-    """Describe a disk that is a container's file system.
+    """Describe a disk that is the file system of a container.
 
     :param source_type: ``file`` or ``block``
     :param target: the directory inside the container
-    :param driver_type: ``loop``, ``nbd`` or ``ploop``; None: what fits the
-        format.  A block device needs no driver.
+    :param driver_type: ``loop``, ``nbd`` or ``ploop``; None: ``loop`` for
+        raw, otherwise ``nbd``.  A block device needs no driver.
     """
     if source_type == "block":
         return LibvirtConfigGuestFilesys(

@@ -37,7 +37,8 @@ class TestFetch(CommandTestCase):
         self.assertEqual(3, done.code)
         self.assertEqual(1, len(done.json))
         self.assertEqual("imagecache: error: Image /missing could not be"
-                         " found\n", done.err)
+                         " found; check its name, and that the user may see"
+                         " it\n", done.err)
 
     def test_a_digest_is_of_one_image(self) -> None:
         image = self.image()

@@ -278,7 +278,7 @@ class TestExtract(DiskTestCase):
         self.assertEqual(b"QFI\xfb", copy.read_bytes()[:4])
 
     def test_a_missing_directory_is_named(self) -> None:
-        self.assertIn(f"no directory {self.root / 'missing'}", self.fails(
+        self.assertIn(f"{self.root / 'missing'} does not exist", self.fails(
             7, "disk", "extract", "--instance", UUID,
             "--to", self.root / "missing" / "copy"))
 

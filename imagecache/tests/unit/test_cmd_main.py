@@ -41,11 +41,11 @@ class TestExitCodes(CommandTestCase):
 
     def test_2_the_command_line_is_wrong(self) -> None:
         for argv, words in (
-                ([], "which command?"),
+                ([], "a command is missing"),
                 (["disk", "show"], "--instance"),
                 (["disk", "list", "--nonsense"], "--nonsense"),
                 (["disk", "grow", "--instance", "a", "--size", "20Gb"],
-                 "'20Gb' is no size"),
+                 "'20Gb' is not a size"),
                 (["help", "nonsense"], "there is no command 'nonsense'"),
                 (["--log-file", "/missing/log", "disk", "list"],
                  "--log-file")):
@@ -106,7 +106,7 @@ class TestDefects(CommandTestCase):
     def test_a_defect_is_one_line_and_exit_code_1(self) -> None:
         self.assertEqual(
             "imagecache: error: KeyError: 'lost' (a defect of this program;"
-            " --debug shows where)\n", self.fails(1, "base", "list"))
+            " --debug prints the traceback)\n", self.fails(1, "base", "list"))
 
     def test_an_error_of_many_lines_becomes_one(self) -> None:
         self.assertEqual(
