@@ -4,15 +4,15 @@
     <bases>/<key>                    committed: complete, validated, read-only
     <bases>/<key>.json               what was validated
     <bases>/.staged/<key>.<unique>/  one attempt: its download, its output
-    <bases>/.staged/<key>.in-place   the file <key> is being written: not
-                                     a base, whoever sees it
+    <bases>/.staged/<key>.in-place   the file <key> is being written: it is
+                                     not a base yet
 
 A key names a base only after the last step succeeded, because the rename is
-the commit.  Whoever holds the lock of a key may clear away every attempt at
-that key: none of them has an owner any more.
+the commit.  A process that holds the lock of a key may remove every attempt
+at that key: the processes that made them have ended.
 
-The layout is nova's ``_base``, and nova's cache manager ignores the names it
-does not know; the two can share the directory.
+The layout is that of nova's ``_base``.  nova's cache manager ignores names
+that it does not know, so nova and this library can share the directory.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from imagecache.system import durable
 _RECORD = ".json"
 _READ_ONLY = 0o444
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
-# Records, and what nova has not finished.
-_NO_BASES = (_RECORD, ".part", ".converted")
+# Records, and files that nova has not finished.
+_NOT_BASES = (_RECORD, ".part", ".converted")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +135,8 @@ class DirectoryStore:
 
     def touch(self, key: str) -> None:
         path = self._path(key)
-        # What may not be written to, another user's file or one on a
-        # read-only file system, is used anyway.
+        # Best effort: another user's file, or one on a read-only file
+        # system, is used all the same.
         with contextlib.suppress(OSError):
             os.utime(path)
 
@@ -170,7 +170,8 @@ class DirectoryStore:
             raise exception.InvalidName(
                 name=key, what="the name of a base",
                 reason="it must be a plain file name of letters, digits and"
-                " -_., and not look like what is no base")
+                " -_., and must not end like a record or an unfinished"
+                " file")
         return self.directory / key
 
     def _record_path(self, key: str) -> pathlib.Path:
@@ -180,7 +181,7 @@ class DirectoryStore:
         return self._staged / f"{key}.in-place"
 
     def _clear(self, key: str) -> None:
-        """Remove what attempts at this key left; the caller has its lock."""
+        """Remove all attempts at a key; the caller has its lock."""
         with durable.translated("clearing away attempts", self._staged):
             if self._marker(key).exists():
                 self._path(key).unlink(missing_ok=True)
@@ -193,7 +194,7 @@ class DirectoryStore:
                         attempt.unlink()
 
     def _read_record(self, key: str, size: int) -> Record | None:
-        """Return the record, if it is of the base that is there."""
+        """Return the record, if it is of the base that exists."""
         try:
             record = record_json.loads(self._record_path(key).read_bytes())
         except FileNotFoundError:
@@ -215,12 +216,12 @@ class DirectoryStore:
 
 
 def is_key(name: str) -> bool:
-    """Say whether a file of this name may be a base."""
-    return bool(_KEY.fullmatch(name)) and not name.endswith(_NO_BASES)
+    """Return whether a file of this name may be a base."""
+    return bool(_KEY.fullmatch(name)) and not name.endswith(_NOT_BASES)
 
 
 def _is_made_of(disk: pathlib.Path, base: pathlib.Path) -> bool:
-    """Say whether a disk reads a base; what cannot be known counts as yes."""
+    """Return whether a disk reads a base; True if that cannot be known."""
     try:
         backing = qcow2.read_header(disk).backing_file
     except (exception.InvalidDiskFormat,

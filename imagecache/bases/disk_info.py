@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The record of disk formats: ``disk.info`` in the instance's directory.
 
-A guest can write an image header into its raw disk; whoever then asked the
-disk what it is would follow that header into the host's files.  So the
-format is written down when the disk is made, and never asked for again.  The
-file is nova's: one JSON object, from the disk's absolute path to its format.
+A guest can write an image header into its raw disk.  A program that detected
+the format of the disk would then follow that header into the host's files.
+So the format is recorded when the disk is made, and never detected.  The file
+is nova's: one JSON object, from the disk's absolute path to its format.
 
-For the same reason the disks that are encrypted are on a record of their own,
-``disk.luks``, which is nobody's but ours.
+For the same reason a second record, ``disk.luks``, has the encrypted disks;
+nova does not know it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from imagecache.system import durable
 from imagecache.system.locks import Locks
 
 FILE_NAME = "disk.info"
-ENCRYPTED_FILE_NAME = "disk.luks"    # the same of those that are encrypted
+ENCRYPTED_FILE_NAME = "disk.luks"    # the record of encrypted disks
 NAMES = (FILE_NAME, ENCRYPTED_FILE_NAME)
 
 Formats = Mapping[pathlib.Path, Format]
@@ -72,12 +72,12 @@ class DiskInfo:
     @contextlib.contextmanager
     def recording(self, disk: pathlib.Path,
                   format: Format | None) -> Iterator[None]:
-        """Write down what a disk is, for the block to let it appear.
+        """Record the format of a disk that appears during the block.
 
-        If that fails, the record is again what it was: another may have made
-        the disk, of another format.
+        If the block fails, the former record comes back: another process may
+        have made the disk, in another format.
 
-        :param format: None takes the disk off the record
+        :param format: None removes the disk from the record
         """
         if format is None and not self.path.exists():
             yield
@@ -94,12 +94,12 @@ class DiskInfo:
                 raise
 
     def record(self, disk: pathlib.Path, format: Format) -> None:
-        """Write down what a disk is that is there."""
+        """Record the format of a disk that exists."""
         with self.recording(disk, format):
             pass
 
     def forget(self, disk: pathlib.Path) -> None:
-        """Take a removed disk off the record."""
+        """Remove a deleted disk from the record."""
         if not self.path.exists():
             return
         with self._locked():
@@ -107,7 +107,7 @@ class DiskInfo:
             self._replace(before, _without(before, disk))
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
-        # Lock files stay for ever: 256 are shared by all instances.
+        # Lock files are never removed: all instances share 256 of them.
         name = hashlib.sha1(str(self.directory).encode(),
                             usedforsecurity=False).hexdigest()[:2]
         return self.locks.holding(f"{self.file_name}-{name}")
@@ -128,13 +128,13 @@ class DiskInfo:
 def directories(instances: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield the directories that may be of an instance, in order.
 
-    That in which fsck(8) puts what it finds is none, if it is root's alone.
+    ``lost+found``, where fsck(8) puts files, is left out if it is unreadable.
     """
     for each in sorted(instances.iterdir()):
         if each.name == "lost+found" \
                 and not os.access(each, os.R_OK | os.X_OK):
             continue
-        if each.is_dir():    # nova keeps a file there, too
+        if each.is_dir():    # nova keeps a file there as well
             yield each
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring an image's bytes into a file, once, and be sure of them.
+"""Download an image into a file, and verify it while it arrives.
 
-Every byte passes once: it is counted, digested, shown to an inspector, and
-written, where it is not zero.  A download that breaks goes on where it
-stopped; where the store cannot do that, it starts again.  Memory use does not
-depend on the image's size.
+Each byte is handled once: it is counted, digested, passed to an inspector,
+and written, unless its block is all zeros.  A broken download continues where
+it stopped; if the store cannot start in the middle, it starts again.  Memory
+use does not depend on the image's size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from imagecache.model import Description, Digest
 from imagecache.sources import Image
 from imagecache.system import durable
 
-# What is recorded of an image whose store gives no digest.
+# The digest on record of an image whose store gives none.
 _OWN_DIGEST = "sha256"
 _BLOCK = 64 * 1024      # holes are found in these units
 _ZEROS = bytes(_BLOCK)
@@ -33,7 +33,7 @@ _FIRST_PAUSE = 0.5      # seconds before the first retry; doubled each time
 
 @dataclasses.dataclass(frozen=True)
 class Received:
-    """What arrived: its size and digest are those of the whole image."""
+    """A complete download: the size and digest are the whole image's."""
 
     size: int
     digest: Digest
@@ -41,21 +41,25 @@ class Received:
 
 
 class Receiver:
-    """A file that is being filled, with what is known of its content."""
+    """A file that is being downloaded, and the checks of its content.
+
+    :param new_inspector: called each time the download starts again
+    :param new_verifier: the same, for the verifier of the signature
+    """
 
     def __init__(self, file: BinaryIO, algorithm: str,
                  new_inspector: Callable[[], Inspector],
-                 verify: Callable[[], Verifier] = Indifferent) -> None:
+                 new_verifier: Callable[[], Verifier] = Indifferent) -> None:
         self._file = file
         self._algorithm = algorithm
         self._new_inspector = new_inspector
-        self._verify = verify
+        self._new_verifier = new_verifier
         self.start_again()
 
     def start_again(self) -> None:
         self.size = 0
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
-        self._verifier = self._verify()
+        self._verifier = self._new_verifier()
         self._inspector = self._new_inspector()
         self._file.truncate(0)
 
@@ -73,12 +77,16 @@ class Receiver:
     def _write(self, block: bytes, offset: int) -> None:
         self._file.seek(offset)
         rest = memoryview(block)
-        while rest:    # a write may take less, and say only then why
+        while rest:    # a short write has no error; the next one has it
             rest = rest[self._file.write(rest):]
 
     def finish(self, wanted: Description,
                path: pathlib.Path) -> Received:
-        """End the file, and inspect it as a whole."""
+        """Complete the file, verify it, and inspect it as a whole.
+
+        :raises ImageUnacceptable: its digest, its signature or its content
+            is not what it should be
+        """
         self._file.truncate(self.size)
         digest = Digest(self._algorithm, self._hash.hexdigest())
         if wanted.digest and wanted.digest != digest:
@@ -89,60 +97,60 @@ class Receiver:
         return Received(self.size, digest, self._inspector.finish(path))
 
 
-class Pace:
-    """Notices a store that sends, but so little that it would never end."""
+class RateLimit:
+    """Ends a download that is so slow that it would take too long."""
 
     def __init__(self, image: Description, min_rate: int,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self._image = image
         self._min_rate = min_rate
         self._clock = clock
-        self._since, self._came = clock(), 0
+        self._since, self._received = clock(), 0
 
     def count(self, size: int) -> None:
-        """Note that so many bytes came.
+        """Count bytes that arrived.
 
-        :raises DownloadTooSlow: in the last minute too few did
+        :raises DownloadTooSlow: too few arrived in the last minute
         """
-        self._came += size
+        self._received += size
         elapsed = self._clock() - self._since
         if elapsed < _WINDOW:
             return
-        rate = self._came / elapsed
+        rate = self._received / elapsed
         if rate < self._min_rate:
             raise exception.DownloadTooSlow(
                 source="The image store", image_id=self._image.ref,
                 rate=round(rate), min_rate=self._min_rate,
-                received=self._came)
-        self._since, self._came = self._clock(), 0
+                received=self._received)
+        self._since, self._received = self._clock(), 0
 
 
 @dataclasses.dataclass(frozen=True)
-class Terms:
-    """What a download may take."""
+class DownloadLimits:
+    """How large a download may be, how often it may break, how slow it is."""
 
-    limit: int | None = None    # bytes
-    # How often in a row it goes on where it broke, if it did not get further
-    # than ever before.
+    size: int | None = None     # bytes
+    # How often in a row a broken download continues without a new byte.
     retries: int = 3
     min_rate: int = 0           # bytes a second, on average over a minute
 
 
-def download(image: Image, path: pathlib.Path, terms: Terms,
+def download(image: Image, path: pathlib.Path, limits: DownloadLimits,
              new_inspector: Callable[[], Inspector], observe: events.Observer,
              pause: Callable[[float], None] = time.sleep) -> Received:
     """Read a whole image into a new file.
 
     :param new_inspector: called each time the download begins again
     :raises ImageUnacceptable: the inspector refuses it
-    :raises ImageTooLarge: it has more bytes than the terms allow
-    :raises ImageSizeMismatch, ImageDigestMismatch: it is not what it should be
-    :raises ImageSignatureInvalid: it is not what was signed
-    :raises SourceError: the store failed more often than the terms allow
+    :raises ImageTooLarge: it has more bytes than the limits allow
+    :raises ImageSizeMismatch, ImageDigestMismatch: its bytes are not
+        those that its store describes
+    :raises ImageSignatureInvalid: they are not those that were signed
+    :raises SourceError: the store failed more often than the limits allow
     :raises NoSpace, StorageFailed: this host could not write it
     """
     wanted = image.description
-    _require_size(wanted, wanted.size, terms.limit)
+    _require_size(wanted, wanted.size, limits.size)
     durable.require_space(path.parent, wanted.size or 0,
                           "downloading an image")
     with durable.translated("writing a download", path), \
@@ -150,29 +158,29 @@ def download(image: Image, path: pathlib.Path, terms: Terms,
         receiver = Receiver(
             file, _algorithm(wanted), new_inspector,
             image.signer.verifier if image.signer else Indifferent)
-        _persist(image, receiver, terms, observe, pause)
+        _persist(image, receiver, limits, observe, pause)
         received = receiver.finish(wanted, path)
     observe(events.Event(events.Name.VERIFIED, wanted.ref, {
         "size": received.size, "digest": str(received.digest)}))
     return received
 
 
-def _persist(image: Image, receiver: Receiver, terms: Terms,
+def _persist(image: Image, receiver: Receiver, limits: DownloadLimits,
              observe: events.Observer,
              pause: Callable[[float], None]) -> None:
-    """Read to the end, over breaks."""
+    """Read to the end; continue after a break."""
     furthest = failures = 0
-    # One for all attempts: who breaks off after each byte is slow as well.
-    pace = Pace(image.description, terms.min_rate)
+    # One for all attempts: a store that breaks off after each byte is slow.
+    rate = RateLimit(image.description, limits.min_rate)
     while True:
         try:
-            return _receive(image, receiver, terms.limit, pace, observe)
+            return _receive(image, receiver, limits.size, rate, observe)
         except exception.DownloadTooSlow:
             raise
         except exception.SourceError as e:
             failures = 1 if receiver.size > furthest else failures + 1
             furthest = max(furthest, receiver.size)
-            if failures > terms.retries:
+            if failures > limits.retries:
                 raise
             observe(events.Event(events.Name.RETRY, image.name, {
                 "reason": str(e), "offset": receiver.size}))
@@ -183,21 +191,21 @@ def _algorithm(wanted: Description) -> str:
     return wanted.digest.algorithm if wanted.digest else _OWN_DIGEST
 
 
-def _receive(image: Image, receiver: Receiver, limit: int | None, pace: Pace,
-             observe: events.Observer) -> None:
-    """Read on from where the receiver is to the end of the image."""
+def _receive(image: Image, receiver: Receiver, limit: int | None,
+             rate: RateLimit, observe: events.Observer) -> None:
+    """Read what the receiver does not have yet."""
     wanted = image.description
     with image.store.read(wanted, receiver.size) as stream:
         if stream.offset not in (0, receiver.size):
             raise exception.SourceMisbehaved(
                 source="The image store", image_id=wanted.ref,
-                reason=f"asked to go on at {receiver.size}, it went on at"
+                reason=f"asked to continue at {receiver.size}, it continued at"
                 f" {stream.offset}")
         if stream.offset != receiver.size:
             receiver.start_again()
         for chunk in stream.chunks:
             receiver.take(chunk)
-            pace.count(len(chunk))
+            rate.count(len(chunk))
             _require_size(wanted, receiver.size, limit)
             if wanted.size is not None and receiver.size > wanted.size:
                 raise exception.ImageSizeMismatch(
@@ -209,7 +217,7 @@ def _receive(image: Image, receiver: Receiver, limit: int | None, pace: Pace,
         raise exception.DownloadTruncated(
             source="The image store", image_id=wanted.ref,
             received=receiver.size, expected=wanted.size,
-            reason="it said that this was all")
+            reason="it ended the download without an error")
 
 
 def _require_size(wanted: Description, size: int | None,

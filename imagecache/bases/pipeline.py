@@ -177,10 +177,10 @@ def _record(work: Work, filled: Filled, made: Validated,
 def receive(image: sources.Image, work: Work) -> Filled:
     _require_digest(image.description, work.policy)
     claim = image.description.disk_format
-    terms = download.Terms(work.policy.max_image_size, work.policy.retries,
-                           work.policy.min_rate)
+    limits = download.DownloadLimits(
+        work.policy.max_image_size, work.policy.retries, work.policy.min_rate)
     received = download.download(
-        image, work.download, terms,
+        image, work.download, limits,
         lambda: verify.new_inspector(image.name, claim, work.policy),
         work.observe)
     signature = image.signer.certificate if image.signer else None
@@ -191,13 +191,13 @@ def receive(image: sources.Image, work: Work) -> Filled:
 
 
 def _require_digest(image: Description, policy: Policy) -> None:
-    """Refuse an image that only a broken digest vouches for."""
+    """Refuse an image whose only digest is a broken one."""
     if image.digest and image.digest.algorithm == "md5" \
             and not policy.allow_md5:
         raise exception.ImageUnacceptable(
-            image_id=image.ref, reason="its store knows no digest of it but"
-            " an md5 checksum, which is no proof; [image_cache] allow_md5"
-            " would accept it (rule md5)", rule="md5")
+            image_id=image.ref, reason="its store has only an md5 checksum of"
+            " it, and md5 is broken: give the image another digest, or set"
+            " [image_cache] allow_md5 (rule md5)", rule="md5")
 
 
 def delegate(source: sources.DelegatedImage | sources.Template,

@@ -79,8 +79,8 @@ class DownloadTestCase(base.TestCase):
         image = Image(self.store, dataclasses.replace(
             self.described, **changes))
         return download.download(
-            image, self.path, download.Terms(limit, retries), new_inspector,
-            self.events.append, self.pauses.append)
+            image, self.path, download.DownloadLimits(limit, retries),
+            new_inspector, self.events.append, self.pauses.append)
 
     def assert_arrived(self) -> None:
         self.assertTrue(self.path.read_bytes() == CONTENT)
@@ -147,7 +147,7 @@ class WholeTest(DownloadTestCase):
             exception.ImageUnacceptable, download.download,
             Image(Fickle(CONTENT, qed), dataclasses.replace(
                 self.described, size=None, digest=None)),
-            self.path, download.Terms(retries=1), new_inspector,
+            self.path, download.DownloadLimits(retries=1), new_inspector,
             self.events.append, self.pauses.append)
 
     def test_memory_does_not_grow_with_the_image(self) -> None:
@@ -328,34 +328,34 @@ class PaceTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.now = 0.0
-        self.pace = download.Pace(Description("x", "x"), 1000,
+        self.rate = download.RateLimit(Description("x", "x"), 1000,
                                   clock=lambda: self.now)
 
     def test_fast_enough_is_not_noticed(self) -> None:
         for minute in range(1, 10):
             self.now = 60.0 * minute
-            self.pace.count(60000)
+            self.rate.count(60000)
 
     def test_a_trickle_is_no_download(self) -> None:
         self.now = 59.0
-        self.pace.count(1)
+        self.rate.count(1)
         self.now = 61.0
         with self.assertRaises(exception.DownloadTooSlow) as caught:
-            self.pace.count(1)
+            self.rate.count(1)
         self.assertIn("download_min_rate", str(caught.exception))
 
     def test_what_came_before_the_last_minute_does_not_count(self) -> None:
         self.now = 60.0
-        self.pace.count(10 ** 9)
+        self.rate.count(10 ** 9)
         self.now = 120.0
-        self.assertRaises(exception.DownloadTooSlow, self.pace.count, 1)
+        self.assertRaises(exception.DownloadTooSlow, self.rate.count, 1)
 
     def test_breaking_off_after_each_byte_is_slow_as_well(self) -> None:
         """Each attempt gets further, so none of them is the last."""
         seconds = iter(range(1000))
         self.useFixture(fixtures.MonkeyPatch(
-            "imagecache.bases.download.Pace", functools.partial(
-                download.Pace, clock=lambda: next(seconds))))
+            "imagecache.bases.download.RateLimit", functools.partial(
+                download.RateLimit, clock=lambda: next(seconds))))
 
         class Breaking(Store):
             def _chunks(self, start: int) -> Iterator[bytes]:
@@ -366,8 +366,8 @@ class PaceTest(base.TestCase):
         self.assertRaises(
             exception.DownloadTooSlow, download.download,
             Image(Breaking(), Description("x", "x")), self.root / "download",
-            download.Terms(min_rate=1000), new_inspector, lambda event: None,
-            lambda seconds: None)
+            download.DownloadLimits(min_rate=1000), new_inspector,
+            lambda event: None, lambda seconds: None)
 
     def test_too_slow_is_not_tried_again(self) -> None:
         class Slow(Store):
@@ -382,5 +382,5 @@ class PaceTest(base.TestCase):
         self.assertRaises(
             exception.DownloadTooSlow, download.download,
             Image(store, Description("x", "x")), self.root / "download",
-            download.Terms(), new_inspector, lambda event: None)
+            download.DownloadLimits(), new_inspector, lambda event: None)
         self.assertEqual(1, store.reads)
