@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import stat
+import struct
 from unittest import mock
 
 from imagecache import exception
@@ -66,6 +69,27 @@ class FileDiskConformance(conformance.DiskConformance):
                         lambda: self.make(8 * SIZE, "another")):
                 self.assertRaises(exception.NoSpace, act)
         self.assertEqual(before, (disk.size(), disk.allocated()))
+
+    def test_a_disk_that_a_process_has_open_for_writing_is_not_grown(
+            self) -> None:
+        disk = self.make()
+        before = disk.path.read_bytes()
+        with disk.path.open("r+b"):
+            self.assertRaises(exception.StorageBusy, disk.grow, 2 * SIZE)
+            disk.grow(SIZE)    # its size: nothing has to be done
+        self.assertTrue(before == disk.path.read_bytes())
+        disk.grow(2 * SIZE)
+        self.assertEqual(2 * SIZE, disk.size())
+
+    def test_a_disk_that_qemu_has_locked_is_not_grown(self) -> None:
+        """Over a network's file system only the lock is seen."""
+        disk = self.make()
+        before = disk.path.read_bytes()
+        lock = struct.pack("@hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 101, 1, 0)
+        with disk.path.open("rb") as f:
+            fcntl.fcntl(f, fcntl.F_OFD_SETLK, lock)
+            self.assertRaises(exception.StorageBusy, disk.grow, 2 * SIZE)
+        self.assertTrue(before == disk.path.read_bytes())
 
     def test_without_preallocation_a_disk_is_sparse(self) -> None:
         disk = self.make(64 * SIZE)

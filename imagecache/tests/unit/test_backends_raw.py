@@ -103,6 +103,16 @@ class FileSystemTest(base.TestCase):
         self.images.cache.disk(INSTANCE).grow(8 * MiB)
         self.assertEqual(8 * MiB, images.ext_size(path))
 
+    def test_the_same_size_again_leaves_the_disk_alone(self) -> None:
+        """Its guest may have it open, and have written a journal."""
+        path = self.make(self.content, 16 * MiB + 512)
+        self.assertEqual(16 * MiB + 512, path.stat().st_size)
+        subprocess.run(["debugfs", "-w", "-R", "feature needs_recovery", path],
+                       check=True, capture_output=True)
+        before = path.read_bytes()
+        self.images.cache.disk(INSTANCE).grow(16 * MiB + 512)
+        self.assertTrue(before == path.read_bytes())
+
     def test_the_base_keeps_its_size(self) -> None:
         self.make(self.content, 16 * MiB)
         [entry] = self.images.cache.bases()

@@ -79,6 +79,14 @@ class FilesystemTest(base.TestCase):
         filesystem.grow_ext(self.path, CONVERSION)
         self.assertEqual(16 * MiB, self.size())
 
+    def test_a_file_keeps_its_length_if_that_is_no_whole_number_of_blocks(
+            self) -> None:
+        self.make()
+        os.truncate(self.path, 16 * MiB + 512)
+        filesystem.grow_ext(self.path, CONVERSION)
+        self.assertEqual(16 * MiB, self.size())
+        self.assertEqual(16 * MiB + 512, self.path.stat().st_size)
+
     def test_one_that_was_not_unmounted_grows_too(self) -> None:
         self.make()
         subprocess.run(["debugfs", "-w", "-R", "ssv state 0", self.path],
