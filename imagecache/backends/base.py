@@ -141,6 +141,8 @@ class Disk(abc.ABC):
         No guest may be running on the disk: its file system may grow too.
 
         :raises DiskNotFound: there is no disk
+        :raises StorageBusy: a process has it open for writing, where that can
+            be known; the disk is unchanged
         """
 
     @abc.abstractmethod

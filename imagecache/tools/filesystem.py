@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import struct
 from collections.abc import Callable
@@ -90,10 +91,16 @@ def grow_ext(path: pathlib.Path, limits: Limits) -> None:
     :raises CommandFailed: it is broken beyond what e2fsck mends by itself;
         it is then as large as it was
     """
-    if path.is_file():
-        limits = limits.writing(path.stat().st_size)
+    size = path.stat().st_size if path.is_file() else None
+    if size is not None:
+        limits = limits.writing(size)
     # 1: errors were corrected.  2: and whoever had it mounted must reboot.
     execute.run("e2fsck", "-f", "-p", str(path), limits=limits,
                 writes=[path], exit_codes=(0, 1, 2))
-    execute.run("resize2fs", str(path), limits=limits, reads=[_MOUNTS],
-                writes=[path])
+    try:
+        execute.run("resize2fs", str(path), limits=limits, reads=[_MOUNTS],
+                    writes=[path])
+    finally:
+        if size is not None:    # resize2fs cuts a file to whole blocks
+            with durable.translated("growing a file system", path):
+                os.truncate(path, size)

@@ -17,7 +17,7 @@ from imagecache.formats import qcow2
 from imagecache.host import require_plain
 from imagecache.inspection import backing
 from imagecache.model import Capabilities, Format
-from imagecache.system import durable
+from imagecache.system import durable, writers
 from imagecache.tools import file_copy, qemu_img
 
 _DISK_MODE = 0o644   # the hypervisor runs as another user
@@ -122,6 +122,10 @@ class FileDisk(Disk):
             raise exception.InvalidDiskFormat(
                 f"{self.path} is{' not' if self.encrypts else ''} on record"
                 " as encrypted", disk_format=self.format)
+
+    def _require_unused(self) -> None:
+        """:raises StorageBusy: a process, such as a guest's, may write it"""
+        writers.require_none(self.path, "growing a disk")
 
     @contextlib.contextmanager
     def _new(self, format: Format) -> Iterator[pathlib.Path]:

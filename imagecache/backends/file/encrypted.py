@@ -79,6 +79,7 @@ class EncryptedQcow2(Encrypted, Qcow2):
     def grow(self, size: int) -> None:
         if size <= self.size():
             return
+        self._require_unused()
         self._preallocate(self.path, size, Format.QCOW2)
         luks.resize(self.path, size, self.encryption,
                     limits=self.host.policy.conversion,
@@ -122,6 +123,7 @@ class EncryptedRaw(Encrypted):
         now = self.size()
         if size <= now:
             return
+        self._require_unused()
         # LUKS goes on to the end of its file: no key is needed.
         full = luks.read_header(self.path).offset + whole_sectors(size)
         self._preallocate(self.path, full, Format.RAW)

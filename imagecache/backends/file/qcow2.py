@@ -57,6 +57,7 @@ class Qcow2(Qcow2File):
     def grow(self, size: int) -> None:
         if size <= self.size():
             return
+        self._require_unused()
         self._resize_qcow2(self.path, size)
         self._observe(Name.GROWN, size=size)
 

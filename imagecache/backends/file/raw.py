@@ -63,6 +63,7 @@ class Raw(Qcow2File):
     def grow(self, size: int) -> None:
         now = self.size()
         if size > now:
+            self._require_unused()
             self._extend(self.path, self.format, now, size)
             durable.fsync_file(self.path)
             self._observe(Name.GROWN, size=size)
