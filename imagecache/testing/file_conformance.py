@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every backend of disks that are files promises, as tests to inherit."""
+"""The promises of every backend whose disks are files, as tests to inherit.
+
+    class RawTest(file_conformance.FileDiskConformance):
+        image_type = "raw"
+"""
 
 from __future__ import annotations
 
@@ -19,9 +23,9 @@ from imagecache.testing.conformance import INSTANCE, SIZE
 
 
 class FileDiskConformance(conformance.DiskConformance):
-    """What disks promise besides that are files of their instances."""
+    """All promises of a disk that is a file in its instance's directory."""
 
-    def test_the_format_is_on_record_as_nova_has_it(self) -> None:
+    def test_the_record_of_the_format_is_the_one_of_nova(self) -> None:
         disk = self.make()
         record = disk.path.parent / "disk.info"
         self.assertEqual({str(disk.path): disk.format.value},
@@ -32,7 +36,8 @@ class FileDiskConformance(conformance.DiskConformance):
         found = images.info(disk.path)["format"]
         self.assertEqual(disk.format, found)
 
-    def test_a_disk_is_described_as_what_it_is_on_record(self) -> None:
+    def test_a_disk_is_described_by_its_record_and_not_by_the_options(
+            self) -> None:
         made = self.make()
         for other in ("raw", "qcow2"):
             self.images.config("libvirt", images_type=other)
@@ -40,7 +45,7 @@ class FileDiskConformance(conformance.DiskConformance):
             self.assertEqual(made.format, self.make(2 * SIZE).format)
         self.assertTrue(self.content == self.read(made)[:SIZE])
 
-    def test_preallocating_takes_the_blocks_at_once(self) -> None:
+    def test_preallocation_allocates_the_blocks_of_a_disk(self) -> None:
         self.images.config(preallocate_images="space")
         disk = self.make(8 * SIZE)
         self.assertGreaterEqual(disk.path.stat().st_blocks * 512, 8 * SIZE)
@@ -59,7 +64,7 @@ class FileDiskConformance(conformance.DiskConformance):
             disk.grow(2 * SIZE)
         self.assertEqual(SIZE, disk.size())
 
-    def test_preallocating_what_there_is_not_takes_nothing(self) -> None:
+    def test_preallocation_without_enough_space_changes_nothing(self) -> None:
         self.images.config(preallocate_images="space")
         disk = self.make()
         before = disk.size(), disk.allocated()
@@ -95,17 +100,18 @@ class FileDiskConformance(conformance.DiskConformance):
         disk = self.make(64 * SIZE)
         self.assertLess(disk.path.stat().st_blocks * 512, 2 * SIZE)
 
-    def test_a_disk_is_the_hypervisors_to_read(self) -> None:
+    def test_the_hypervisor_may_read_a_disk(self) -> None:
         disk = self.make()
         self.assertEqual(0o644, stat.S_IMODE(disk.path.stat().st_mode))
 
-    def test_what_a_killed_attempt_left_goes_with_the_disk(self) -> None:
+    def test_removing_a_disk_removes_the_files_of_killed_attempts(
+            self) -> None:
         disk = self.make()
         (disk.path.parent / ".disk.4242.0123456789ab").touch()
         disk.remove()
         self.assertFalse(disk.path.parent.exists())
 
-    def test_a_record_without_its_disk_means_nothing(self) -> None:
+    def test_a_record_without_its_disk_has_no_effect(self) -> None:
         disk = self.make()
         path, format = disk.path, disk.format
         disk.remove()
@@ -115,7 +121,7 @@ class FileDiskConformance(conformance.DiskConformance):
         self.assertEqual([], list(self.cache.disks()))
         self.assertEqual(format, self.make().format)
 
-    def test_a_disk_with_a_damaged_record_is_not_removed_by_half(
+    def test_a_disk_with_a_damaged_record_is_not_partly_removed(
             self) -> None:
         disk = self.make()
         (disk.path.parent / "disk.info").write_text("{")
@@ -123,7 +129,8 @@ class FileDiskConformance(conformance.DiskConformance):
         self.assertRaises(exception.InvalidDiskInfo, disk.remove)
         self.assertEqual(before, self.left())
 
-    def test_a_disk_that_cannot_be_opened_is_the_hosts_fault(self) -> None:
+    def test_a_disk_that_cannot_be_opened_is_an_error_of_the_host(
+            self) -> None:
         disk = self.make()
         assert isinstance(disk, Extractor)
         disk.path.unlink()
@@ -135,8 +142,8 @@ class FileDiskConformance(conformance.DiskConformance):
             self.assertRaises(exception.HostError, act)
         self.assertFalse(output.exists())
 
-    def test_the_loser_of_a_race_leaves_the_record_alone(self) -> None:
-        """Whoever believes a wrong record reads what the guest wrote."""
+    def test_a_disk_that_another_process_made_keeps_its_record(self) -> None:
+        """A wrong format on record would let a guest choose its meaning."""
         disk = self.make()
         record = disk.path.parent / "disk.info"
         before = record.read_bytes()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For the unit tests of a program that embeds this library.
+"""A fixture for the unit tests of a program that embeds this library.
 
     from imagecache import fixture
 
@@ -12,8 +12,9 @@
         self.driver.spawn(instance, image_id)
         self.assertEqual(["miss", ...], self.images.heard)
 
-What runs is the library itself, on a directory of the test's own and with
-images from memory: disks are real, and qemu-img must be there.
+The library itself runs, in a directory of the test's own.  Only the image
+store is replaced, by one in memory.  Disks are real, so qemu-img must be
+installed.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from imagecache.testing.memory import MemoryStore
 class ImageCacheFixture(fixtures.Fixture):
     """A host for one test.
 
-    :param conf: the configuration to set up for the test and to put back
-        after it; None for one of the test's own.  A driver that uses
-        oslo.config's global one wants ``cfg.CONF``.
-    :param options: set in the group DEFAULT; use ``config()`` for others
+    :param conf: the configuration to set for the test; its values return
+        after the test.  None: a new configuration.  Pass ``cfg.CONF`` for a
+        driver that reads the global configuration of oslo.config.
+    :param options: to set in the group DEFAULT; ``config()`` sets others
 
     ``instances_path``
-        where the disks are
+        the directory of the disks
     ``store``
-        what stands for Glance
+        the image store, in place of Glance
     ``events``
         what ``cache`` told its observer
     ``heard``
@@ -76,12 +77,12 @@ class ImageCacheFixture(fixtures.Fixture):
 
     @property
     def cache(self) -> ImageCache:
-        """The door for new code, as the options now are."""
+        """The API for new code, configured with the present options."""
         return ImageCache(self.conf, glance=self.store,
                           observe=self.events.append)
 
     def backend(self, use_cow: bool | None = None) -> imagebackend.Backend:
-        """The door for code written against nova."""
+        """The API for code written against nova."""
         return imagebackend.Backend(use_cow, conf=self.conf)
 
     @property

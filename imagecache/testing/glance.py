@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Glance that works as far as reading images goes.
+"""A web server that implements how Glance describes and sends images.
 
     with glance.FakeGlance() as server:
         image_id = server.add_image(data, min_disk=1)
         store = GlanceStore.from_token(server.url, server.token)
         server.file(image_id).once(cut=1000)
 
-Each of its pages can misbehave, as those of imagecache.testing.web.
+Each page can misbehave as a page of imagecache.testing.web can.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from imagecache.testing import web
 
 
 class FakeGlance(web.WebServer):
-    """Images for whoever has the token."""
+    """Images for a client that sends the token."""
 
     token = "the-token"  # noqa: S105
 
     def add_image(self, data: bytes | None, **record: Any) -> str:
         """Add an image and return its id.
 
-        :param data: its bytes; None: they are lost
-        :param record: what differs from the record of an active image
+        :param data: its bytes; None: Glance has the record but no data
+        :param record: fields that differ from those of an active image
         """
         image_id = str(uuid.uuid4())
         path = f"/v2/images/{image_id}"
@@ -43,17 +43,17 @@ class FakeGlance(web.WebServer):
         return image_id
 
     def change(self, image_id: str, **record: Any) -> None:
-        """Let Glance say something else of an image."""
+        """Change fields of the record of an image."""
         page = self.record(image_id)
         known = json.loads(page.data or b"{}")
         page.data = json.dumps(known | record).encode()
 
     def record(self, image_id: str) -> web.Page:
-        """The page on which Glance describes an image."""
+        """Return the page with the record of an image."""
         return self.pages[f"/v2/images/{image_id}"]
 
     def file(self, image_id: str) -> web.Page:
-        """The page with the bytes of an image."""
+        """Return the page with the bytes of an image."""
         return self.pages[f"/v2/images/{image_id}/file"]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image store in memory, for tests: Glance's ids, no Glance."""
+"""An image store in memory, for tests without a Glance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagecache.sources import Stream
 
 
 class MemoryStore:
-    """Holds images by id, says of them what Glance says, counts reads."""
+    """Stores images by id, with the metadata of Glance; counts reads."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -23,7 +23,7 @@ class MemoryStore:
     def add(self, content: bytes, disk_format: str, *, min_disk: int = 0,
             image_id: str | None = None, algorithm: str = "sha512",
             signature: Signature | None = None) -> str:
-        """Hold an image, and return its id."""
+        """Store an image and return its id."""
         ref = image_id or str(uuid.uuid4())
         digest = Digest(algorithm, hashlib.new(
             algorithm, content, usedforsecurity=False).hexdigest())

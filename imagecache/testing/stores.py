@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every image store promises, as tests to inherit."""
+"""The promises of every image store, as tests to inherit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = random.Random(2).randbytes(2 * MiB + MiB // 2 + 1)  # noqa: S311
 
 
 class StoreConformance(unittest.TestCase):
-    """Inherit this and say what the store is and holds."""
+    """Inherit this, set ``store``, and implement the two methods below."""
 
     store: ImageStore
     starts_anywhere = True   # False: read() starts at 0, whatever it is asked
@@ -102,14 +102,14 @@ class StoreConformance(unittest.TestCase):
             next(stream.chunks)
         with contextlib.suppress(ZeroDivisionError), self.store.read(image):
             raise ZeroDivisionError
-        # A server in this process may take a moment to hang up, too.
+        # A server in this process may need a moment to close its side.
         deadline = time.monotonic() + 5
         while _open_files() > before and time.monotonic() < deadline:
             time.sleep(0.001)
         self.assertLessEqual(_open_files(), before)
 
     def assert_same(self, expected: bytes, found: bytes) -> None:
-        """Compare without a list of the differences, which takes minutes."""
+        """Compare without listing the differences, which takes minutes."""
         self.assertTrue(expected == found, "the bytes differ")
 
     def describe_new(self, data: bytes = DATA) -> Description:

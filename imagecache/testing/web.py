@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A web server that works, and misbehaves as a test asks.
+"""A web server for tests, which can be told to misbehave.
 
     with web.WebServer() as server:
         page = server.add("/disk.qcow2", data)
@@ -7,7 +7,7 @@
         fetch(page.url)
         server.requests[-1].headers["Range"]
 
-A Manner says how.
+The fields of Manner say how.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PIECE = 64 * 1024
 
 @dataclasses.dataclass(frozen=True)
 class Manner:
-    """How a page is served.  The defaults are those of a good server."""
+    """How to serve a page; the defaults are those of a correct server."""
 
     status: int | None = None       # answer with this, and no body
     location: str | None = None     # ... and this, to redirect
@@ -63,7 +63,7 @@ class Request:
 
 
 class Page:
-    """Bytes under a path."""
+    """The bytes under one path."""
 
     def __init__(self, url: str, data: bytes, headers: Mapping[str, str],
                  guard: tuple[str, str] | None) -> None:
@@ -75,11 +75,11 @@ class Page:
         self._once: collections.deque[Manner] = collections.deque()
 
     def always(self, **manner: Any) -> None:
-        """Serve every request this way; the fields are Manner's."""
+        """Serve every request this way; the arguments are as of Manner."""
         self._manner = Manner(**manner)
 
     def once(self, **manner: Any) -> None:
-        """Serve the next GET this way, or the one after those said before."""
+        """Serve one GET this way: the first without such an order yet."""
         self._once.append(Manner(**manner))
 
     def manner(self, method: str) -> Manner:
@@ -163,7 +163,7 @@ class _Server(socketserver.ThreadingTCPServer):
             self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Be silent: clients that hang up are what tests are about."""
+        """Print nothing: in tests clients close connections on purpose."""
 
     def is_idle(self, timeout: float) -> bool:
         with self._changed:
@@ -213,7 +213,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing on stderr."""
+        """Print nothing on stderr."""
 
     def _refuse(self, status: int, manner: Manner | None = None) -> None:
         self.send_response(status)
@@ -291,7 +291,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(piece)
 
     def _stall(self) -> None:
-        """Wait until the other side hangs up, or the server stops."""
+        """Wait until the client closes, or the server stops."""
         self.connection.recv(1)
         self.close_connection = True
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test of this project has: a directory of its own."""
+"""The fixture of every test: a directory of its own, and no proxies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TestCase(fixtures.TestWithFixtures, unittest.TestCase):
         super().setUp()
         self.root = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path).resolve()
-        # An agent's environment must not steer a test.
+        # The environment of a developer must not change a test.
         for name in ("http_proxy", "https_proxy", "all_proxy",
                      "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             self.useFixture(fixtures.EnvironmentVariable(name))

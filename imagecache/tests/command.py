@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``imagecache``, run by a test."""
+"""The fixture of the tests that run the command ``imagecache``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Terminal(io.StringIO):
 
 
 class _OwnLogging(fixtures.Fixture):
-    """The command sets up logging for its whole process."""
+    """Restores the logging, which the command sets up for the process."""
 
     def _setUp(self) -> None:
         for name in ("", "stevedore"):
@@ -59,19 +59,19 @@ class CommandTestCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # A developer's own imagecache.conf is not the test's.
+        # The imagecache.conf of a developer must not change a test.
         self.useFixture(fixtures.EnvironmentVariable("HOME", str(self.root)))
         self.useFixture(_OwnLogging())
         self.instances = self.root / "instances"
         self.stderr: type[io.StringIO] = io.StringIO
 
     def run_command(self, *argv: object) -> Done:
-        """Run it with this test's own directory of instances."""
+        """Run the command with a directory of instances for this test."""
         return self.run_command_as_is("--instances-path", self.instances,
                                       *argv)
 
     def run_command_as_is(self, *argv: object) -> Done:
-        """Run it within this process."""
+        """Run the command within this process, with these options only."""
         out, err = io.StringIO(), self.stderr()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = _code_of([str(each) for each in argv])
@@ -83,7 +83,7 @@ class CommandTestCase(base.TestCase):
         return done
 
     def fails(self, code: int, *argv: object) -> str:
-        """Run what must fail, and return the one line that says why."""
+        """Run a command that must fail; return its one line of errors."""
         done = self.run_command(*argv)
         self.assertEqual(code, done.code, done)
         self.assertEqual("", done.out)
@@ -92,7 +92,7 @@ class CommandTestCase(base.TestCase):
         return done.err
 
     def image(self, name: str = "image.raw", size: int = MiB) -> pathlib.Path:
-        """Make an image in a file; the end of its name says its format."""
+        """Make an image in a file: qcow2 if the name says so, or raw."""
         data = images.content(size)
         if name.endswith(".qcow2"):
             data = images.qcow2(data)

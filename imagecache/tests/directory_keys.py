@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A key manager for castellan, of this host and of any Glance beside it.
+"""A key manager for castellan that reads keys from a directory.
+
+The tests configure it for this library, and for the Glance of a test::
 
     [key_manager]
     backend = imagecache.tests.directory_keys.DirectoryKeys
     directory = /where/the/certificates/are
 
-Imports nothing of this library, so that a copy works elsewhere.
+The module imports nothing of this library: Glance runs a copy of it in an
+environment of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from oslo_config import cfg
 
 OPTS = (
     cfg.StrOpt("directory"),
-    # Who may read; None: whoever comes.
+    # The user that may read keys; None: every user.
     cfg.StrOpt("reader"),
 )
 
@@ -41,7 +44,7 @@ _KINDS: dict[str, Callable[..., Any]] = {
 
 
 class DirectoryKeys(key_manager.KeyManager):
-    """Reads files: certificates, passphrases and keys, by their suffix."""
+    """Reads certificates, passphrases and keys; the suffix says which."""
 
     def __init__(self, configuration: cfg.ConfigOpts) -> None:
         configuration.register_opts(OPTS, group="key_manager")
@@ -54,7 +57,7 @@ class DirectoryKeys(key_manager.KeyManager):
         if self.reader not in (None, getattr(context, "username", None)):
             raise exception.Forbidden()
         if not self.directory.is_dir():
-            raise exception.KeyManagerError(reason="the directory is away")
+            raise exception.KeyManagerError(reason="the directory is missing")
         for suffix, kind in _KINDS.items():
             path = self.directory / (managed_object_id + suffix)
             if path.exists():

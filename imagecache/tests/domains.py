@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Domains to put disks into, and libvirt's own schema to judge them."""
+"""Domains with disks, and the schema of libvirt that validates them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Those who sign images in tests, and those who vouch for them."""
+"""Keys, certificates and certificate authorities for signed images."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from imagecache.model import Signature
 
 HASHES = {"SHA-224": hashes.SHA224(), "SHA-256": hashes.SHA256(),
           "SHA-384": hashes.SHA384(), "SHA-512": hashes.SHA512()}
-# What Glance calls a key, and what makes one.
+# How to make a key, by the name that Glance gives its type.
 KEYS = {
     "RSA-PSS": lambda: rsa.generate_private_key(65537, 2048),
     "DSA": lambda: dsa.generate_private_key(1024),
     "ECC_SECP384R1": lambda: ec.generate_private_key(ec.SECP384R1()),
     "ECC_SECP521R1": lambda: ec.generate_private_key(ec.SECP521R1()),
 }
-# Those that cursive does not know.
+# Types that cursive does not support.
 _ODD_KEYS = {
     "Ed25519": ed25519.Ed25519PrivateKey.generate,
     "X25519": x25519.X25519PrivateKey.generate,
@@ -47,18 +47,19 @@ _AUTHORITY = x509.KeyUsage(
 
 @functools.cache
 def key(kind: str = "RSA-PSS", which: str = "") -> Any:
-    """Return a private key, the same for the same words."""
+    """Return a private key; the same arguments give the same key."""
     return (KEYS | _ODD_KEYS)[kind]()
 
 
 @dataclasses.dataclass(frozen=True)
 class Party:
-    """Somebody with a key, and what their certificate says of them.
+    """The owner of a key, and what the certificate of the key says.
 
-    :param issuer: who vouches for them; None: they do so themselves
-    :param valid: the days from today between which it is valid
-    :param authority: whether they may vouch for others, and for how many
-        authorities in a row below them
+    :param issuer: of the certificate; None: it is self-signed
+    :param valid: the first and the last day of the certificate, from today
+    :param authority: whether it is the certificate of an authority
+    :param path_length: how many authorities may be in a row below this one;
+        None: any number
     """
 
     name: str
@@ -74,7 +75,7 @@ class Party:
 
     @functools.cached_property
     def certificate(self) -> bytes:
-        """Their certificate, DER."""
+        """The certificate, in DER."""
         issuer, now = self.issuer or self, datetime.datetime.now(datetime.UTC)
         first, last = (now + datetime.timedelta(n) for n in self.valid)
         builder = x509.CertificateBuilder(
@@ -89,7 +90,7 @@ class Party:
             serialization.Encoding.DER)
 
     def sign(self, data: bytes, hash_method: str = "SHA-256") -> str:
-        """Return a signature as Glance keeps it."""
+        """Return a signature, in the base64 that Glance stores."""
         match self.kind, HASHES[hash_method]:
             case "RSA-PSS", digest:
                 value = self.key.sign(data, padding.PSS(
@@ -106,14 +107,14 @@ def _name(name: str) -> x509.Name:
 
 
 class Keys:
-    """The directory that DirectoryKeys reads."""
+    """The directory of certificates that DirectoryKeys reads."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
 
     def add(self, party: Party) -> str:
-        """Hold a certificate, and return its id."""
+        """Store the certificate of a party, and return its id."""
         certificate_id = str(uuid.uuid4())
         self.put(certificate_id, party.certificate)
         return certificate_id
@@ -126,6 +127,6 @@ class Keys:
 
     def signed(self, data: bytes, party: Party,
                hash_method: str = "SHA-256") -> Signature:
-        """Hold a certificate, and return what its owner signs with it."""
+        """Store the certificate of a party; return its signature of data."""
         return Signature(party.sign(data, hash_method), hash_method,
                          party.kind, self.add(party))

@@ -25,7 +25,7 @@ NOT_YET: tuple[str, ...] = (
     "imagecache/image_cache.py", "imagecache/imagebackend",
     "imagecache/inspection", "imagecache/opts",
     "imagecache/sources", "imagecache/system",
-    "imagecache/testing", "imagecache/tests", "imagecache/tools", "tools")
+    "imagecache/tests", "imagecache/tools", "tools")
 
 # A pattern, and what to write in place of the word.
 RIDDLES = {

@@ -497,7 +497,7 @@ class KeyManagerTest(SignaturesTestCase):
     def test_a_key_manager_that_is_away_is_to_be_asked_again(self) -> None:
         ref = self.signed()
         self.set_keys(directory="/no/such")
-        self.assert_refused(exception.KeyManagerFailed, "directory is away",
+        self.assert_refused(exception.KeyManagerFailed, "directory is missing",
                             ref)
         self.assertTrue(issubclass(exception.KeyManagerFailed,
                                    exception.SourceError))
