@@ -19,8 +19,7 @@ from imagecache import exception
 from imagecache.model import Limits, Sandbox
 from imagecache.system import execute, sandbox
 from imagecache.system.sandbox import bubblewrap
-from imagecache.tests import base
-from imagecache.tests.unit.test_execute import alive, wait_for
+from imagecache.tests import base, processes
 
 REQUIRED = Limits(wall_clock=60, sandbox=Sandbox.REQUIRED)
 
@@ -308,16 +307,9 @@ class Promises:
                              "signal.pause()", writes=[note])
             finally:
                 os._exit(1)
-        wait_for(note.read_text)
-        family = descendants(str(parent))
+        processes.wait_for(note.read_text)
+        family = list(processes.below(parent))
         self.assertTrue(family)
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
-        wait_for(lambda: not any(map(alive, family)))
-
-
-def descendants(pid: str) -> list[str]:
-    children = pathlib.Path(
-        f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return children + [each for child in children
-                       for each in descendants(child)]
+        processes.wait_for(lambda: not any(map(processes.is_alive, family)))

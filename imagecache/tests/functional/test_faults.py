@@ -22,8 +22,7 @@ from imagecache.provision import provision
 from imagecache.sources import Image, Stream
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
-from imagecache.tests import base
-from imagecache.tests.functional import processes
+from imagecache.tests import base, processes
 
 SIZE = 2 * MiB
 
@@ -138,9 +137,26 @@ class KilledTest(FaultTestCase):
         self.assertEqual(3 * SIZE, self.cache().disk(INSTANCE).size())
 
 
-class RawKilledTest(KilledTest):
+class RawKilledTest(FaultTestCase):
+    """A raw disk of a base that is there: all that its backend adds."""
 
     image_type = "raw"
+
+    def test_killed_before_every_call_of_a_warm_disk(self) -> None:
+        self.cache().fetch(self.ref)
+        for step in itertools.count(1):
+            child = processes.Child(lambda step=step: (
+                die_before_call(step), self.make()))
+            if not child.wait():
+                break
+            with self.subTest(step):
+                self.assert_recovers()
+            self.cache().disk(INSTANCE).remove()
+        self.assertGreater(step, 10)
+        self.assert_recovers()
+
+    test_killed_when_a_disk_has_grown = \
+        KilledTest.test_killed_when_a_disk_has_grown
 
 
 def is_second_name(path: pathlib.Path) -> bool:

@@ -15,8 +15,8 @@ from imagecache import exception, fixture
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
-from imagecache.tests import base
-from imagecache.tests.functional import processes, recorded
+from imagecache.tests import base, processes
+from imagecache.tests.functional import recorded
 
 SIZE = 2 * MiB
 NOBODY = 65534

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many who want the same, at the same time."""
+"""Many processes and threads make the same disk or base at once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from imagecache.model import Description, MiB
 from imagecache.sources import Stream
 from imagecache.testing import images
 from imagecache.testing.memory import MemoryStore
-from imagecache.tests import base
-from imagecache.tests.functional import processes
+from imagecache.tests import base, processes
 
 SIZE = 4 * MiB
 MANY = 32
@@ -81,7 +80,33 @@ class RaceTestCase(base.TestCase):
         self.assertEqual([], os.listdir(entry.path.parent / ".staged"))
 
 
-class Qcow2RaceTest(RaceTestCase):
+class DiskRaces:
+    """What each backend does in its own way."""
+
+    def test_many_processes_make_one_and_the_same_disk(self) -> None:
+        instance = self.instances[0]
+        ends = processes.at_once([lambda: self.make(instance)] * 8)
+        self.assertEqual([0] * 8, ends)
+        self.assert_whole(instance)
+        self.assert_tidy()
+
+    def test_removing_and_using_a_base_exclude_each_other(self) -> None:
+        def remove() -> None:
+            for _ in range(20):
+                with contextlib.suppress(exception.BaseNotFound,
+                                         exception.BaseInUse):
+                    self.cache().remove_base(self.ref)
+
+        ends = processes.at_once([remove] * 2 + [
+            lambda each=each: self.make(each) for each in self.instances[:8]])
+        self.assertEqual([0] * 10, ends)
+        for instance in self.instances[:8]:
+            self.assert_whole(instance)
+        if self.image_type == "qcow2":
+            self.assert_tidy()
+
+
+class Qcow2RaceTest(DiskRaces, RaceTestCase):
 
     def test_many_processes_make_one_download(self) -> None:
         ends = processes.at_once([
@@ -106,15 +131,8 @@ class Qcow2RaceTest(RaceTestCase):
             self.assert_whole(instance)
         self.assert_tidy()
 
-    def test_many_processes_make_one_and_the_same_disk(self) -> None:
-        instance = self.instances[0]
-        ends = processes.at_once([lambda: self.make(instance)] * 8)
-        self.assertEqual([0] * 8, ends)
-        self.assert_whole(instance)
-        self.assert_tidy()
-
     def test_disks_of_two_kinds_race_for_one_place(self) -> None:
-        """One of them wins, and what is on record is what it made."""
+        """One kind wins, and the record says which."""
         instance = self.instances[0]
 
         def make(kind: str) -> None:
@@ -133,7 +151,7 @@ class Qcow2RaceTest(RaceTestCase):
             self.assert_whole(instance)
             disk.remove()
 
-    def test_whoever_waits_goes_on_when_the_first_is_killed(self) -> None:
+    def test_processes_that_wait_go_on_when_the_first_is_killed(self) -> None:
         def wait(event: Event) -> None:
             if event.name == "download":
                 signal.pause()
@@ -151,21 +169,6 @@ class Qcow2RaceTest(RaceTestCase):
             self.assert_whole(instance)
         self.assert_tidy()
 
-    def test_removing_and_using_a_base_exclude_each_other(self) -> None:
-        def remove() -> None:
-            for _ in range(20):
-                with contextlib.suppress(exception.BaseNotFound,
-                                         exception.BaseInUse):
-                    self.cache().remove_base(self.ref)
-
-        ends = processes.at_once([remove] * 2 + [
-            lambda each=each: self.make(each) for each in self.instances[:8]])
-        self.assertEqual([0] * 10, ends)
-        for instance in self.instances[:8]:
-            self.assert_whole(instance)
-        if self.image_type == "qcow2":
-            self.assert_tidy()
-
     def test_records_of_one_instance_are_not_lost(self) -> None:
         names = [f"disk.eph{i}" for i in range(12)]
         ends = processes.at_once([
@@ -176,6 +179,6 @@ class Qcow2RaceTest(RaceTestCase):
             disk.name for disk in self.cache().disks(self.instances[0])])
 
 
-class RawRaceTest(Qcow2RaceTest):
+class RawRaceTest(DiskRaces, RaceTestCase):
 
     image_type = "raw"

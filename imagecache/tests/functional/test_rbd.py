@@ -17,8 +17,8 @@ from imagecache.backends.rbd.cluster import RbdName
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER
-from imagecache.tests import command
-from imagecache.tests.functional import boot, processes, rbd_case
+from imagecache.tests import command, processes
+from imagecache.tests.functional import boot, rbd_case
 from imagecache.tests.functional.rbd_case import SIZE
 from imagecache.tools import rbd
 

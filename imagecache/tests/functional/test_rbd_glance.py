@@ -21,13 +21,8 @@ import imagecache
 from imagecache import exception, imagebackend, provision, sources
 from imagecache.model import Digest, GiB, MiB
 from imagecache.sources import Copy, glance
-from imagecache.tests import base
-from imagecache.tests.functional import (
-    ceph_cluster,
-    glance_server,
-    processes,
-    rbd_case,
-)
+from imagecache.tests import base, processes
+from imagecache.tests.functional import ceph_cluster, glance_server, rbd_case
 from imagecache.tools import rbd
 
 MEMBER = "jo:ours:member,reader"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts that share a pool: one makes a base, whoever dies, and all clone."""
+"""Hosts that share a pool: one makes a base, and all clone it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from unittest import mock
 import imagecache
 from imagecache import exception
 from imagecache.testing.conformance import INSTANCE
-from imagecache.tests.functional import processes, rbd_case
+from imagecache.tests import processes
+from imagecache.tests.functional import rbd_case
 from imagecache.tests.functional.rbd_case import SIZE
 from imagecache.tools import ceph
 from imagecache.tools.rbd_image import Volume
@@ -29,7 +30,7 @@ class HostsTestCase(rbd_case.ImageTestCase):
         self.journal.touch()
 
     def host(self, name, observe=lambda event: None):
-        """Return what a host has; what happens there goes to the journal."""
+        """Return the cache of a host; its events go to the journal."""
         def tell(event):
             with self.journal.open("a") as f:
                 f.write(f"{name} {event.name}\n")
@@ -121,6 +122,10 @@ class RaceTest(HostsTestCase):
         self.assertEqual(["b"], self.told("committed"))
         self.assertEqual(1, len(self.assert_whole()))
 
+
+class RemovalRaceTest(HostsTestCase):
+    """How bases and clones go together is up to the format of the clones."""
+
     def test_a_base_that_vanishes_before_it_is_cloned_is_made_again(self):
         self.make("a").remove()
         [entry] = self.host("a").bases()
@@ -140,7 +145,7 @@ class RaceTest(HostsTestCase):
         self.assertEqual(1, len(self.assert_whole()))
 
     def test_removing_a_base_never_takes_it_from_a_disk(self):
-        """Both happen all the time, on two hosts; nobody sees an error."""
+        """Two hosts do both all the time, and no call fails."""
         def create():
             give_up = time.monotonic() + processes.PATIENCE
             made = 0
@@ -172,7 +177,7 @@ class RaceTest(HostsTestCase):
         self.assert_whole()
 
 
-class NewerClonesRaceTest(RaceTest):
+class NewerClonesRaceTest(RemovalRaceTest):
     """A clone that needs no protection may come at any moment."""
 
     clone_format = 2
@@ -281,9 +286,9 @@ class KilledTest(HostsTestCase):
 
 
 def hear(readable):
-    """Return when somebody has written to a pipe."""
+    """Return when the other process has written to a pipe."""
     found, _, _ = select.select([readable], [], [], processes.PATIENCE)
-    assert found, "nobody said anything"
+    assert found, "the other process wrote nothing"
 
 
 # What changes nothing; and of writing, the event "convert" tells.

@@ -13,7 +13,8 @@ from imagecache import exception
 from imagecache.backends.rbd.cluster import BASE_SNAPSHOT, RbdName
 from imagecache.model import MiB
 from imagecache.testing.conformance import INSTANCE, OTHER
-from imagecache.tests.functional import processes, rbd_case
+from imagecache.tests import processes
+from imagecache.tests.functional import rbd_case
 from imagecache.tests.functional.rbd_case import SIZE
 
 # Of the objects of a volume, those that are there while it is being made or

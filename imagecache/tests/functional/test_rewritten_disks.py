@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Instance disks that are no longer what they were made: nothing follows."""
+"""Disks that a guest, or another host, has rewritten do no harm.
+
+All of what may be written is tried without a sandbox, where the rules are the
+only defence, and every fifth with one.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import ddt
 
@@ -19,8 +24,10 @@ from imagecache.tests import base
 
 INSTANCE = "6b1e7d14-0c57-4a6f-9a0f-2d1f6f1f7a10"
 SIZE = 4 * MiB
-SANDBOXES = ("available", "never")     # the rules must do without one
+SANDBOXES = ("available", "never")
 KINDS = ("qcow2", "raw")
+
+Sample = TypeVar("Sample", guests.Written, guests.Rewritten)
 
 
 class RewrittenTestCase(base.TestCase):
@@ -35,7 +42,12 @@ class RewrittenTestCase(base.TestCase):
         self.images.config(force_raw_images=force_raw)
         self.images.config("libvirt", images_type=image_type)
         self.images.config("image_cache", sandbox=sandbox)
+        self.every = 1 if sandbox == "never" else 5
         self.image = self.images.add(images.qcow2(images.content()), "qcow2")
+
+    def some(self, samples: Iterator[Sample]) -> list[Sample]:
+        """Return the samples to try in the sandbox that is used."""
+        return list(samples)[::self.every]
 
     def disk(self) -> Disk:
         return self.images.cache.disk(INSTANCE)
@@ -110,17 +122,18 @@ class WrittenTest(RewrittenTestCase):
             self, sandbox: str) -> None:
         self.use("raw", sandbox)
         found = []
-        for written in guests.headers():
+        for written in self.some(guests.headers()):
             header = written.build(self.canary.sentinel)[:MiB]
             found += [f"{written.id}: {each}" for each in self.act(
                 lambda header=header: self._write(header))]
         self.fail_for(found)
 
     @ddt.data(*SANDBOXES)
-    def test_a_lost_record_does_not_change_that(self, sandbox: str) -> None:
+    def test_a_header_means_nothing_where_the_record_is_lost(
+            self, sandbox: str) -> None:
         self.use("raw", sandbox)
         found = []
-        for written in guests.headers():
+        for written in self.some(guests.headers()):
             header = written.build(self.canary.sentinel)[:MiB]
             found += [f"{written.id}: {each}" for each in self.act(
                 lambda header=header: self._write(header, forget=True))]
@@ -129,7 +142,7 @@ class WrittenTest(RewrittenTestCase):
     @ddt.data(True, False)
     def test_what_a_guest_wrote_is_what_is_read(self, forget: bool) -> None:
         self.use("raw", "available")
-        for written in guests.headers():
+        for written in self.some(guests.headers()):
             header = written.build(self.canary.sentinel)[:MiB]
             self.images.cache.create_disk(INSTANCE, self.image, size=SIZE)
             self._write(header, forget=forget)
@@ -158,7 +171,7 @@ class WrittenTest(RewrittenTestCase):
 
 @ddt.ddt
 class OverlayTest(RewrittenTestCase):
-    """Whoever owns qemu, or another host, has rewritten a qcow2 file."""
+    """An attacker in qemu, or another host, has rewritten a qcow2 file."""
 
     @ddt.data(*itertools.product(SANDBOXES, KINDS))
     @ddt.unpack
@@ -167,14 +180,14 @@ class OverlayTest(RewrittenTestCase):
         # A raw disk is a qcow2 file where the base is kept as it is.
         self.use(kind, sandbox, force_raw=kind == "qcow2")
         found = []
-        for rewritten in guests.rewrites():
+        for rewritten in self.some(guests.rewrites()):
             self._sound: bytes | None = None
             found += [f"{rewritten.id}: {each}" for each in self.act(
                 lambda rewritten=rewritten: self._rewrite(rewritten))]
         self.fail_for(found)
 
     def test_a_sound_overlay_still_works(self) -> None:
-        """Or the tests above would be of refusals alone."""
+        """The tests above would pass if every action failed."""
         self.use("qcow2", "never")
         self.images.cache.create_disk(INSTANCE, self.image, size=SIZE)
         for name, action in list(self.actions()):
@@ -184,7 +197,7 @@ class OverlayTest(RewrittenTestCase):
     def _rewrite(self, rewritten: guests.Rewritten) -> None:
         path = self.disk().path
         if path.exists():
-            # Undo what the last action, or this, did to the disk.
+            # Undo what the last action, or this function, did to the disk.
             if self._sound is None:
                 self._sound = path.read_bytes()
             path.write_bytes(rewritten.change(

@@ -20,9 +20,8 @@ from imagecache.model import Format, MiB
 from imagecache.system import execute
 from imagecache.system.sandbox import bubblewrap, landlock
 from imagecache.testing import images
-from imagecache.tests import base, sandboxed
+from imagecache.tests import base, processes, sandboxed
 from imagecache.tests.unit import test_sandbox_images, test_sandbox_limits
-from imagecache.tests.unit.test_execute import wait_for
 from imagecache.tools import filesystem, qemu_img
 
 CONFINED = test_sandbox_images.CONFINED
@@ -70,23 +69,23 @@ class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
                 if given in command_line(pid)]
 
     def test_nothing_is_left_once_it_was_stopped_at_any_moment(self):
-        for moment in range(100):
+        for moment in range(40):
             with self.assertRaises(exception.CommandTimedOut):
-                self.sleep(moment / 5000 + 0.0001)
+                self.sleep(moment / 2000 + 0.0001)
             self.assertEqual([], self.family())
 
     def test_nothing_survives_who_started_it_at_any_moment(self):
-        for moment in range(100):
+        for moment in range(40):
             parent = os.fork()
             if not parent:
                 try:
                     self.sleep(1000)
                 finally:
                     os._exit(1)
-            time.sleep(moment / 3000)
+            time.sleep(moment / 1200)
             os.kill(parent, signal.SIGKILL)
             os.waitpid(parent, 0)
-        wait_for(lambda: not self.family())
+        processes.wait_for(lambda: not self.family())
 
     def test_who_started_it_hears_how_it_ended(self):
         for line, code in (("os._exit(3)", 3),
@@ -114,9 +113,8 @@ class BubblewrapNetworkTest(WithoutLandlock,
     pass
 
 
-class BubblewrapGoodImageTest(WithoutLandlock,
-                              test_sandbox_images.GoodImageTest):
-    pass
+class BubblewrapPlacesTest(WithoutLandlock, test_sandbox_images.PlacesTest):
+    """It binds paths, and does not depend on what is in the files."""
 
 
 class BubblewrapLimitsTest(WithoutLandlock, test_sandbox_limits.QemuImgTest):

@@ -12,7 +12,7 @@ from imagecache.backends import Disk
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE
-from imagecache.tests.functional import processes
+from imagecache.tests import processes
 from imagecache.tests.guest import base, devices
 
 IMAGE_SIZE = 8 * MiB

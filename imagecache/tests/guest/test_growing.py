@@ -15,7 +15,7 @@ from imagecache import exception
 from imagecache.model import MiB
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE
-from imagecache.tests.functional import processes
+from imagecache.tests import processes
 from imagecache.tests.guest import devices
 from imagecache.tests.guest.growing_case import (
     IMAGE_SIZE,

@@ -12,7 +12,7 @@ import sys
 from imagecache import exception
 from imagecache.model import Sandbox
 from imagecache.testing.conformance import INSTANCE
-from imagecache.tests.functional import processes
+from imagecache.tests import processes
 from imagecache.tests.guest import devices
 from imagecache.tests.guest.growing_case import (
     SIZE,

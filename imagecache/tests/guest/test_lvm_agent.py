@@ -13,8 +13,8 @@ import fixtures
 
 from imagecache.system import execute
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
+from imagecache.tests import processes
 from imagecache.tests.encrypting import KEY, PASSPHRASE
-from imagecache.tests.functional import processes
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import (
     GROUP,

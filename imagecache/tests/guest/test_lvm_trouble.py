@@ -18,8 +18,8 @@ from imagecache.provision import provision
 from imagecache.system import execute
 from imagecache.testing import images
 from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
+from imagecache.tests import processes
 from imagecache.tests.encrypting import KEY
-from imagecache.tests.functional import processes
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import (
     GROUP,

@@ -19,7 +19,7 @@ from imagecache.model import Format, MiB, Sandbox
 from imagecache.policy import CONVERSION
 from imagecache.system.locks import Locks
 from imagecache.testing import images
-from imagecache.tests.functional import processes
+from imagecache.tests import processes
 from imagecache.tests.guest import base, devices
 from imagecache.tools import qemu_nbd
 

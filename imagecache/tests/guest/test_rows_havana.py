@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 
-from imagecache.tests.functional import processes, rows
+from imagecache.tests import processes
+from imagecache.tests.functional import rows
 from imagecache.tests.functional.rows import (
     APPEAR,
     COPY,

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-import pathlib
 import signal
-import time
 import tracemalloc
 
 import fixtures
@@ -16,7 +14,7 @@ from oslo_concurrency import processutils
 from imagecache import exception
 from imagecache.model import Limits, MiB
 from imagecache.system import execute
-from imagecache.tests import base
+from imagecache.tests import base, processes
 
 SOME = Limits(cpu_time=100)
 
@@ -186,29 +184,12 @@ class OrphanTest(base.TestCase):
                             limits=SOME)
             finally:
                 os._exit(1)
-        pid = wait_for(lambda: note.exists() and note.read_text().strip())
-        self.assertTrue(alive(pid))
+        pid = int(processes.wait_for(
+            lambda: note.exists() and note.read_text().strip()))
+        self.assertTrue(processes.is_alive(pid))
         os.kill(parent, signal.SIGKILL)
         os.waitpid(parent, 0)
-        wait_for(lambda: not alive(pid))
-
-
-def alive(pid: str) -> bool:
-    try:
-        stat = pathlib.Path("/proc", pid, "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def wait_for(answer):
-    """Return what ``answer`` says, as soon as it is something."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if found := answer():
-            return found
-        time.sleep(0.001)
-    raise AssertionError("it did not happen")
+        processes.wait_for(lambda: not processes.is_alive(pid))
 
 
 class WithoutForkTest(base.TestCase):

@@ -205,16 +205,11 @@ class NetworkTest(TestCase):
 
 
 @ddt.ddt
-class GoodImageTest(TestCase):
-    """What is not hostile is none the worse for the sandbox."""
+class PlacesTest(TestCase):
+    """Good images are found in the sandbox, by any path."""
 
     places = ("plain", "with space", "a:b", "nbd:x,y=z", "json:{}", "ä€#%",
               "-f", "a\nb")
-    options = (("-o", "compat=0.10"), ("-o", "cluster_size=512"),
-               ("-o", "cluster_size=2M"), ("-c",),
-               ("-c", "-o", "compression_type=zstd"),
-               ("-o", "refcount_bits=1"), ("-o", "lazy_refcounts=on"),
-               ("-o", "extended_l2=on"), ("-o", "preallocation=full"))
 
     def setUp(self) -> None:
         super().setUp()
@@ -243,6 +238,39 @@ class GoodImageTest(TestCase):
         self.convert(Format.QCOW2)
         self.assertTrue(self.content == self.output.read_bytes())
 
+    @ddt.data(*places)
+    def test_an_overlay_works_wherever_it_is(self, name):
+        self.place(name)
+        known, other = self.root / "known", self.root / "o:ther"
+        known.write_bytes(self.content)
+        other.write_bytes(images.content(seed=2))
+        qemu_img.create_overlay(self.image, known, Format.RAW, SIZE)
+        qemu_img.resize(self.image, Format.QCOW2, 2 * SIZE, limits=CONFINED,
+                        backing=known)
+        qemu_img.convert(self.image, Format.QCOW2, self.output, "qcow2",
+                         limits=CONFINED, backing=known)
+        qemu_img.rebase(self.image, known, other, Format.RAW,
+                        limits=CONFINED)
+        qemu_img.rebase(self.image, other, None, Format.RAW, limits=CONFINED)
+        for path in (self.image, self.output):
+            self.assertTrue(self.content + bytes(SIZE) == images.read(
+                path, "qcow2"))
+
+
+@ddt.ddt
+class GoodImageTest(TestCase):
+    """Good images are converted in the sandbox as outside."""
+
+    options = (("-o", "compat=0.10"), ("-o", "cluster_size=512"),
+               ("-o", "cluster_size=2M"), ("-c",),
+               ("-c", "-o", "compression_type=zstd"),
+               ("-o", "refcount_bits=1"), ("-o", "lazy_refcounts=on"),
+               ("-o", "extended_l2=on"), ("-o", "preallocation=full"))
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.content = images.content()
+
     @ddt.data(*options)
     def test_it_is_converted_whatever_its_options(self, options):
         self.image.write_bytes(images.qcow2(self.content, *options))
@@ -265,21 +293,3 @@ class GoodImageTest(TestCase):
                              limits=CONFINED, compress=compress)
             self.assertTrue(self.content == images.read(
                 self.output, format)[:len(self.content)])
-
-    @ddt.data(*places)
-    def test_an_overlay_works_wherever_it_is(self, name):
-        self.place(name)
-        known, other = self.root / "known", self.root / "o:ther"
-        known.write_bytes(self.content)
-        other.write_bytes(images.content(seed=2))
-        qemu_img.create_overlay(self.image, known, Format.RAW, SIZE)
-        qemu_img.resize(self.image, Format.QCOW2, 2 * SIZE, limits=CONFINED,
-                        backing=known)
-        qemu_img.convert(self.image, Format.QCOW2, self.output, "qcow2",
-                         limits=CONFINED, backing=known)
-        qemu_img.rebase(self.image, known, other, Format.RAW,
-                        limits=CONFINED)
-        qemu_img.rebase(self.image, other, None, Format.RAW, limits=CONFINED)
-        for path in (self.image, self.output):
-            self.assertTrue(self.content + bytes(SIZE) == images.read(
-                path, "qcow2"))

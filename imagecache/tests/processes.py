@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes for tests: many at once, killed, or watched."""
+"""Processes for tests: children of this one, and programs to watch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ REFUSED = 3
 class Child:
     """A process that acts as this one would, from here on.
 
-    It ends with 0, with ``REFUSED`` where ``act`` raised what a test foresaw,
-    and for any other error with 1, which it explains.
+    It ends with 0, with ``REFUSED`` if ``act`` raised one of ``foreseen``, and
+    with 1 and a traceback for any other error.
     """
 
     def __init__(self, act: Callable[[], Any],
@@ -98,13 +98,13 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_for(answer: Callable[[], Any]) -> Any:
-    """Return what ``answer`` says as soon as it is something."""
+    """Call ``answer`` until it returns something, and return that."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if found := answer():
             return found
         time.sleep(0.001)
-    raise AssertionError("it did not happen")
+    raise AssertionError(f"it did not happen in {PATIENCE} seconds")
 
 
 def stop_below(pid: int, *words: str) -> int:
