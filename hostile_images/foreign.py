@@ -69,10 +69,12 @@ def cowd() -> bytes:
 
 
 def vhd(kind: int = 3, size: int | None = None, version: int = 0x10000,
-        state: int = 0, **header: bytes) -> bytes:
+        state: int = 0, creator: bytes = b"", geometry: bytes = b"",
+        blocks: bytes = b"", **header: bytes) -> bytes:
     """Return a dynamic vhd.
 
     :param kind: 2 fixed, 3 dynamic, 4 a difference
+    :param blocks: how its block table begins
     :param header: bytes to put into the dynamic header: cookie, parent,
         parent_name, locators, table (its offset), entries, block
     """
@@ -83,8 +85,11 @@ def vhd(kind: int = 3, size: int | None = None, version: int = 0x10000,
     struct.pack_into(">I", footer, 60, kind)
     if size is not None:
         struct.pack_into(">Q", footer, 48, size)
+    footer[28:28 + len(creator)] = creator
+    footer[56:56 + len(geometry)] = geometry
     _sum(footer, 64)
     image[:SECTOR] = image[-SECTOR:] = footer
+    image[3 * SECTOR:3 * SECTOR + len(blocks)] = blocks
     dynamic = image[SECTOR:3 * SECTOR]
     places = {"cookie": 0, "table": 16, "entries": 28, "block": 32,
               "parent": 40, "parent_name": 64, "locators": 576}
@@ -119,6 +124,7 @@ def vhdx_guid(text: str) -> bytes:
 VHDX_PARAMETERS = vhdx_guid("caa16737-fa36-4d43-b3b6-33f0aa44e76b")
 VHDX_SIZE = vhdx_guid("2fa54224-cd1b-4876-b211-5dbed83bf4b8")
 VHDX_SECTOR = vhdx_guid("8141bf1d-a96f-4709-ba47-f233a8faab5f")
+_BAT = vhdx_guid("2dc27766-f623-4200-9d64-115e9bfd4a08")
 _PARENT = vhdx_guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
 _HEADERS = (64 * KiB, 128 * KiB)
 _REGIONS = (192 * KiB, 256 * KiB)
@@ -128,7 +134,8 @@ def vhdx(log: bytes | None = None, parent: bytes | None = None,
          regions: dict[int, bytes] | None = None,
          items: dict[bytes, bytes] | None = None,
          entries: dict[bytes, bytes] | None = None,
-         table: dict[int, bytes] | None = None) -> bytes:
+         table: dict[int, bytes] | None = None,
+         blocks: bytes = b"") -> bytes:
     """Return a dynamic vhdx.
 
     :param log: the guid of a log to replay
@@ -138,6 +145,7 @@ def vhdx(log: bytes | None = None, parent: bytes | None = None,
     :param entries: what the table says of them after the guid: the offset,
         the length
     :param table: what to write into the table of metadata, and where
+    :param blocks: how its block table begins
     """
     image = bytearray(images.convert(images.content(), "vhdx",
                                      "-o", "block_size=1M"))
@@ -154,6 +162,7 @@ def vhdx(log: bytes | None = None, parent: bytes | None = None,
         put(image.index(guid, metadata) + 16, data)
     for offset, data in (table or {}).items():
         put(metadata + offset, data)
+    put(_bat(image), blocks)
     for offset, data in (regions or {}).items():
         for at in _REGIONS:
             put(at + offset, data)
@@ -162,6 +171,12 @@ def vhdx(log: bytes | None = None, parent: bytes | None = None,
     if parent is not None:
         _add_parent(image, metadata, parent)
     return bytes(image)
+
+
+def _bat(image: bytearray) -> int:
+    """Return where the block table is."""
+    entry = image.index(_BAT, _REGIONS[0])
+    return int.from_bytes(image[entry + 16:entry + 24], "little")
 
 
 def _add_parent(image: bytearray, metadata: int, parent: bytes) -> None:
@@ -173,14 +188,18 @@ def _add_parent(image: bytearray, metadata: int, parent: bytes) -> None:
     image[metadata + offset:metadata + offset + len(parent)] = parent
 
 
-def vdi(**fields: int) -> bytes:
-    """Return a vdi, with fields overwritten in its header."""
+def vdi(blocks: bytes = b"", **fields: int) -> bytes:
+    """Return a vdi, with fields overwritten in its header.
+
+    :param blocks: how its block map begins
+    """
     image = bytearray(images.convert(images.content(), "vdi"))
+    image[SECTOR:SECTOR + len(blocks)] = blocks
     places = {"version": (0x44, "<I"), "kind": (0x4c, "<I"),
               "map_offset": (0x154, "<I"), "data_offset": (0x158, "<I"),
               "sector": (0x168, "<I"),
               "size": (0x170, "<Q"), "block": (0x178, "<I"),
-              "blocks": (0x180, "<I"), "parent": (0x1b8, "<Q")}
+              "count": (0x180, "<I"), "parent": (0x1b8, "<Q")}
     for name, value in fields.items():
         at, layout = places[name]
         struct.pack_into(layout, image, at, value)

@@ -9,6 +9,7 @@ they do as ``raw`` is in claims.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from hostile_images import foreign
 from hostile_images.foreign import (
@@ -57,6 +58,14 @@ def listed() -> Iterator[Accepted]:
     for kind in ("dynamic", "fixed"):
         yield written(f"vhdx-{kind}", "vhdx", "vhdx",
                       "-o", f"subformat={kind}")
+    yield Accepted("vhd-geometry", "vhd", lambda: images.convert(
+        images.content(), "vpc"), lambda: images.content().ljust(
+            4 * 31 * 17 * 512, b"\0"))
+    yield Accepted("vhd-sized", "vhd", lambda: vhd(
+        size=MiB, creator=b"win "), images.content)
+    # VirtualBox writes such, and qemu rounds their size up.
+    yield Accepted("vdi-odd-size", "vdi", lambda: foreign.vdi(size=MiB - 511),
+                   images.content)
     yield written("vdi-dynamic", "vdi", "vdi")
     yield written("vdi-static", "vdi", "vdi", "-o", "static=on")
 
@@ -97,10 +106,21 @@ def _vhd() -> Iterator[Refused]:
             vhd, table=(1 << 40).to_bytes(8, "big"))),
         "block-0": ("vhd-block", alone(vhd, block=bytes(4))),
         "block-odd": ("vhd-block", alone(vhd, block=b"\0\x20\0\1")),
+        "geometry-0": ("vhd-geometry", alone(vhd, geometry=bytes(4))),
+        "geometry-huge": ("vhd-geometry", alone(
+            vhd, geometry=b"\xff\xff\x10\x3f")),
         "checksum": ("vhd-checksum", lambda sentinel: vhd()[:100] + b"!"
                      + vhd()[101:]),
         "cut": ("truncated", lambda sentinel: vhd()[:1000]),
     }
+    vhds |= {f"block-{id}": ("vhd-table", alone(vhd, blocks=blocks))
+             for id, blocks in {
+                 "is-footer": bytes(4), "is-header": b"\0\0\0\2",
+                 "is-table": b"\0\0\0\3", "reaches-table": b"\0\0\0\1",
+                 "partly-outside": b"\0\0\0\6",
+                 "outside": b"\xff\xff\xff\xfe"}.items()}
+    vhds["block-twice"] = ("vhd-table", alone(
+        vhd, entries=b"\0\0\0\2", blocks=b"\0\0\0\4" * 2))
     return (_refused("vhd", id, rule, build, _INPUT)
             for id, (rule, build) in vhds.items())
 
@@ -111,8 +131,28 @@ def _vhdx() -> Iterator[Refused]:
     yield _refused("vhdx", "parent-locator", "vhdx-parent",
                    lambda sentinel: vhdx(
         parent=str(sentinel.path).encode("utf-16le")), _VHDX)
+    for id, blocks in _vhdx_blocks().items():
+        yield _refused("vhdx", f"block-{id}", "vhdx-bat",
+                       alone(vhdx, blocks=blocks), _VHDX)
+    yield _refused("vhdx", "block-many-times", "vhdx-bat", alone(
+        vhdx, items={VHDX_SIZE: (64 * MiB).to_bytes(8, "little")},
+        blocks=_entry(8 * MiB) * 64), _VHDX)
     yield _refused("vhdx", "cut", "truncated",
                    lambda sentinel: vhdx()[:200 * 1024], _VHDX)
+
+
+def _vhdx_blocks() -> dict[str, bytes]:
+    return {
+        "is-header": _entry(0), "outside": _entry(1 << 40),
+        "far-outside": _entry(((1 << 44) - 1) * MiB),
+        "is-log": _entry(MiB), "is-bat": _entry(3 * MiB),
+        "is-metadata": _entry(2 * MiB),
+        "partly-there": _entry(8 * MiB, state=7),
+        "state-4": _entry(8 * MiB, state=4)}
+
+
+def _entry(offset: int, state: int = 6) -> bytes:
+    return (offset | state).to_bytes(8, "little")
 
 
 def _vhdx_sizes() -> dict[str, tuple[str, Build]]:
@@ -128,7 +168,7 @@ def _vhdx_sizes() -> dict[str, tuple[str, Build]]:
         f"block-{size}": ("vhdx-block", item(VHDX_PARAMETERS, size, 4))
         for size in (512 * KiB, 512 * MiB, 3 * MiB)} | {
         f"sector-{size}": ("vhdx-block", item(VHDX_SECTOR, size, 4))
-        for size in (1, 1024, 1 << 30)} | {
+        for size in (1, 1024, 4096, 1 << 30)} | {
         "differencing": ("vhdx-parent", item(
             VHDX_PARAMETERS, (2 << 32) + MiB, 8))}
 
@@ -154,6 +194,8 @@ def _vhdx_tables() -> dict[str, tuple[str, Build]]:
         "region-outside": ("vhdx-place", both((32, number(1 << 40, 8)))),
         "metadata-outside": ("truncated", both((64, number(1 << 40, 8)))),
         "metadata-far-outside": ("bounds", both((64, number(1 << 63, 8)))),
+        "regions-overlap": ("vhdx-overlap", both((32, number(3 * MiB, 8)))),
+        "region-is-log": ("vhdx-overlap", both((32, number(MiB, 8)))),
         "items-unmarked": ("vhdx-metadata", alone(
             vhdx, table={0: b"nometada"})),
         "items-many": ("vhdx-metadata", alone(vhdx, table={10: b"\0\x08"})),
@@ -173,10 +215,10 @@ def _vhdx_tables() -> dict[str, tuple[str, Build]]:
 
 
 def _vdi() -> Iterator[Refused]:
-    lies: dict[str, tuple[str, dict[str, int]]] = {
+    lies: dict[str, tuple[str, dict[str, Any]]] = {
         "size-huge": ("vdi-size", {"size": 1 << 60}),
         "size-0": ("vdi-size", {"size": 0}),
-        "blocks-huge": ("vdi-size", {"blocks": 0xFFFFFFFF}),
+        "blocks-huge": ("vdi-size", {"count": 0xFFFFFFFF}),
         "block-0": ("vdi-blocks", {"block": 0}),
         "sector-1": ("vdi-blocks", {"sector": 1}),
         "version-2": ("vdi-version", {"version": 0x20000}),
@@ -188,6 +230,10 @@ def _vdi() -> Iterator[Refused]:
         "data-unaligned": ("vdi-place", {"data_offset": 0x401}),
         "data-in-map": ("vdi-place", {"data_offset": 0x200}),
         "data-outside": ("vdi-place", {"data_offset": 0x7FFFFE00}),
+        "block-unknown": ("vdi-map", {"blocks": b"\1\0\0\0"}),
+        "block-outside": ("vdi-map", {"blocks": b"\1\0\0\0", "count": 2}),
+        "block-many-times": ("vdi-map", {
+            "blocks": bytes(256), "count": 64, "size": 64 * MiB}),
     }
     return (_refused("vdi", id, rule, alone(foreign.vdi, **fields), _INPUT)
             for id, (rule, fields) in lies.items())

@@ -21,14 +21,12 @@ of plain clusters costs some 50 ns an entry, others ten times that.
 from __future__ import annotations
 
 import array
-import sys
-from collections.abc import Iterator
 from typing import BinaryIO
 
 from imagecache.formats import qcow2, reader
 from imagecache.formats.qcow2 import Header
 from imagecache.formats.rules import RuleViolation, require
-from imagecache.model import KiB, MiB
+from imagecache.model import MiB
 
 _OFFSET = (1 << 56) - (1 << 9)       # where an offset is in an entry
 _COPIED = 1 << 63                    # the refcount is 1
@@ -37,7 +35,6 @@ _ZERO = 1                            # reads as zeros, in version 3
 _SUBCLUSTERS = 0xFFFFFFFF
 _SECTOR = 512
 
-_CHUNK = 64 * KiB                    # of an L1 or refcount table, at a time
 # L2 tables together.  With clusters of 64 KiB this is 2 TiB of data.
 _LARGEST_MAP = 256 * MiB
 
@@ -67,9 +64,10 @@ def has_compressed_clusters(f: BinaryIO, header: Header) -> bool:
 def _require_all_data(f: BinaryIO, header: Header) -> None:
     """Check that the file has each cluster that its refcounts count."""
     last, index = 0, -1
-    for at, words in _entries(f, header.refcount_offset,
-                              header.refcount_clusters * header.cluster_size):
-        for number, offset in enumerate(words):
+    entries = header.refcount_clusters * header.cluster_size // 8
+    for first, part in reader.table(f, header.refcount_offset, entries, 8,
+                                    "big"):
+        for number, offset in enumerate(part, first):
             if not offset:
                 continue
             if offset % header.cluster_size:
@@ -78,7 +76,7 @@ def _require_all_data(f: BinaryIO, header: Header) -> None:
             if not header.inside(offset, header.cluster_size):
                 raise RuleViolation("all-data", "it is cut off: its refcounts"
                                     " are after the end of the file")
-            last, index = offset, at // 8 + number
+            last, index = offset, number
     if index < 0:
         raise RuleViolation("refcount-blocks", "it counts no clusters at all")
     counts = reader.read(f, last, header.cluster_size).rstrip(b"\0")
@@ -94,8 +92,9 @@ def _require_map(f: BinaryIO, header: Header) -> int:
     """Check each L1 and each L2 entry; return how many are compressed."""
     l2 = _L2Tables(header)
     tables = compressed = 0
-    for at, words in _entries(f, header.l1_offset, header.l1_entries * 8):
-        for number, entry in enumerate(words):
+    for first, part in reader.table(f, header.l1_offset, header.l1_entries,
+                                    8, "big"):
+        for number, entry in enumerate(part, first):
             if not entry:
                 continue
             offset = entry & _OFFSET
@@ -108,7 +107,7 @@ def _require_map(f: BinaryIO, header: Header) -> int:
             tables += 1
             _require_size(tables * header.cluster_size, header)
             compressed += l2.check(
-                reader.read(f, offset, header.cluster_size), at // 8 + number)
+                reader.read(f, offset, header.cluster_size), number)
     return compressed
 
 
@@ -222,20 +221,8 @@ class _L2Tables:
         return min(used, left) if left > 0 else used
 
 
-def _entries(f: BinaryIO, offset: int,
-             size: int) -> Iterator[tuple[int, array.array[int]]]:
-    """Yield the parts of a table that are not zeros, and where each is."""
-    for at in range(0, size, _CHUNK):
-        chunk = reader.read(f, offset + at, min(_CHUNK, size - at))
-        if chunk.strip(b"\0"):
-            yield at, _words(chunk)
-
-
 def _words(table: bytes) -> array.array[int]:
-    words = array.array("Q", table)
-    if sys.byteorder == "little":
-        words.byteswap()
-    return words
+    return reader.numbers(table, 8, "big")
 
 
 def _repeated(word: int, size: int) -> int:

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounded reads from a file that lies."""
+"""Bounded reads from a file whose headers may be wrong."""
 
 from __future__ import annotations
 
+import array
 import struct
-from typing import Any, BinaryIO
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Literal
 
 from imagecache.formats.rules import RuleViolation
 
-_MOST = 8 * 1024 * 1024    # bytes in one read: no table we look at is larger
+Order = Literal["little", "big"]
+
+_MOST = 8 * 1024 * 1024    # bytes in one read
+_PART = 64 * 1024          # bytes of a table that are in memory at a time
+_CODES = {4: "I", 8: "Q"}
 
 
 def read(f: BinaryIO, offset: int, size: int) -> bytes:
@@ -27,3 +34,24 @@ def read(f: BinaryIO, offset: int, size: int) -> bytes:
 
 def unpack(f: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
     return struct.unpack(layout, read(f, offset, struct.calcsize(layout)))
+
+
+def table(f: BinaryIO, offset: int, count: int, width: int,
+          order: Order) -> Iterator[tuple[int, array.array[int]]]:
+    """Yield a table of numbers in parts: the index of the first, and they.
+
+    :param width: bytes of a number, 4 or 8
+    :raises RuleViolation: the file ends before the table does
+    """
+    step = _PART // width
+    for first in range(0, count, step):
+        part = read(f, offset + first * width,
+                    min(step, count - first) * width)
+        yield first, numbers(part, width, order)
+
+
+def numbers(data: bytes, width: int, order: Order) -> array.array[int]:
+    found = array.array(_CODES[width], data)
+    if order != sys.byteorder:
+        found.byteswap()
+    return found

@@ -6,11 +6,16 @@ Source: [MS-VHDX], and block/vhdx.c of qemu.  Numbers are little-endian.
     0         file identifier
     64 KiB    header 1          128 KiB   header 2
     192 KiB   region table 1    256 KiB   region table 2
+
+The block table (BAT) has 8 bytes for each block: its state, and where it is.
+After each chunk of blocks comes an entry for a bitmap, which only a
+difference to another image has.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import uuid
 from typing import BinaryIO
 
@@ -22,6 +27,10 @@ _HEADERS = (64 * KiB, 128 * KiB)
 _REGIONS = (192 * KiB, 256 * KiB)
 _TABLE_SIZE = 64 * KiB
 _LARGEST = 64 * MiB * MiB       # 64 TiB, the format's own limit
+_LARGEST_BAT = 64 * MiB         # of 8 TiB, or more with larger blocks
+_STATE = 7                      # the bits of an entry that are its state
+_PRESENT, _NOT_PRESENT = 6, 0
+_ZEROS = {_NOT_PRESENT, 1, 2, 3, 5}    # states that read as zeros
 
 
 def _guid(text: str) -> bytes:
@@ -38,7 +47,8 @@ _PARENT = _guid("a8d35f2d-b30b-454d-abf7-d3d84834ab0c")
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    log: bytes              # its guid; zeros: there is nothing to replay
+    log: bytes              # its guids; zeros: there is nothing to replay
+    logs: frozenset[tuple[int, int]]          # offset, size
     regions: dict[bytes, tuple[int, int]]     # guid: offset, size
     copies_agree: bool      # of the region table
     items: dict[bytes, bytes]                 # metadata
@@ -61,11 +71,28 @@ class Image:
         return int.from_bytes(self.items[_SECTOR], "little")
 
     @property
+    def chunk(self) -> int:
+        """Return how many blocks stand between two bitmaps."""
+        return 2**23 * self.sector_size // self.block_size
+
+    @property
     def entries_needed(self) -> int:
         """Of the block table: data blocks, and a bitmap for each chunk."""
-        chunk = 2**23 * self.sector_size // self.block_size
         blocks = -(-self.virtual_size // self.block_size)
-        return blocks + (blocks - 1) // chunk
+        return blocks + (blocks - 1) // self.chunk
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Return where the regions and the log are: offset, size."""
+        return [*self.regions.values(), *self.logs]
+
+    def is_free(self, start: int, size: int) -> bool:
+        """Whether a part of the file belongs to no region and no log."""
+        return not any(_overlap((start, size), each) for each in self.places)
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < sum(other) and other[0] < sum(one)
 
 
 RULES: tuple[Rule[Image], ...] = (
@@ -77,6 +104,9 @@ RULES: tuple[Rule[Image], ...] = (
          lambda i: all(offset >= MiB and offset % MiB == 0 and size > 0
                        and offset + size <= i.file_size
                        for offset, size in i.regions.values())),
+    Rule("vhdx-overlap", "its regions, or its log, overlap",
+         lambda i: not any(itertools.starmap(
+             _overlap, itertools.combinations(i.places, 2)))),
     Rule("vhdx-metadata", "its metadata is not complete",
          lambda i: {_PARAMETERS, _SIZE, _SECTOR} <= set(i.items)
          and len(i.items[_PARAMETERS]) == 8 and len(i.items[_SIZE]) == 8
@@ -86,11 +116,15 @@ RULES: tuple[Rule[Image], ...] = (
     Rule("vhdx-block", "its block or sector size is out of range",
          lambda i: MiB <= i.block_size <= 256 * MiB
          and i.block_size & (i.block_size - 1) == 0
-         and i.sector_size in (512, 4096)),
+         # qemu takes other sectors for sectors of 512 bytes.
+         and i.sector_size == 512),
     Rule("vhdx-size", "its block table does not fit its virtual size",
          lambda i: 0 < i.virtual_size <= _LARGEST
          and i.virtual_size % i.sector_size == 0
          and i.entries_needed * 8 <= i.regions[_BAT][1]),
+    # qemu reads all of it into memory.
+    Rule("vhdx-bat-size", "its block table is larger than 64 MiB",
+         lambda i: i.regions[_BAT][1] <= _LARGEST_BAT),
 )
 
 
@@ -99,15 +133,47 @@ def validate(f: BinaryIO, file_size: int) -> int:
 
     :raises RuleViolation: a rule is broken
     """
-    logs = [reader.unpack(f, at + 48, "<16s")[0] for at in _HEADERS
+    logs = [reader.unpack(f, at + 48, "<16s4xIQ") for at in _HEADERS
             if reader.read(f, at, 4) == b"head"]
     tables = [reader.read(f, at, _TABLE_SIZE) for at in _REGIONS]
     regions = _regions(tables[0])
     items = _items(f, *regions[_METADATA]) if _METADATA in regions else {}
-    image = Image(b"".join(logs), regions, tables[0] == tables[1], items,
-                  file_size)
+    image = Image(
+        b"".join(guid for guid, *_ in logs),
+        frozenset((offset, size) for _, size, offset in logs if size),
+        regions, tables[0] == tables[1], items, file_size)
     require(RULES, image)
+    _require_blocks(f, image)
     return image.virtual_size
+
+
+def _require_blocks(f: BinaryIO, image: Image) -> None:
+    """Check that each block is in the file, and is there once."""
+    allocated = 0
+    for first, part in reader.table(f, image.regions[_BAT][0],
+                                    image.entries_needed, 8, "little"):
+        for number, entry in enumerate(part, first):
+            bitmaps, rest = divmod(number, image.chunk + 1)
+            if entry & _STATE == _PRESENT and rest < image.chunk:
+                _require_block(image, number - bitmaps, entry & -MiB)
+                allocated += 1
+            elif entry & _STATE not in (
+                    _ZEROS if rest < image.chunk else {_NOT_PRESENT}):
+                raise RuleViolation("vhdx-bat", "its block table has a state"
+                                    " that only other kinds of vhdx have")
+    if (allocated - 1) * image.block_size > image.file_size:
+        raise RuleViolation("vhdx-bat", "its block table names one block"
+                            " again and again")
+
+
+def _require_block(image: Image, block: int, offset: int) -> None:
+    # qemu once wrote the last block no longer than the disk.
+    used = min(image.block_size,
+               image.virtual_size - block * image.block_size)
+    if offset < MiB or offset + used > image.file_size \
+            or not image.is_free(offset, used):
+        raise RuleViolation("vhdx-bat", "its block table leads out of the"
+                            " file, or into its headers")
 
 
 def _regions(table: bytes) -> dict[bytes, tuple[int, int]]:
@@ -132,7 +198,8 @@ def _items(f: BinaryIO, offset: int, size: int) -> dict[bytes, bytes]:
     for at in range(32, 32 + 32 * count, 32):
         start = int.from_bytes(table[at + 16:at + 20], "little")
         length = int.from_bytes(table[at + 20:at + 24], "little")
-        if start < _TABLE_SIZE or start + length > size or length > KiB:
+        if start < _TABLE_SIZE or start + length > size or length > KiB \
+                or table[at:at + 16] in found:
             raise RuleViolation("vhdx-metadata", "an item of its metadata is"
                                 " not where it must be")
         found[table[at:at + 16]] = reader.read(f, offset + start, length)

@@ -27,9 +27,6 @@ from imagecache.tools import qemu_img
 # validated again before their next use.
 RULES = 4
 
-# A vhd's size may be rounded up to a geometry of cylinders.
-_MOST_ROUNDING = 16 * 255 * 63 * 512 * 2
-
 
 def new_inspector(image_id: str, claim: str | None,
                   policy: Policy) -> Inspector:
@@ -67,8 +64,7 @@ def confirm(path: pathlib.Path, found: Found, image_id: str,
         if there:
             raise _refusal(image_id, f"it uses {what}")
     size = int(info["virtual-size"])
-    rounding = _MOST_ROUNDING if found.format is Format.VPC else 0
-    if not 0 <= size - found.virtual_size <= rounding:
+    if size != found.virtual_size:
         raise _refusal(
             image_id, f"its virtual size is {found.virtual_size} bytes, or"
             f" {size} by qemu-img")
