@@ -14,6 +14,7 @@ import pathlib
 
 import fixtures
 
+from imagecache import exception
 from imagecache.bases.store import BaseStore, Staging
 from imagecache.model import Base, Format, MiB, Record, Validated
 
@@ -132,6 +133,13 @@ class BaseStoreConformance(fixtures.TestWithFixtures):
         entry = self.make_store().lookup(KEY)
         assert entry is not None
         self.assertEqual((record, base), (entry.record, entry.as_base()))
+
+    def test_a_base_that_is_required_must_exist(self) -> None:
+        self.put()
+        self.make_store().require(KEY)
+        self.make_store().remove(KEY)
+        self.assertRaises(exception.BaseNotFound, self.make_store().require,
+                          KEY)
 
     def test_a_removed_base_leaves_no_file(self) -> None:
         self.put()

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import exception
-from imagecache.bases import record as records
+from imagecache.bases import record_json
 from imagecache.bases.directory import is_key
 from imagecache.model import Base, Entry, Record, Validated
 from imagecache.system import durable
@@ -74,7 +74,7 @@ class FolderStore:
     def lookup(self, key: str) -> Entry | None:
         with durable.translated("looking up a base", self.base(key)):
             try:
-                record = records.read(self._record(key).read_bytes())
+                record = record_json.loads(self._record(key).read_bytes())
             except FileNotFoundError:
                 return None
             status = self.base(key).stat()
@@ -99,10 +99,14 @@ class FolderStore:
     def record(self, key: str, record: Record) -> Base:
         with durable.translated("recording a base", self.base(key)):
             durable.write_file(self._record(key),
-                               records.written(record).encode())
+                               record_json.dumps(record).encode())
             for folder in (self.base(key).parent, self.directory):
                 durable.fsync_directory(folder)
         return Base.of(key, self.base(key), record)
+
+    def require(self, key: str) -> None:
+        if self.lookup(key) is None:
+            raise exception.BaseNotFound(key=key, store=str(self))
 
     def touch(self, key: str) -> None:
         with durable.translated("marking a base as used", self.base(key)):
