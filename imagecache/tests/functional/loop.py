@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pathlib
 import subprocess
+from collections.abc import Sequence
 
 import fixtures
 
@@ -25,36 +26,44 @@ MKFS = {
 class LoopFilesystem(fixtures.Fixture):
     """A new file system, mounted on ``path`` while the fixture lasts."""
 
-    def __init__(self, kind: str, size: int = SIZE) -> None:
+    def __init__(self, kind: str, size: int = SIZE,
+                 place: pathlib.Path | None = None,
+                 options: Sequence[str] = ()) -> None:
+        """:param place: where the file is that holds it
+        :param options: of the program that makes it
+        """
         super().__init__()
         self.kind = kind
         self.size = size
+        self._place = place
+        self._options = options
 
     def _setUp(self) -> None:
-        root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        root = self._place or pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
         image = root / "image"
         self.path = root / "mounted"
         self.path.mkdir()
         image.touch()
         os.truncate(image, self.size)
-        _run(*MKFS[self.kind], str(image))
+        _run(*MKFS[self.kind], *self._options, str(image))
         # mount(8) asks the kernel to free the loop device with the mount, so
         # there is one thing to undo and not two.
-        _run_as_root("mount", "-t", self.kind, "-o", "loop",
+        run_as_root("mount", "-t", self.kind, "-o", "loop",
                      str(image), str(self.path))
         self.addCleanup(self._unmount)
-        _run_as_root("chown", f"{os.getuid()}:{os.getgid()}", str(self.path))
+        run_as_root("chown", f"{os.getuid()}:{os.getgid()}", str(self.path))
 
     def _unmount(self) -> None:
         try:
-            _run_as_root("umount", str(self.path))
+            run_as_root("umount", str(self.path))
         except subprocess.CalledProcessError:
             # A test that failed may have left a file open.
-            _run_as_root("umount", "--lazy", str(self.path))
+            run_as_root("umount", "--lazy", str(self.path))
             raise
 
 
-def _run_as_root(*command: str) -> None:
+def run_as_root(*command: str) -> None:
     _run(*(() if os.geteuid() == 0 else ("sudo", "-n")), *command)
 
 
