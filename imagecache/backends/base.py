@@ -38,6 +38,8 @@ from imagecache.tools import qemu_img
 # The formats a disk can be extracted to, and qemu's words for them.
 EXTRACTS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi",
             "vhd": "vpc", "vhdx": "vhdx"}
+# An extracted file holds a guest's data, in the clear.
+_EXTRACTED_MODE = 0o600
 
 
 class Disk(abc.ABC):
@@ -200,8 +202,10 @@ class Disk(abc.ABC):
             and self.host.policy.compress_snapshots
         with durable.staged(output.parent, output.name) as new, \
                 durable.translated("extracting a disk", output):
-            self._copy_out(new, EXTRACTS[output_format], backing, compress)
-            durable.fsync_file(new)
+            durable.create_file(new, _EXTRACTED_MODE)
+            with durable.written(new):
+                self._copy_out(new, EXTRACTS[output_format], backing,
+                               compress)
             os.rename(new, output)
             durable.fsync_directory(output.parent)
         self._observe(Name.EXTRACTED, output=str(output))

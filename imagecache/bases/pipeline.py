@@ -306,11 +306,11 @@ def enlarge(original: Base, source: sources.Resized, work: Work,
 
     :raises ImageUnacceptable: qemu-img cannot, as the original is damaged
     """
-    with verify.blaming(original.content, work.name, work.policy):
+    with durable.written(validated.path), \
+            verify.blaming(original.content, work.name, work.policy):
         reason = resize.enlarge(validated.path, validated.format,
                                 source.size, work.policy)
     if reason:
         work.observe(Event(Name.FILESYSTEM_NOT_RESIZED, source.key,
                            {"reason": reason}))
-    return keep(work, staging, dataclasses.replace(
-        validated, virtual_size=source.size))
+    return dataclasses.replace(validated, virtual_size=source.size)

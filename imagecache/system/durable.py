@@ -18,6 +18,9 @@ import secrets
 from collections.abc import Iterator
 
 from imagecache import exception
+from imagecache.system import leases
+
+_PRIVATE = 0o600    # of a file that is not finished
 
 
 @contextlib.contextmanager
@@ -132,28 +135,66 @@ def require_space(directory: pathlib.Path, needed: int, what: str) -> None:
                                 available=free)
 
 
+def create_file(path: pathlib.Path, mode: int, size: int = 0) -> None:
+    """Create a file of zeros, whose mode does not depend on the umask.
+
+    :raises StorageFailed: the name is taken
+    """
+    with translated("creating a file", path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(descriptor, "wb") as f:
+            os.fchmod(descriptor, mode)
+            f.truncate(size)
+
+
+@contextlib.contextmanager
+def flushed(path: pathlib.Path) -> Iterator[int]:
+    """Flush what the programs of the block wrote to an existing file.
+
+    Yield a descriptor of the file.  It is opened before the programs start:
+    the kernel reports an error to each descriptor once.  qemu-img 7.2 reports
+    success when its last flush failed, and a descriptor that is opened after
+    that sees no error.
+
+    :raises StorageFailed: not all that was written is in the file
+    """
+    with translated("writing", path), path.open("rb") as f:
+        yield f.fileno()
+        os.fsync(f.fileno())
+
+
+@contextlib.contextmanager
+def written(path: pathlib.Path) -> Iterator[None]:
+    """Flush a file like flushed(); then no process can change it any more.
+
+    :raises StorageFailed: another process still has it open for writing
+    """
+    with flushed(path) as descriptor:
+        yield
+        leases.require_no_writer(descriptor, path)
+
+
 @contextlib.contextmanager
 def filling(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
     """Yield a new file of zeros, which the block fills; then flush it.
 
-    It is opened before they write to it: qemu-img reports success when its
-    last flush failed, and this descriptor does not.
+    :raises StorageFailed: not all that was written is in the file, its size
+        is another, or another process still has it open for writing
     """
-    with translated("writing", path), path.open("xb") as f:
-        f.truncate(size)
+    create_file(path, _PRIVATE, size)
+    with written(path):
         yield path
-        os.fsync(f.fileno())
-        found = os.fstat(f.fileno()).st_size
+    found = path.stat().st_size
     if found != size:
         raise exception.StorageFailed(
             what="writing", path=path,
-            reason=f"{found} bytes came out, and not {size}")
+            reason=f"the file has {found} bytes instead of {size}")
 
 
 def fsync_file(path: pathlib.Path) -> None:
     """Make a file's data survive a power failure.
 
-    An error is reported once: after one, the file must be thrown away.
+    The kernel reports an error once: after one, remove the file.
     """
     with translated("flushing", path), path.open("rb") as f:
         os.fsync(f.fileno())

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from oslo_concurrency import lockutils
 
 from imagecache.system import durable
+
+# A user who can open a lock file can hold the lock for ever.
+_MODE = 0o600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +65,7 @@ class Locks:
             stack.enter_context(lockutils.internal_lock(name, blocking=False))
         except lockutils.AcquireLockFailedException:
             return False
-        between = lockutils.external_lock(name, self.prefix,
-                                          str(self.directory))
+        between = self._between_processes(name)
         if not between.acquire(blocking=False):
             between.lockfile.close()    # while no thread of ours has the lock
             return False
@@ -83,10 +87,36 @@ class Locks:
             waits = True
             waiting()
             stack.enter_context(lockutils.internal_lock(name))
-        between = lockutils.external_lock(name, self.prefix,
-                                          str(self.directory))
+        between = self._between_processes(name)
         if not between.acquire(blocking=False):
             if not waits:
                 waiting()
             between.acquire()    # on the file that is open
         stack.callback(between.release)
+
+    def _between_processes(self, name: str) -> Any:
+        """Return the lock of processes, which is not taken; make its file.
+
+        The umask does not decide who may lock.
+        """
+        found = lockutils.external_lock(name, self.prefix,
+                                        str(self.directory))
+        with contextlib.suppress(FileExistsError):
+            _create(os.fsdecode(found.path))
+        return found
+
+
+def _create(path: str) -> None:
+    """Make a lock file that is the agent's alone.
+
+    If root makes one, it belongs to the owner of the directory: to the user
+    that the agent runs as.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    try:
+        os.fchmod(descriptor, _MODE)
+        if os.geteuid() == 0:
+            owner = os.stat(os.path.dirname(path))
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(descriptor)

@@ -104,6 +104,14 @@ class FileDiskConformance(conformance.DiskConformance):
         disk = self.make()
         self.assertEqual(0o644, stat.S_IMODE(disk.path.stat().st_mode))
 
+    def test_an_extracted_file_is_the_agents_alone(self) -> None:
+        disk, output = self.make(), self.images.instances_path / "snapshot"
+        assert isinstance(disk, Extractor)
+        for umask in (0, 0o77):
+            self.addCleanup(os.umask, os.umask(umask))
+            disk.extract(output, "raw")
+            self.assertEqual(0o600, stat.S_IMODE(output.stat().st_mode))
+
     def test_removing_a_disk_removes_the_files_of_killed_attempts(
             self) -> None:
         disk = self.make()

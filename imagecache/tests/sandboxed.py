@@ -109,6 +109,12 @@ class TestCase(base.TestCase):
                                 strict=True):
             self.assertNotEqual("no", result, line)
 
+    def assert_no_process_has_open(self, path: pathlib.Path) -> None:
+        """Fail if a process has a file open that detach() has locked."""
+        with path.open() as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self.assertEqual("", path.read_text())
+
 
 class Promises:
     """What every sandbox promises, whichever it is."""
@@ -259,12 +265,6 @@ class Promises:
                 f"detach_and_wait({str(output)!r})", writes=[output],
                 limits=dataclasses.replace(self.limits, wall_clock=1))
         self.assert_no_process_has_open(output)
-
-    def assert_no_process_has_open(self, path: pathlib.Path) -> None:
-        """Fail if a process has a file open that detach() has locked."""
-        with path.open() as f:
-            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        self.assertEqual("", path.read_text())
 
     def test_a_program_starts_threads_and_no_processes(self):
         self.allows("start_thread()")

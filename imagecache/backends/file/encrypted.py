@@ -107,11 +107,10 @@ class EncryptedRaw(Encrypted):
                               "an encrypted disk, which has no holes")
         with self._new(Format.RAW) as new:
             luks.create(new, full, self.encryption)
-            with new.open("rb") as f:     # see durable.filling()
+            with durable.written(new):
                 luks.fill(new, base.path, base.format, self.encryption,
                           limits=self.host.policy.conversion,
                           progress=self._extracting)
-                os.fsync(f.fileno())
             self._preallocate(new, new.stat().st_size, Format.RAW)
 
     def size(self) -> int:

@@ -40,16 +40,16 @@ class Raw(Qcow2File):
             else:
                 self._convert(base.content, base.key, new)
             # qemu-img reads the tables of a qcow2 copy for the first time.
-            with verify.blaming(base.content, base.key, self.host.policy):
+            with durable.flushed(new), verify.blaming(
+                    base.content, base.key, self.host.policy):
                 self._extend(new, format, base.virtual_size, size or 0)
-            durable.fsync_file(new)
 
     def generate(self, template: sources.Template,
                  size: int | None) -> None:
         with self._new(Format.RAW) as new:
             self._fill(template, new)
-            self._extend(new, Format.RAW, new.stat().st_size, size or 0)
-            durable.fsync_file(new)
+            with durable.flushed(new):
+                self._extend(new, Format.RAW, new.stat().st_size, size or 0)
 
     def size(self) -> int:
         self._require()
@@ -64,8 +64,8 @@ class Raw(Qcow2File):
         now = self.size()
         if size > now:
             self._require_unused()
-            self._extend(self.path, self.format, now, size)
-            durable.fsync_file(self.path)
+            with durable.flushed(self.path):
+                self._extend(self.path, self.format, now, size)
             self._observe(Name.GROWN, size=size)
 
     def _fill(self, template: sources.Template, new: pathlib.Path) -> None:

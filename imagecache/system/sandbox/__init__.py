@@ -123,7 +123,8 @@ def _wrapped(command: tuple[str, ...], allowance: Allowance, limits: Limits,
     with _readable(program) as filter:
         command = bubblewrap.wrapped(command, allowance, secret, filter)
         # It reads the filter from a descriptor that Python would close.
-        calls[1:1] = [kernel.close_on_exec(), kernel.keep_on_exec(filter)]
+        calls[1:1] = [kernel.close_on_exec(),
+                      kernel.keep_on_exec(filter)]
         calls.append(kernel.become(
             shutil.which(command[0], path=environment["PATH"]) or command[0],
             command, environment))

@@ -17,7 +17,6 @@ import fixtures
 from imagecache import exception
 from imagecache.model import MiB
 from imagecache.testing import images
-from imagecache.tests import encrypting
 from imagecache.tests.functional import base, loop
 
 IMAGE_SIZE = MiB

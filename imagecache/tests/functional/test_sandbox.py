@@ -18,7 +18,7 @@ from unittest import mock
 from imagecache import exception
 from imagecache.model import Format, MiB
 from imagecache.system import execute
-from imagecache.system.sandbox import bubblewrap, landlock
+from imagecache.system.sandbox import bubblewrap, landlock, seccomp
 from imagecache.testing import images
 from imagecache.tests import base, processes, sandboxed
 from imagecache.tests.unit import test_sandbox_images, test_sandbox_limits
@@ -48,6 +48,31 @@ class BubblewrapTest(WithoutLandlock, sandboxed.Promises,
         with self.assertLogs("imagecache.system.sandbox", "INFO") as logs:
             self.attempt("1")
         self.assertIn("bubblewrap", logs.records[0].getMessage())
+
+
+class BubblewrapWithoutSeccompTest(WithoutLandlock, sandboxed.TestCase):
+    """On a machine whose system calls the filter does not know."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        patch = mock.patch.object(seccomp, "program", return_value=None)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def test_no_process_outlives_a_program_that_ends(self):
+        for _ in range(20):
+            output = self.file("output", "")
+            self.assertEqual(["None"], self.attempt(
+                f"detach({str(output)!r})", writes=[output]))
+            self.assert_no_process_has_open(output)
+
+    def test_no_process_outlives_a_program_that_is_too_slow(self):
+        output = self.file("output", "")
+        with self.assertRaises(exception.CommandTimedOut):
+            self.attempt(
+                f"detach_and_wait({str(output)!r})", writes=[output],
+                limits=dataclasses.replace(self.limits, wall_clock=1))
+        self.assert_no_process_has_open(output)
 
 
 class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):

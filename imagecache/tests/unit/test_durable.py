@@ -6,14 +6,24 @@ That they survive a power failure too is for the functional tests to say.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import mmap
 import os
 import pathlib
 import stat
+import subprocess
+import threading
+import time
+
+import fixtures
 
 from imagecache import exception
-from imagecache.system import durable
+from imagecache.system import durable, leases
 from imagecache.tests import base
+
+real_fcntl = fcntl.fcntl
 
 
 def mode(path: pathlib.Path) -> int:
@@ -164,11 +174,126 @@ class TranslatedTest(base.TestCase):
             raise exception.CommandFailed(command="x", exit_code=1, stderr="")
 
 
+class WrittenTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.path = self.root / "file"
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.system.leases._PATIENCE", 0.05))
+
+    def fill(self) -> None:
+        with durable.filling(self.path, 3) as path:
+            path.write_bytes(b"abc")
+
+    def test_a_file_is_whole_when_the_block_ends(self) -> None:
+        self.fill()
+        self.assertEqual(b"abc", self.path.read_bytes())
+
+    def test_a_file_of_another_size_than_expected_is_an_error(self) -> None:
+        with self.assertRaises(exception.StorageFailed) as caught, \
+                durable.filling(self.path, 3) as path:
+            path.write_bytes(b"abcd")
+        self.assertIn("4 bytes", str(caught.exception))
+
+    def test_a_file_that_another_process_can_still_write_is_an_error(
+            self) -> None:
+        with self.assertRaises(exception.StorageFailed) as caught, \
+                durable.filling(self.path, 3) as path:
+            writer = subprocess.Popen(
+                ["sh", "-c", f"exec >> {path}; echo; exec sleep 60"])
+            self.addCleanup(writer.wait)
+            self.addCleanup(writer.kill)
+            while not path.read_bytes().endswith(b"\n"):
+                time.sleep(0.001)
+        self.assertIn("open for writing", str(caught.exception))
+
+    def test_a_file_that_is_mapped_for_writing_is_an_error(self) -> None:
+        with self.assertRaises(exception.StorageFailed), \
+                durable.filling(self.path, 3) as path, path.open("r+b") as f:
+            mapped = mmap.mmap(f.fileno(), 3)
+            self.addCleanup(mapped.close)
+
+    def test_a_writer_that_ends_soon_is_waited_for(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.system.leases._PATIENCE", 60))
+        with durable.filling(self.path, 3) as path:
+            writer = path.open("r+b")
+            threading.Timer(0.05, writer.close).start()
+
+    def test_a_file_system_whose_server_decides_on_leases_is_trusted(
+            self) -> None:
+        with fixtures.MonkeyPatch("imagecache.system.leases._file_system",
+                                  lambda device: "nfs4"), \
+                durable.filling(self.path, 3) as path, path.open("r+b") as f:
+            self.addCleanup(f.close)
+
+    def test_a_file_system_without_leases_is_trusted(self) -> None:
+        def refuse(descriptor: int, command: int, argument: int) -> None:
+            if command == fcntl.F_SETLEASE:
+                raise OSError(errno.EINVAL, "no leases")
+
+        with fixtures.MonkeyPatch("fcntl.fcntl", refuse):
+            self.fill()
+
+    def test_a_process_that_opens_a_leased_file_ends_no_agent(self) -> None:
+        """The kernel signals the holder of a lease, by default SIGIO."""
+        child = os.fork()
+        if not child:
+            try:
+                leases.fcntl.fcntl = self.open_when_leased
+                self.fill()
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        self.assertEqual(0, status)
+
+    def open_when_leased(self, descriptor: int, command: int,
+                         argument: int) -> None:
+        real_fcntl(descriptor, command, argument)
+        if (command, argument) == (fcntl.F_SETLEASE, fcntl.F_RDLCK):
+            with contextlib.suppress(BlockingIOError):
+                os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+
+    def test_the_name_of_a_mounted_file_system_is_known(self) -> None:
+        device = os.stat("/proc").st_dev
+        self.assertEqual("proc", leases._file_system(device))
+        self.assertIsNone(leases._file_system(0x7ffffff))
+
+
+class CreateFileTest(base.TestCase):
+
+    def test_its_mode_does_not_depend_on_the_umask(self) -> None:
+        for umask in (0, 0o77):
+            self.addCleanup(os.umask, os.umask(umask))
+            for expected in (0o600, 0o644):
+                path = self.root / f"{umask}-{expected}"
+                durable.create_file(path, expected, 7)
+                self.assertEqual(expected, mode(path))
+                self.assertEqual(bytes(7), path.read_bytes())
+
+    def test_a_file_that_is_there_is_never_taken_for_new(self) -> None:
+        (self.root / "file").write_text("x")
+        self.assertRaises(exception.StorageFailed, durable.create_file,
+                          self.root / "file", 0o600)
+        self.assertEqual("x", (self.root / "file").read_text())
+
+
 class SpaceTest(base.TestCase):
 
-    def test_the_space_of_what_is_to_come_is_that_of_its_place(self) -> None:
-        self.assertEqual(durable.available(self.root) > 0,
-                         durable.available(self.root / "no" / "such") > 0)
+    def test_a_missing_directory_has_the_space_of_its_parent(self) -> None:
+        found = os.statvfs(self.root)
+        asked: list[pathlib.Path] = []
+
+        def statvfs(path: pathlib.Path) -> os.statvfs_result:
+            asked.append(path)
+            return found
+
+        with fixtures.MonkeyPatch("os.statvfs", statvfs):
+            self.assertEqual(
+                found.f_bavail * found.f_frsize,
+                durable.available(self.root / "no" / "such"))
+        self.assertEqual([self.root], asked)
 
     def test_what_cannot_be_finished_is_refused(self) -> None:
         durable.require_space(self.root, 0, "nothing")

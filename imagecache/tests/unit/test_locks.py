@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import stat
 import threading
 
 import fasteners
@@ -30,6 +31,37 @@ class LocksTest(base.TestCase):
             pass
         self.assertEqual(["imagecache-key"],
                          os.listdir(self.locks.directory))
+
+    def test_the_umask_does_not_decide_who_can_lock(self) -> None:
+        for umask, name in ((0, "a"), (0o77, "b"), (0o777, "c")):
+            self.addCleanup(os.umask, os.umask(umask))
+            with self.locks.holding(name), \
+                    self.locks.trying(f"{name}-tried"):
+                pass
+        for path in self.locks.directory.iterdir():
+            self.assertEqual(0o600, stat.S_IMODE(path.stat().st_mode), path)
+        self.assertEqual(6, len(os.listdir(self.locks.directory)))
+
+    def test_a_lock_file_that_root_makes_belongs_to_the_agent(self) -> None:
+        if os.geteuid() != 0:
+            self.skipTest("needs root")
+        with self.locks.holding("one"):
+            pass
+        os.chown(self.locks.directory, 1234, 5678)
+        with self.locks.holding("other"):
+            pass
+        for name, owner in (("one", (0, 0)), ("other", (1234, 5678))):
+            found = (self.locks.directory / f"imagecache-{name}").stat()
+            self.assertEqual(owner, (found.st_uid, found.st_gid))
+
+    def test_a_lock_file_that_is_there_stays_as_it_is(self) -> None:
+        self.locks.directory.mkdir()
+        path = self.locks.directory / "imagecache-key"
+        path.touch()
+        path.chmod(0o660)
+        with self.locks.holding("key"):
+            pass
+        self.assertEqual(0o660, stat.S_IMODE(path.stat().st_mode))
 
     def test_novas_prefix_makes_novas_name(self) -> None:
         with Locks(self.root, "nova-").holding("abc"):

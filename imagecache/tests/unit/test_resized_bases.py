@@ -81,10 +81,10 @@ class ResizedTest(ResizedTestCase):
 
     def test_its_data_are_on_disk_before_it_has_a_name(self) -> None:
         self.images.cache.fetch(self.image)
-        with mock.patch.object(pipeline.durable, "fsync_file",
-                               wraps=pipeline.durable.fsync_file) as fsync:
+        with mock.patch.object(pipeline.durable, "written",
+                               wraps=pipeline.durable.written) as written:
             self.make()
-        [flushed] = [call.args[0] for call in fsync.call_args_list]
+        [flushed] = [call.args[0] for call in written.call_args_list]
         self.assertTrue(flushed.parent.name.startswith(f"{self.key}_1."))
 
     def test_its_record_says_what_it_was_made_from(self) -> None:
