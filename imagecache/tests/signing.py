@@ -130,3 +130,11 @@ class Keys:
         """Store the certificate of a party; return its signature of data."""
         return Signature(party.sign(data, hash_method), hash_method,
                          party.kind, self.add(party))
+
+
+def properties_of(signature: Signature) -> dict[str, str]:
+    """Return a signature as Glance has it."""
+    return {"img_signature": signature.value,
+            "img_signature_hash_method": signature.hash_method,
+            "img_signature_key_type": signature.key_type,
+            "img_signature_certificate_uuid": signature.certificate_id}

@@ -9,6 +9,7 @@ checkout.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import pathlib
@@ -16,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -89,7 +91,7 @@ paste.filter_factory = testtoken:factory
 
 # Stands where keystonemiddleware stands in production.
 _TOKEN_FILTER = '''\
-"""Believe the token, which is user:project:role,role."""
+"""Trust the token, which is user:project:role,role."""
 from urllib.parse import unquote    # glanceclient quotes it
 
 
@@ -107,7 +109,7 @@ def factory(conf):
     return lambda app: middleware(app)
 '''
 
-# Everybody who may read an image may ask for a copy of it in another store.
+# A user who may read an image may have it copied to another store.
 _POLICY = """\
 copy_image: ""
 """
@@ -124,14 +126,29 @@ control_socket_disable = True
 """
 
 
+@functools.cache
+def _database(programs: pathlib.Path) -> bytes:
+    """Return an empty database; to make one takes Glance some seconds."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, "glance.sqlite")
+        conf = pathlib.Path(directory, "glance-api.conf")
+        conf.write_text(f"[database]\nconnection = sqlite:///{path}\n")
+        subprocess.run(
+            [programs / "glance-manage", "--config-file", conf, "db_sync"],
+            check=True, capture_output=True, timeout=_PATIENCE,
+            env=os.environ | {"OS_GLANCE_CONFIG_DIR": directory,
+                              "HOME": directory})
+        return path.read_bytes()
+
+
 class GlanceServer(fixtures.Fixture):
     """Glance while the fixture is in use.
 
     A token is any "user:project:role,role"; the roles are admin, member and
     reader, and none implies another, as Keystone would have it.
 
-    ``root / "keys"`` is where it finds the certificates of those who sign
-    images; see imagecache.tests.directory_keys.
+    ``root / "keys"`` has the certificates by which it verifies images; see
+    imagecache.tests.directory_keys.
 
     :param ceph: has a second store of it, "ceph", beside "main", which is a
         directory; the user glance keeps it in the pool images
@@ -230,10 +247,7 @@ class GlanceServer(fixtures.Fixture):
                            ("testtoken.py", _TOKEN_FILTER),
                            ("policy.yaml", _POLICY)):
             (self.root / name).write_text(text)
-        subprocess.run(
-            [self._bin / "glance-manage", "--config-file",
-             self.root / "glance-api.conf", "db_sync"], check=True,
-            capture_output=True, env=self._environment, timeout=_PATIENCE)
+        (self.root / "glance.sqlite").write_bytes(_database(self._bin))
 
     def _wait(self) -> None:
         deadline = time.monotonic() + _PATIENCE

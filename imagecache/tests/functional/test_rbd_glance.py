@@ -9,7 +9,6 @@ import hashlib
 import io
 import random
 import subprocess
-import time
 import uuid
 from concurrent import futures
 from unittest import mock
@@ -21,11 +20,18 @@ import imagecache
 from imagecache import exception, imagebackend, provision, sources
 from imagecache.model import Digest, GiB, MiB
 from imagecache.sources import Copy, glance
-from imagecache.tests import base, processes
+from imagecache.tests import base, processes, signing
 from imagecache.tests.functional import ceph_cluster, glance_server, rbd_case
 from imagecache.tools import rbd
 
 MEMBER = "jo:ours:member,reader"
+SIGNED = """
+[glance]
+verify_glance_signatures = true
+[key_manager]
+backend = imagecache.tests.directory_keys.DirectoryKeys
+directory = {keys}
+"""
 DATA = random.Random(5).randbytes(4 * MiB) + bytes(4 * MiB)
 
 
@@ -151,8 +157,9 @@ images_rbd_glance_copy_poll_interval = 1
 class GlanceStoreTest(RbdGlanceTestCase):
 
     def _copied(self, image_id):
-        while self.store.copy_of(image_id, "ceph") is Copy.COMING:
-            pass
+        """Wait until Glance is done with a copy; return how that ended."""
+        processes.wait_for(lambda: self.store.copy_of(image_id, "ceph")
+                           is not Copy.COMING)
         return self.store.copy_of(image_id, "ceph")
 
     def _url(self, image_id):
@@ -212,8 +219,8 @@ class GlanceStoreTest(RbdGlanceTestCase):
         image_id = self._published()
         service = self.store.from_token(self.server.url, f"{MEMBER},service")
         service.register(image_id, self._url(image_id))
-        while self.client.images.get(image_id).status == "queued":
-            time.sleep(0.05)
+        processes.wait_for(lambda: self.client.images.get(image_id).status
+                           != "queued")
         self.assertEqual((self._url(image_id),),
                          service.locations(image_id))
 
@@ -373,16 +380,31 @@ class RbdGlanceTest(RbdGlanceTestCase):
         self._check_base(self._create(
             self._cache(), image_id, digest=other), image_id)
 
-    def test_signed_image_has_a_base_that_was_verified(self):
-        cache = self._cache()
+    def _signed(self, signature):
         image_id = self._upload()
-        source = cache._image(image_id, None, None, None)
-        signed = dataclasses.replace(source, signer=object())
-        disk = cache.disk(str(uuid.uuid4()))
-        self.assertFalse(disk.clone(signed, GiB))
-        self.assertTrue(disk.clone(source, GiB))
+        # Glance verifies a signature at the upload only.
+        self.client.images.update(image_id,
+                                  **signing.properties_of(signature))
+        return image_id
 
-    def test_disk_of_somebody_else_is_never_cloned(self):
+    def test_signed_image_has_a_base_whose_signature_was_verified(self):
+        keys = signing.Keys(self.server.root / "keys")
+        cache = self._cache(extra=SIGNED.format(keys=keys.directory))
+        signature = keys.signed(DATA, signing.Party("alice"))
+        image_id = self._signed(signature)
+        disk = self._create(cache, image_id)
+        self._check_base(disk, image_id)
+        self.assertTrue(cache.base(image_id).record.signature.startswith(
+            signature.certificate_id))
+        wrong = self._signed(keys.signed(b"other data",
+                                         signing.Party("alice")))
+        instance = str(uuid.uuid4())
+        with self.assertRaises(exception.ImageSignatureInvalid):
+            cache.create_disk(instance, wrong, size=GiB)
+        self.assertFalse(cache.disk(instance).exists())
+        self.assertEqual(0, self._bases(cache, wrong))
+
+    def test_disk_of_another_instance_is_never_cloned(self):
         cache = self._cache()
         theirs = self._create(cache, self._upload())
         with self._cluster() as cluster, cluster.pool("vms") as pool, \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signed images in a real Glance, which looks at signatures itself."""
+"""Signed images in a real Glance, which verifies signatures as well."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ class SignaturesTest(base.TestCase):
         return image_id
 
     def published(self, data: bytes, signature: Signature) -> str:
-        """Upload an image, and say only then that it is signed.
+        """Upload an image, and add a signature only then.
 
-        Glance verifies what says so when it is uploaded, and nothing later.
+        Glance verifies signatures when an image is uploaded, and not later.
         """
         image_id = self.upload(data)
-        self.client.images.update(image_id, **properties_of(signature))
+        self.client.images.update(image_id, **signing.properties_of(signature))
         return image_id
 
     def assert_refused(self, error: type[Exception], image_id: str,
@@ -98,7 +98,7 @@ class SignaturesTest(base.TestCase):
     def test_what_glance_accepts_as_signed_is_accepted(self, kind: str
                                                        ) -> None:
         signature = self.keys.signed(DATA, Party("alice", kind, ROOT))
-        image_id = self.upload(DATA, **properties_of(signature))
+        image_id = self.upload(DATA, **signing.properties_of(signature))
         cache, trusted = self.cache(), [self.keys.add(ROOT)]
         disk = cache.create_disk(INSTANCE, image_id, trusted_certs=trusted)
         self.assertTrue(cache.base(disk.base_key()).path.read_bytes() == DATA)
@@ -107,12 +107,12 @@ class SignaturesTest(base.TestCase):
         cache.create_disk(str(uuid.uuid4()), image_id, trusted_certs=trusted)
 
     def test_what_glance_refuses_is_refused(self) -> None:
-        """It is the same signature, by which Glance knows other bytes."""
+        """The signature is good, and belongs to other bytes."""
         signature = self.keys.signed(DATA, ALICE)
         other = bytearray(DATA)
         other[len(DATA) // 2] ^= 1
         with self.assertRaises(glanceclient.exc.HTTPException):
-            self.upload(bytes(other), **properties_of(signature))
+            self.upload(bytes(other), **signing.properties_of(signature))
         self.assert_refused(exception.ImageSignatureInvalid,
                             self.published(bytes(other), signature))
 
@@ -123,7 +123,7 @@ class SignaturesTest(base.TestCase):
         self.assert_refused(exception.ImageSignatureInvalid,
                             self.published(DATA, signature))
 
-    def test_a_certificate_that_nobody_has_is_refused(self) -> None:
+    def test_a_certificate_that_is_not_there_is_refused(self) -> None:
         signature = dataclasses.replace(self.keys.signed(DATA, ALICE),
                                         certificate_id=str(uuid.uuid4()))
         self.assert_refused(exception.ImageSignatureInvalid,
@@ -134,14 +134,14 @@ class SignaturesTest(base.TestCase):
                             self.upload(DATA))
 
     def test_a_part_of_a_signature_is_none(self) -> None:
-        properties = properties_of(self.keys.signed(DATA, ALICE))
+        properties = signing.properties_of(self.keys.signed(DATA, ALICE))
         properties.popitem()
         self.assert_refused(exception.ImageSignatureInvalid,
                             self.upload(DATA, **properties))
 
-    def test_a_certificate_that_nobody_trusted_signed_is_refused(
+    def test_a_certificate_of_an_issuer_without_trust_is_refused(
             self) -> None:
-        image_id = self.upload(DATA, **properties_of(
+        image_id = self.upload(DATA, **signing.properties_of(
             self.keys.signed(DATA, Party("mallory"))))
         trusted = self.keys.add(ROOT)
         self.assert_refused(exception.CertificateValidationFailed, image_id,
@@ -153,7 +153,7 @@ class SignaturesTest(base.TestCase):
         self.cache().create_disk(INSTANCE, image_id)
 
     def test_a_base_of_before_is_refused_until_it_is_removed(self) -> None:
-        image_id = self.upload(DATA, **properties_of(
+        image_id = self.upload(DATA, **signing.properties_of(
             self.keys.signed(DATA, ALICE)))
         before = self.cache("verify_glance_signatures = false")
         disk = before.create_disk(INSTANCE, image_id)
@@ -165,11 +165,3 @@ class SignaturesTest(base.TestCase):
         disk.remove()
         cache.remove_base(image_id)
         cache.create_disk(other, image_id)
-
-
-def properties_of(signature: Signature) -> dict[str, str]:
-    """Return a signature as Glance has it."""
-    return {"img_signature": signature.value,
-            "img_signature_hash_method": signature.hash_method,
-            "img_signature_key_type": signature.key_type,
-            "img_signature_certificate_uuid": signature.certificate_id}
