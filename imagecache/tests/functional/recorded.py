@@ -26,9 +26,9 @@ import re
 import subprocess
 import sys
 
-from imagecache.tests.functional import row_agent
+from imagecache.tests.functional import scenario_agent
 
-AGENT = pathlib.Path(row_agent.__file__)
+AGENT = pathlib.Path(scenario_agent.__file__)
 _CALLS = ("execve,?open,openat,?rename,?renameat,renameat2,?link,linkat,"
           "?unlink,unlinkat")
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -67,7 +67,8 @@ def run(config: pathlib.Path, door: str, instance: str, image: str,
         raise AssertionError(done.stderr)
     said = json.loads(done.stdout)
     calls = joined(trace.read_text(errors="replace"))
-    begin = next(i for i, call in enumerate(calls) if row_agent.BEGIN in call)
+    begin = next(i for i, call in enumerate(calls)
+                 if scenario_agent.BEGIN in call)
     key = hashlib.sha1(image.encode()).hexdigest()
     return Outcome(
         [named(step, key, instance)

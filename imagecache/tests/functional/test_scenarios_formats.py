@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of force_raw_images=False and of images_type."""
+"""Scenarios of force_raw_images=False and of images_type."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import ddt
 
 from imagecache.model import KiB, MiB
 from imagecache.testing import images
-from imagecache.tests.functional import rows
-from imagecache.tests.functional.rows import (
+from imagecache.tests.functional import scenarios
+from imagecache.tests.functional.scenarios import (
     APPEAR,
     COPY,
     FETCH_AS_IT_IS,
@@ -31,7 +31,7 @@ def compressed(path: pathlib.Path) -> int:
 
 
 @ddt.ddt
-class AsItIsTest(rows.RowTestCase):
+class AsItIsTest(scenarios.ScenarioTestCase):
     """force_raw_images=False: what is qcow2 stays qcow2."""
 
     @ddt.data(True, False)
@@ -96,7 +96,7 @@ class AsItIsTest(rows.RowTestCase):
 
 
 @ddt.ddt
-class ImagesTypeTest(rows.RowTestCase):
+class ImagesTypeTest(scenarios.ScenarioTestCase):
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the documented flows share: one Glance, and one look.
+"""The base class of the tests of the documented scenarios.
 
-A row is a set of options.  Its test publishes an image, lets an agent make a
-disk of it, and compares what really ran with what the row says; then it looks
-at everything that is there.
+A scenario is a set of options.  Its test publishes an image in Glance, lets an
+agent make a disk of it, and compares the programs and renames of the agent
+with those that the scenario states.  Then it checks every file that is there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from imagecache.tests.functional import glance_server, recorded
 
 TOKEN = "jo:ours:member,reader"
 IMAGE_SIZE = 64 * MiB    # of every image here
-SIZE = GiB               # of the disks, unless a row says otherwise
+SIZE = GiB               # of the disks, unless a scenario says otherwise
 COMMAND = "import sys; from imagecache.cmd import main; sys.exit(main.main())"
 MAPPING = {"bus": "virtio", "dev": "vda", "type": "disk"}
 
@@ -36,7 +36,7 @@ FETCH = [
     "write download",
     "qemu-img info --force-share --output=json -f qcow2 download"]
 COMMIT = ["mv base.json.new base.json"]
-# The row of force_raw_images.
+# The steps of force_raw_images.
 FETCH_RAW = [
     *FETCH,
     "qemu-img measure --force-share --output=json -f qcow2 -O qcow2 download",
@@ -60,7 +60,7 @@ def overlay(base_format: str, size: int = SIZE, of: str = "base",
             f"{clusters} disk.new {size}")
 
 
-class RowTestCase(base.TestCase):
+class ScenarioTestCase(base.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grizzly's row preallocate_images=space, for each kind of file."""
+"""The scenario of preallocate_images=space, for each kind of file."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import ddt
 
 from imagecache.model import KiB, MiB
 from imagecache.system import durable
-from imagecache.tests.functional import loop, rows
-from imagecache.tests.functional.rows import (
+from imagecache.tests.functional import loop, scenarios
+from imagecache.tests.functional.scenarios import (
     APPEAR,
     FETCH_AS_IT_IS,
     FETCH_RAW,
@@ -21,7 +21,7 @@ from imagecache.tests.functional.rows import (
 
 SIZE = 4 * IMAGE_SIZE
 # What shares a block with the base needs another once it is written.
-COPY = rows.COPY.replace("--reflink=auto", "--reflink=never")
+COPY = scenarios.COPY.replace("--reflink=auto", "--reflink=never")
 MEASURE = "qemu-img measure --output=json -O qcow2 -o cluster_size=65536" \
     f" --size {SIZE}"
 
@@ -31,12 +31,12 @@ def fallocate(size: int) -> str:
 
 
 @ddt.ddt
-class PreallocatedTest(rows.RowTestCase):
+class PreallocatedTest(scenarios.ScenarioTestCase):
 
     def setUp(self) -> None:
         super().setUp()
         self.publish(self.qcow2(self.filesystem()))
-        measured = json.loads(rows.run(*MEASURE.split()))
+        measured = json.loads(scenarios.run(*MEASURE.split()))
         self.tables = measured["fully-allocated"] - SIZE
 
     def assert_allocated(self, size: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of images_type=rbd: always raw, converted once, and cloned."""
+"""The scenarios of images_type=rbd: raw, converted once, and cloned."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import ddt
 
 from imagecache import ImageCache, imagebackend
 from imagecache.model import Format
-from imagecache.tests.functional import boot, ceph_cluster, rbd_case, rows
-from imagecache.tests.functional.rows import FETCH_RAW, IMAGE_SIZE, SIZE, run
+from imagecache.tests.functional import boot, ceph_cluster, rbd_case, scenarios
+from imagecache.tests.functional.scenarios import (
+    FETCH_RAW,
+    IMAGE_SIZE,
+    SIZE,
+    run,
+)
 
 # Into the base's volume, through a socket that this library serves.
 INTO_POOL = [*FETCH_RAW[:3], FETCH_RAW[3].replace("-T writeback ", "").replace(
@@ -20,7 +25,7 @@ INTO_POOL = [*FETCH_RAW[:3], FETCH_RAW[3].replace("-T writeback ", "").replace(
 
 
 @ddt.ddt
-class RbdTest(rows.RowTestCase):
+class RbdTest(scenarios.ScenarioTestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
@@ -95,8 +100,9 @@ class RbdTest(rows.RowTestCase):
                 element.find("driver").get("type"),
                 element.find("source").get("name")))
         shown = json.loads(run(
-            sys.executable, "-c", rows.COMMAND, "--config-file", self.config,
-            "disk", "show", "--instance", self.instance, "-f", "json"))
+            sys.executable, "-c", scenarios.COMMAND, "--config-file",
+            self.config, "disk", "show", "--instance", self.instance,
+            "-f", "json"))
         self.assertEqual((str(disk.path), "raw", SIZE), (
             shown["path"], shown["format"], shown["size"]))
         run("qemu-img", "compare", "-f", "raw", "-F", "raw", content,
@@ -104,4 +110,5 @@ class RbdTest(rows.RowTestCase):
 
     def described(self) -> imagebackend.Image:
         return imagebackend.Backend(conf=self.conf()).by_name(
-            {"uuid": self.instance}, "disk", disk_info_mapping=rows.MAPPING)
+            {"uuid": self.instance}, "disk",
+            disk_info_mapping=scenarios.MAPPING)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Havana's row: a file system in a qcow2 grows through a block device."""
+"""Havana's scenario: a file system in a qcow2 grows by a block device."""
 
 from __future__ import annotations
 
 import re
 
 from imagecache.tests import processes
-from imagecache.tests.functional import rows
-from imagecache.tests.functional.rows import (
+from imagecache.tests.functional import scenarios
+from imagecache.tests.functional.scenarios import (
     APPEAR,
     COPY,
     FETCH_AS_IT_IS,
@@ -27,7 +27,7 @@ DETACH = ["qemu-nbd --disconnect /dev/nbd0"]
 THROUGH_DEVICE = [*ATTACH, *GROW, *DETACH]
 
 
-class SwitchedOnTest(rows.RowTestCase):
+class SwitchedOnTest(scenarios.ScenarioTestCase):
 
     def setUp(self):
         super().setUp()

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grizzly's rows: what is resized is the disk; nothing resized is cached."""
+"""Grizzly's scenarios: the disk is resized, and no base is."""
 
 from __future__ import annotations
 
 import ddt
 
 from imagecache.model import KiB
-from imagecache.tests.functional import boot, rows
-from imagecache.tests.functional.rows import (
+from imagecache.tests.functional import boot, scenarios
+from imagecache.tests.functional.scenarios import (
     APPEAR,
     COPY,
     FETCH_AS_IT_IS,
@@ -23,7 +23,7 @@ RESIZE = f"qemu-img resize -q -f qcow2 disk.new {SIZE}"
 
 
 @ddt.ddt
-class GrizzlyTest(rows.RowTestCase):
+class GrizzlyTest(scenarios.ScenarioTestCase):
 
     @ddt.data(*DOORS)
     def test_cow_of_a_raw_base(self, door):
@@ -104,13 +104,13 @@ class GrizzlyTest(rows.RowTestCase):
         self.configure(use_cow_images=cow)
         outcome = self.make(IMAGE_SIZE // 2)
         self.assertEqual("FlavorDiskSmallerThanImage", outcome.error[0])
-        self.assertEqual(rows.FETCH, outcome.steps)
+        self.assertEqual(scenarios.FETCH, outcome.steps)
         self.assert_files(disks=0)
 
 
 @ddt.ddt
-class BootTest(rows.RowTestCase):
-    """One row of each backend, as its guest sees it."""
+class BootTest(scenarios.ScenarioTestCase):
+    """One scenario of each backend, as its guest sees it."""
 
     @ddt.data((True, "qcow2"), (False, "raw"))
     @ddt.unpack

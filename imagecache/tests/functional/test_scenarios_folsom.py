@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folsom's rows: what is resized is the cached copy, once for each size."""
+"""Folsom's scenarios: the base is resized, once for each size."""
 
 from __future__ import annotations
 
 import ddt
 
 from imagecache.model import GiB, MiB
-from imagecache.tests.functional import boot, rows
-from imagecache.tests.functional.rows import (
+from imagecache.tests.functional import boot, scenarios
+from imagecache.tests.functional.scenarios import (
     APPEAR,
     COPY,
     FETCH_AS_IT_IS,
@@ -34,7 +34,7 @@ RESIZE_QCOW2 = [COPY_BASE, RESIZE.replace("disk.new", "output"), *commit(1)]
 
 
 @ddt.ddt
-class FolsomTest(rows.RowTestCase):
+class FolsomTest(scenarios.ScenarioTestCase):
 
     def configure(self, **options: object) -> None:
         super().configure(image_cache__resized_bases=True, **options)

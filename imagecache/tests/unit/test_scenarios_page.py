@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of the flows names tests, and they are there."""
+"""The page of the scenarios names tests, and these tests exist."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 from imagecache import tests
 from imagecache.tests import base
-from imagecache.tests.functional import rows
+from imagecache.tests.functional import scenarios
 
 TESTS = pathlib.Path(tests.__file__).parent
-PAGE = TESTS.parents[1] / "doc" / "source" / "rows.rst"
+PAGE = TESTS.parents[1] / "doc" / "source" / "scenarios.rst"
 
 
-class RowsPageTest(base.TestCase):
+class ScenariosPageTest(base.TestCase):
 
     def test_every_test_that_it_names_exists(self) -> None:
         named = set(re.findall(r"``(test_\w+\.test_\w+)``",
@@ -24,13 +24,14 @@ class RowsPageTest(base.TestCase):
         self.assertGreater(len(named), 20)
         self.assertEqual(set(), named - set(there()))
 
-    def test_every_module_of_rows_is_on_it(self) -> None:
+    def test_every_module_of_scenarios_is_on_it(self) -> None:
         page = PAGE.read_text()
-        for path in TESTS.glob("functional/test_rows_*.py"):
+        for path in TESTS.glob("functional/test_scenarios_*.py"):
             self.assertIn(f"``{path.stem}.", page)
 
-    def test_the_row_that_it_shows_is_the_one_that_runs(self) -> None:
-        steps = [*rows.FETCH_RAW, rows.overlay("raw"), *rows.APPEAR]
+    def test_the_scenario_that_it_shows_is_the_one_that_runs(self) -> None:
+        steps = [*scenarios.FETCH_RAW, scenarios.overlay("raw"),
+                 *scenarios.APPEAR]
         shown = "".join(f"\n    {step}" for step in steps)
         self.assertTrue(f"{shown}\n\n" in PAGE.read_text(), shown)
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Havana's row, switched off: no guest's file system in a qcow2 is touched.
+"""Havana's scenario, switched off: no file system in a qcow2 is touched.
 
-Switched on it needs a block device: tests/guest/test_rows_havana.py.
+Switched on it needs a block device: tests/guest/test_scenarios_havana.py.
 """
 
 from __future__ import annotations
 
 import ddt
 
-from imagecache.tests.functional import rows
-from imagecache.tests.functional.rows import (
+from imagecache.tests.functional import scenarios
+from imagecache.tests.functional.scenarios import (
     APPEAR,
     COPY,
     FETCH_AS_IT_IS,
@@ -26,7 +26,7 @@ GROWN = f"qemu-img resize -q -f qcow2 disk {2 * SIZE}"
 
 
 @ddt.ddt
-class SwitchedOffTest(rows.RowTestCase):
+class SwitchedOffTest(scenarios.ScenarioTestCase):
 
     def configure(self, **options):
         super().configure(resize_fs_using_block_device=False, **options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of images_type=lvm: raw, whatever force_raw_images says."""
+"""The scenarios of images_type=lvm: raw, for each force_raw_images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import ddt
 from imagecache import imagebackend, imagemodel
 from imagecache.model import Format
 from imagecache.testing import images
-from imagecache.tests.functional import boot, rows
-from imagecache.tests.functional.rows import (
+from imagecache.tests.functional import boot, scenarios
+from imagecache.tests.functional.scenarios import (
     FETCH_AS_IT_IS,
     FETCH_RAW,
     GROW,
@@ -23,12 +23,12 @@ from imagecache.tests.guest import volume_group
 
 
 @ddt.ddt
-class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
+class LvmTest(volume_group.VolumeGroupMixin, scenarios.ScenarioTestCase):
 
     def configure(self, **options):
         self.addCleanup(run, "lvremove", "--quiet", "--yes",
                         volume_group.GROUP)
-        rows.RowTestCase.configure(
+        scenarios.ScenarioTestCase.configure(
             self, libvirt__images_type="lvm",
             libvirt__images_volume_group=volume_group.GROUP, **options)
 
@@ -83,7 +83,8 @@ class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
         run("e2fsck", "-f", "-n", disk.path)
         self.assertEqual((SIZE, Format.RAW), (disk.size(), disk.format))
         image = imagebackend.Backend(conf=self.conf()).by_name(
-            {"uuid": self.instance}, "disk", disk_info_mapping=rows.MAPPING)
+            {"uuid": self.instance}, "disk",
+            disk_info_mapping=scenarios.MAPPING)
         element = image.libvirt_info("none", {}).format_dom()
         self.assertEqual(
             ("raw", "raw", str(disk.path)), (
@@ -92,7 +93,8 @@ class LvmTest(volume_group.VolumeGroupMixin, rows.RowTestCase):
         self.assertEqual(imagemodel.LocalBlockImage(str(disk.path)),
                          image.get_model(None))
         shown = json.loads(run(
-            sys.executable, "-c", rows.COMMAND, "--config-file", self.config,
-            "disk", "show", "--instance", self.instance, "-f", "json"))
+            sys.executable, "-c", scenarios.COMMAND, "--config-file",
+            self.config, "disk", "show", "--instance", self.instance,
+            "-f", "json"))
         self.assertEqual((str(disk.path), "raw", SIZE), (
             shown["path"], shown["format"], shown["size"]))

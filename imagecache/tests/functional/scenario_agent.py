@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make one disk, and say how it went: an agent that strace(1) can follow.
 
-    row_agent.py CONFIG DOOR INSTANCE IMAGE SIZE
+    scenario_agent.py CONFIG DOOR INSTANCE IMAGE SIZE
 
 What it prints is JSON: the error if there was one, the events, and the locks
 it still holds, as the kernel has them.
@@ -24,7 +24,7 @@ from imagecache import events, exception, imagebackend, opts
 from imagecache.image_cache import ImageCache
 from imagecache.sources.registry import ImageStores
 
-BEGIN = "/the-row-begins"    # a name to look for in the trace
+BEGIN = "/the-scenario-begins"    # a name to look for in the trace
 
 
 def main(config: str, door: str, instance: str, image: str,
