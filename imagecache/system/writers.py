@@ -3,24 +3,18 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import pathlib
-import signal
 import struct
 
 from imagecache import exception
-from imagecache.system import durable
+from imagecache.system import durable, leases
 
 # qemu locks a byte of an image for each thing that it may do with it.  This
 # one is locked by each qemu that may write (block/file-posix.c of qemu).
 _QEMU_WRITES = 101
 _FLOCK = struct.Struct("@hhqqi4x")
-
-# These refuse every lease, so that a refusal says nothing.
-_REMOTE = ("nfs", "nfs4", "cifs", "smb3")
-_MOUNTS = pathlib.Path("/proc/self/mountinfo")
 
 
 def require_none(path: pathlib.Path, what: str) -> None:
@@ -34,7 +28,7 @@ def require_none(path: pathlib.Path, what: str) -> None:
     :raises StorageBusy: a process has the file open for writing
     """
     with durable.translated(what, path), path.open("rb") as f:
-        if _qemu_writes(f.fileno()) or _is_written(f.fileno()):
+        if _qemu_writes(f.fileno()) or leases.is_written(f.fileno()):
             raise exception.StorageBusy(
                 what=what, path=path, reason="a process has it open for"
                 " writing; stop its guest first, or let the hypervisor resize"
@@ -48,25 +42,3 @@ def _qemu_writes(descriptor: int) -> bool:
     except OSError:    # this file system has no locks
         return False
     return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
-
-
-def _is_written(descriptor: int) -> bool:
-    # The kernel tells the holder of a lease by a signal that a process wants
-    # to open the file.  SIGIO would end this process; SIGURG does nothing.
-    fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-    try:
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as e:
-        return e.errno == errno.EAGAIN and not _is_remote(descriptor)
-    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False
-
-
-def _is_remote(descriptor: int) -> bool:
-    device = os.fstat(descriptor).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in _MOUNTS.read_text().splitlines():
-        mount, _, kind = line.partition(" - ")
-        if mount.split()[2] == number:
-            return kind.split()[0] in _REMOTE
-    return False

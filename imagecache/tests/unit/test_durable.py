@@ -224,7 +224,7 @@ class WrittenTest(base.TestCase):
     def test_a_file_system_whose_server_decides_on_leases_is_trusted(
             self) -> None:
         with fixtures.MonkeyPatch("imagecache.system.leases._file_system",
-                                  lambda device: "nfs4"), \
+                                  lambda descriptor: "nfs4"), \
                 durable.filling(self.path, 3) as path, path.open("r+b") as f:
             self.addCleanup(f.close)
 
@@ -255,10 +255,13 @@ class WrittenTest(base.TestCase):
             with contextlib.suppress(BlockingIOError):
                 os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
 
-    def test_the_name_of_a_mounted_file_system_is_known(self) -> None:
-        device = os.stat("/proc").st_dev
-        self.assertEqual("proc", leases._file_system(device))
-        self.assertIsNone(leases._file_system(0x7ffffff))
+    def test_the_type_of_a_mounted_file_system_is_known(self) -> None:
+        with open("/proc/self/mountinfo", "rb") as f:
+            self.assertEqual("proc", leases._file_system(f.fileno()))
+        with self.path.open("xb") as f, fixtures.MonkeyPatch(
+                "imagecache.system.leases._MOUNTS", self.root / "mounts"):
+            (self.root / "mounts").write_text("")
+            self.assertIsNone(leases._file_system(f.fileno()))
 
 
 class CreateFileTest(base.TestCase):
