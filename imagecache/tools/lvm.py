@@ -178,7 +178,7 @@ class VolumeGroup:
         self._run("lvremove", "--yes", f"{self.name}/{name}")
 
     @contextlib.contextmanager
-    def lent(self, name: str) -> Iterator[pathlib.Path]:
+    def chowned(self, name: str) -> Iterator[pathlib.Path]:
         """Let this process's user read and write a volume in the block.
 
         So what reads a guest's data need not run as root.

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 from imagecache import exception
 from imagecache.model import MiB
-from imagecache.tools.write_buffer import Device, Gathering
+from imagecache.tools.write_buffer import Coalescer, Device
 
 _FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
 _OPTION = struct.Struct(">QII")             # magic, option, length
@@ -55,17 +55,17 @@ def serving(device: Device, size: int) -> Iterator[socket.socket]:
     :raises HostError: the device's own error, whatever the client made of it
     """
     ours, theirs = socket.socketpair()
-    gathering = Gathering(device)
-    server = _Server(ours, gathering, size)
+    coalescer = Coalescer(device)
+    server = _Server(ours, coalescer, size)
     thread = threading.Thread(target=server.serve, name="nbd")
-    with ours, contextlib.closing(gathering):
+    with ours, contextlib.closing(coalescer):
         with theirs:
             thread.start()
             try:
                 yield theirs
             except exception.CommandFailed as e:
                 _end(theirs, thread)
-                failure = server.failure or gathering.failure
+                failure = server.failure or coalescer.failure
                 if failure:
                     raise failure from e
                 raise
@@ -73,7 +73,7 @@ def serving(device: Device, size: int) -> Iterator[socket.socket]:
                 _end(theirs, thread)
         if server.failure:
             raise server.failure
-        gathering.flush()
+        coalescer.flush()
 
 
 def _end(client: socket.socket, thread: threading.Thread) -> None:

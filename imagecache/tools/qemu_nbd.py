@@ -192,7 +192,7 @@ class _Connector:
             return False
         try:
             attempt.enter_context(self._connected(device))
-            attempt.enter_context(self._lent(device))
+            attempt.enter_context(self._chowned(device))
         except exception.CommandFailed as e:
             if _TAKEN in e.message:
                 return False
@@ -263,7 +263,7 @@ class _Connector:
                     root_helper=self.root_helper)
 
     @contextlib.contextmanager
-    def _lent(self, device: Device) -> Iterator[None]:
+    def _chowned(self, device: Device) -> Iterator[None]:
         """Let this process's user read and write it in the block."""
         if os.access(device.path, os.R_OK | os.W_OK):
             yield

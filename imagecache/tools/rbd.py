@@ -242,7 +242,7 @@ class Pool:
             if self.has(name):
                 raise
 
-    def note(self, key: str, value: str | None) -> None:
+    def set_metadata(self, key: str, value: str | None) -> None:
         """Remember something beside the volumes; None: forget it."""
         with contextlib.suppress(exception.StorageMissing, KeyError), \
                 self._doing("noting", key):
@@ -251,7 +251,7 @@ class Pool:
             else:
                 self._rbd.RBD().pool_metadata_set(self._context, key, value)
 
-    def noted(self, key: str) -> str | None:
+    def get_metadata(self, key: str) -> str | None:
         try:
             with self._doing("reading", key):
                 return str(self._rbd.RBD().pool_metadata_get(

@@ -159,14 +159,14 @@ class Volume:
         with self._doing("rolling back"):
             self._image.rollback_to_snap(snapshot)
 
-    def noted(self, key: str) -> str | None:
+    def get_metadata(self, key: str) -> str | None:
         try:
             with self._doing("reading"):
                 return str(self._image.metadata_get(key))
         except KeyError:
             return None
 
-    def note(self, key: str, value: str) -> None:
+    def set_metadata(self, key: str, value: str) -> None:
         """Remember something that goes wherever the volume goes."""
         with self._doing("noting"):
             self._image.metadata_set(key, value)

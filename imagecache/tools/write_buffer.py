@@ -29,7 +29,7 @@ class Device(Protocol):
     def flush(self) -> None: ...
 
 
-class Gathering:
+class Coalescer:
     """A device that takes a write at once, and writes it in its own time.
 
     What it has taken is on the device behind it after flush(), which tells
@@ -49,12 +49,12 @@ class Gathering:
         while left:
             number, start = divmod(offset, CHUNK)
             part = left[:CHUNK - start]
-            self._gather(number, start, part)
+            self._coalesce(number, start, part)
             left, offset = left[len(part):], offset + len(part)
         done(self.failure)
 
     def zero(self, size: int, offset: int, done: Done) -> None:
-        self._settle()     # it may be about what was just written
+        self._flush_buffers()     # it may be about what was just written
         if self.failure:
             done(self.failure)
         else:
@@ -65,7 +65,7 @@ class Gathering:
 
         :raises HostError: something did not arrive
         """
-        self._settle()
+        self._flush_buffers()
         if self.failure:
             raise self.failure
         self._device.flush()
@@ -73,9 +73,9 @@ class Gathering:
     def close(self) -> None:
         """Forget what was gathered, and wait for what is being written."""
         self._open.clear()
-        self._settle()
+        self._flush_buffers()
 
-    def _gather(self, number: int, start: int, data: memoryview) -> None:
+    def _coalesce(self, number: int, start: int, data: memoryview) -> None:
         chunk = self._open.get(number)
         if chunk is None:
             if len(self._open) == _OPEN:
@@ -85,7 +85,7 @@ class Gathering:
         if chunk.is_full:
             self._send(number)
 
-    def _settle(self) -> None:
+    def _flush_buffers(self) -> None:
         for number in list(self._open):
             self._send(number)
         with self._landed:

@@ -139,7 +139,7 @@ class Lvm(VolumeDisk):
         attempt = attempt_at(self.volume.name)
         try:
             self._allocate(attempt, size, state, base, data)
-            with self._group.lent(attempt) as path:
+            with self._group.chowned(attempt) as path:
                 yield path
             with self._first():
                 self._group.rename(attempt, self.volume.name)

@@ -71,7 +71,7 @@ def _wipe(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
         group.activate(volume.name)
     size = min(policy.clear_size or volume.size, volume.size)
     wipe = blockdev.shred if policy.clear == "shred" else blockdev.zero
-    with group.lent(volume.name) as path:
+    with group.chowned(volume.name) as path:
         wipe(path, size)
 
 

@@ -64,14 +64,14 @@ class StagedVolume:
         group, pool = self.store.group, self.store.pool
         pool.require(needed, "a base")
         group.create_thin(self.volume, size, pool.name)
-        with group.lent(self.volume) as device, \
+        with group.chowned(self.volume) as device, \
                 durable.translated("writing a base", device), \
                 device.open("r+b") as f:
             yield device
             os.fsync(f.fileno())
 
     def head(self, size: int) -> bytes:
-        with self.store.group.lent(self.volume) as device, \
+        with self.store.group.chowned(self.volume) as device, \
                 durable.translated("reading a base", device), \
                 device.open("rb") as f:
             return f.read(size)

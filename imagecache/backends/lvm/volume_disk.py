@@ -98,7 +98,7 @@ class VolumeDisk(Disk):
         if size <= volume.size:
             return
         self._extend(volume, size)
-        with self._group.lent(volume.name) as path:
+        with self._group.chowned(volume.name) as path:
             self._grow_filesystem(path)
         self._observe(Name.GROWN, size=size)
 
@@ -113,7 +113,7 @@ class VolumeDisk(Disk):
 
     def extract(self, output: pathlib.Path, output_format: str) -> None:
         """Copy the disk's content into a new file; see FileDisk."""
-        with self._group.lent(self._require().name):
+        with self._group.chowned(self._require().name):
             self._extract(output, output_format)
 
     def remove(self) -> None:

@@ -26,7 +26,7 @@ def is_whole(cluster: rbd.Cluster, pool: rbd.Pool, image: str) -> bool:
     """Return whether there is a disk, and not only a part of a clone."""
     try:
         with pool.open(image, read_only=True) as volume:
-            if volume.noted(_MADE) or not volume.is_blank():
+            if volume.get_metadata(_MADE) or not volume.is_blank():
                 return True
             parent = volume.parent()
     except exception.StorageMissing:
@@ -86,7 +86,7 @@ def finish(pool: rbd.Pool, image: str, size: int | None,
                 volume.resize(size)
             if flatten:
                 volume.flatten()
-            volume.note(_MADE, "1")
+            volume.set_metadata(_MADE, "1")
     except BaseException:
         with contextlib.suppress(exception.HostError):
             pool.remove(image)

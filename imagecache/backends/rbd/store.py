@@ -81,8 +81,8 @@ class StagedBase:
 
     def commit(self, validated: Validated, record: Record) -> Base:
         volume = self.volume
-        volume.note(_ALLOCATED, str(volume.allocated()))
-        volume.note(_RECORD, record_json.dumps(record))
+        volume.set_metadata(_ALLOCATED, str(volume.allocated()))
+        volume.set_metadata(_RECORD, record_json.dumps(record))
         volume.create_snapshot(BASE_SNAPSHOT)
         volume.protect(BASE_SNAPSHOT)      # the commit
         return Base.of(self.key, self.output, record)
@@ -119,7 +119,7 @@ class RbdStore:
     def record(self, key: str, record: Record) -> Base:
         name = self.name_of(key)
         with self._pool() as (_, pool), pool.open(name.image) as volume:
-            volume.note(_RECORD, record_json.dumps(record))
+            volume.set_metadata(_RECORD, record_json.dumps(record))
         return Base.of(key, name.path, record)
 
     def require(self, key: str) -> None:
@@ -149,7 +149,7 @@ class RbdStore:
         with contextlib.suppress(exception.NoSpace,
                                  exception.StorageForbidden), \
                 self._pool() as (_, pool):
-            pool.note(_USED + key, str(int(time.time())))
+            pool.set_metadata(_USED + key, str(int(time.time())))
 
     def entries(self) -> Iterator[Entry]:
         # Collect eagerly: an abandoned iterator must not hold the
@@ -180,7 +180,7 @@ class RbdStore:
                 _uncommit(key, volume)
             # Another host may be making it again, in this very volume.
             _remove_rest(pool, name)
-            pool.note(_USED + key, None)
+            pool.set_metadata(_USED + key, None)
 
     @contextlib.contextmanager
     def _pool(self) -> Iterator[tuple[rbd.Cluster, rbd.Pool]]:
@@ -253,11 +253,11 @@ class RbdStore:
                 if not volume.is_protected(BASE_SNAPSHOT):
                     return None
                 size = volume.size()
-                record = _read(volume.noted(_RECORD), size)
-                allocated = volume.noted(_ALLOCATED)
+                record = _read(volume.get_metadata(_RECORD), size)
+                allocated = volume.get_metadata(_ALLOCATED)
         except exception.StorageMissing:
             return None
-        used = pool.noted(_USED + key)
+        used = pool.get_metadata(_USED + key)
         return Entry(key, name.path, size,
                      int(allocated) if allocated else size,
                      float(used) if used else _committed(record), record,

@@ -49,7 +49,7 @@ class Device:
         self.flushed_at.append(len(self.writes))
 
 
-class GatheringTest(base.TestCase):
+class CoalescerTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
@@ -57,18 +57,18 @@ class GatheringTest(base.TestCase):
             self.useFixture(fixtures.MonkeyPatch(
                 f"imagecache.tools.write_buffer.{name}", size))
         self.device = Device(40 * CHUNK)
-        self.gathering = write_buffer.Gathering(self.device)
-        self.addCleanup(self.gathering.close)
+        self.coalescer = write_buffer.Coalescer(self.device)
+        self.addCleanup(self.coalescer.close)
         self.answers = []
 
     def _write(self, data, offset):
-        self.gathering.write(data, offset, self.answers.append)
+        self.coalescer.write(data, offset, self.answers.append)
 
     def test_pieces_in_order_are_one_write(self):
         content = random.Random(1).randbytes(2 * CHUNK)
         for offset in range(0, len(content), PIECE):
             self._write(content[offset:offset + PIECE], offset)
-        self.gathering.flush()
+        self.coalescer.flush()
         self.assertEqual([(0, CHUNK), (CHUNK, CHUNK)], self.device.writes)
         self.assertTrue(self.device.data[:2 * CHUNK] == content)
 
@@ -79,7 +79,7 @@ class GatheringTest(base.TestCase):
         chance.shuffle(offsets)
         for offset in offsets:
             self._write(content[offset:offset + PIECE], offset)
-        self.gathering.flush()
+        self.coalescer.flush()
         self.assertEqual(4, len(self.device.writes))
         self.assertTrue(self.device.data[:4 * CHUNK] == content)
 
@@ -91,10 +91,10 @@ class GatheringTest(base.TestCase):
             offset = chance.randrange(len(expected) - len(data))
             # What overlaps may be on its way, and then it must arrive first.
             if any(expected[offset:offset + len(data)]):
-                self.gathering.flush()
+                self.coalescer.flush()
             expected[offset:offset + len(data)] = data
             self._write(data, offset)
-        self.gathering.flush()
+        self.coalescer.flush()
         self.assertTrue(self.device.data == expected)
         self.assertEqual({None}, set(self.answers))
 
@@ -102,7 +102,7 @@ class GatheringTest(base.TestCase):
         self._write(b"a" * PIECE, 0)
         self._write(b"c" * PIECE, 3 * PIECE)
         self._write(b"b" * PIECE, PIECE)
-        self.gathering.flush()
+        self.coalescer.flush()
         self.assertEqual([(0, 2 * PIECE), (3 * PIECE, PIECE)],
                          self.device.writes)
 
@@ -122,19 +122,19 @@ class GatheringTest(base.TestCase):
                              IN_FLIGHT)
         self.device.open.set()
         writer.join()
-        self.gathering.flush()
+        self.coalescer.flush()
 
     def test_flush_waits_and_flushes_what_is_behind(self):
         self._write(b"x", 0)
         self.assertEqual([], self.device.writes)
-        self.gathering.flush()
+        self.coalescer.flush()
         self.assertEqual([1], self.device.flushed_at)
         self.assertEqual(b"x", self.device.data[:1])
 
     def test_zeros_come_after_what_was_written_before(self):
         self._write(b"x" * PIECE, 0)
-        self.gathering.zero(100, 0, self.answers.append)
-        self.gathering.flush()
+        self.coalescer.zero(100, 0, self.answers.append)
+        self.coalescer.flush()
         self.assertEqual(bytes(100) + b"x" * (PIECE - 100),
                          self.device.data[:PIECE])
 
@@ -143,9 +143,9 @@ class GatheringTest(base.TestCase):
         self._write(bytes(CHUNK), 0)
         for _ in range(2):
             with self.assertRaises(exception.NoSpace):
-                self.gathering.flush()
+                self.coalescer.flush()
         self._write(b"x", 0)
-        self.gathering.zero(1, 0, self.answers.append)
+        self.coalescer.zero(1, 0, self.answers.append)
         self.assertEqual([FULL, FULL], self.answers[1:])
         self.assertEqual([], self.device.flushed_at)
 
@@ -153,7 +153,7 @@ class GatheringTest(base.TestCase):
         self.device.failing_at = 1
         self._write(b"x", 0)
         with self.assertRaises(exception.NoSpace):
-            self.gathering.flush()
+            self.coalescer.flush()
         self._write(bytes(20 * CHUNK), 0)
         self.assertEqual(1, len(self.device.writes))
 
@@ -163,17 +163,17 @@ class GatheringTest(base.TestCase):
         self.device.write = refuse
         self._write(b"x", 0)
         with self.assertRaises(exception.NoSpace):
-            self.gathering.flush()
+            self.coalescer.flush()
 
     def test_what_was_given_up_is_not_written(self):
         self._write(b"x", 0)
-        self.gathering.close()
+        self.coalescer.close()
         self.assertEqual([], self.device.writes)
 
     def test_giving_up_waits_for_what_is_under_way(self):
         self.device.open.clear()
         self._write(bytes(CHUNK), 0)
-        closing = threading.Thread(target=self.gathering.close)
+        closing = threading.Thread(target=self.coalescer.close)
         closing.start()
         closing.join(0.1)
         self.assertTrue(closing.is_alive())
