@@ -50,7 +50,7 @@ def of_each_rule() -> Iterator[Refused]:
 
     A format that can be allowed has rules of its own, each of which counts.
     """
-    found = {}
+    found: dict[tuple[str, str], Refused] = {}
     for sample in refused():
         found.setdefault((sample.rule or sample.id, sample.listed), sample)
     yield from found.values()

@@ -124,11 +124,11 @@ class BaseCache:
             force_raw = self.policy.force_raw if format is None \
                 else format is Format.RAW
             work = pipeline.Work(source.name, staging.download, self.policy,
-                                 self.observe)
+                                 self.observe, size)
             with self._original(source, size, format) as original:
                 plan = pipeline.plan(source, force_raw=force_raw,
                                      original=original)
-                base = pipeline.run(plan, work, staging, size)
+                base = pipeline.run(plan, work, staging)
         self.observe(Event(Name.COMMITTED, source.key))
         return base
 

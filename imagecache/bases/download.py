@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from imagecache import events, exception
-from imagecache.inspection.inspector import Found, Inspector
+from imagecache.inspection.inspector import CLAIMS, Found, Inspector
 from imagecache.inspection.signatures import Indifferent, Verifier
-from imagecache.model import Description, Digest
+from imagecache.model import Description, Digest, Format, whole_sectors
 from imagecache.sources import Image
 from imagecache.system import durable
 
@@ -29,6 +29,10 @@ _BLOCK = 64 * 1024      # holes are found in these units
 _ZEROS = bytes(_BLOCK)
 _WINDOW = 60.0          # seconds over which a rate is an average
 _FIRST_PAUSE = 0.5      # seconds before the first retry; doubled each time
+
+
+# Raises if no disk can have so many bytes, or not the one that is wanted.
+RequireFit = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +47,16 @@ class Received:
 class Receiver:
     """A file that is being downloaded, and the checks of its content.
 
+    :param admission: says whether an image of this size is wanted
     :param new_inspector: called each time the download starts again
     :param new_verifier: the same, for the verifier of the signature
     """
 
-    def __init__(self, file: BinaryIO, algorithm: str,
+    def __init__(self, file: BinaryIO, algorithm: str, admission: Admission,
                  new_inspector: Callable[[], Inspector],
                  new_verifier: Callable[[], Verifier] = Indifferent) -> None:
         self._file = file
+        self._admission = admission
         self._algorithm = algorithm
         self._new_inspector = new_inspector
         self._new_verifier = new_verifier
@@ -68,6 +74,7 @@ class Receiver:
         self._verifier.update(chunk)
         if self._inspector.needs_more:
             self._inspector.feed(chunk)
+        self._admission.check(self._inspector, self.size + len(chunk))
         for start in range(0, len(chunk), _BLOCK):
             block = chunk[start:start + _BLOCK]
             if block != _ZEROS[:len(block)]:
@@ -95,6 +102,51 @@ class Receiver:
                 expected=wanted.digest.value, actual=digest.value)
         self._verifier.verify()
         return Received(self.size, digest, self._inspector.finish(path))
+
+
+class Admission:
+    """Refuses an image as soon as its size is known, and not at its end.
+
+    A raw image has the size that its store describes; that of others is in
+    the first cluster.  An image that fits no disk is refused before a lack of
+    space is reported: no other host could take it either.
+    """
+
+    def __init__(self, wanted: Description, directory: pathlib.Path,
+                 require_fit: RequireFit) -> None:
+        self._wanted = wanted
+        self._directory = directory
+        self._require_fit = require_fit
+        self._has_space = False
+
+    def expect(self) -> None:
+        """Check what the store's description tells.
+
+        :raises FlavorDiskTooSmall, ImageTooLarge: a raw image does not fit
+        :raises NoSpace: there is no space for it
+        """
+        claim = self._wanted.disk_format
+        if claim and CLAIMS.get(claim) is Format.RAW:
+            self._require_fit(whole_sectors(self._wanted.size or 0))
+            self._require_space()
+
+    def check(self, inspector: Inspector, received: int) -> None:
+        """Check what the first bytes told an inspector.
+
+        :raises FlavorDiskTooSmall, ImageTooLarge: the image does not fit
+        :raises NoSpace: there is no space for it
+        """
+        if inspector.format is None:
+            return
+        self._require_fit(inspector.least_size(
+            max(received, self._wanted.size or 0)))
+        if not self._has_space:
+            self._require_space()
+
+    def _require_space(self) -> None:
+        durable.require_space(self._directory, self._wanted.size or 0,
+                              "downloading an image")
+        self._has_space = True
 
 
 class RateLimit:
@@ -137,12 +189,16 @@ class DownloadLimits:
 
 def download(image: Image, path: pathlib.Path, limits: DownloadLimits,
              new_inspector: Callable[[], Inspector], observe: events.Observer,
-             pause: Callable[[float], None] = time.sleep) -> Received:
+             pause: Callable[[float], None] = time.sleep,
+             require_fit: RequireFit = lambda size: None) -> Received:
     """Read a whole image into a new file.
 
+    :param require_fit: called with the bytes a guest will see, or will see
+        at least, as soon as they are known
     :param new_inspector: called each time the download begins again
     :raises ImageUnacceptable: the inspector refuses it
     :raises ImageTooLarge: it has more bytes than the limits allow
+    :raises FlavorDiskTooSmall: ``require_fit`` refuses its size
     :raises ImageSizeMismatch, ImageDigestMismatch: its bytes are not
         those that its store describes
     :raises ImageSignatureInvalid: they are not those that were signed
@@ -151,12 +207,12 @@ def download(image: Image, path: pathlib.Path, limits: DownloadLimits,
     """
     wanted = image.description
     _require_size(wanted, wanted.size, limits.size)
-    durable.require_space(path.parent, wanted.size or 0,
-                          "downloading an image")
+    admission = Admission(wanted, path.parent, require_fit)
+    admission.expect()
     with durable.translated("writing a download", path), \
             path.open("xb", buffering=0) as file:
         receiver = Receiver(
-            file, _algorithm(wanted), new_inspector,
+            file, _algorithm(wanted), admission, new_inspector,
             image.signer.verifier if image.signer else Indifferent)
         _persist(image, receiver, limits, observe, pause)
         received = receiver.finish(wanted, path)

@@ -46,6 +46,7 @@ class Work:
     download: pathlib.Path     # what the first step fills and the next checks
     policy: Policy
     observe: events.Observer = events.silent
+    size: int | None = None    # bytes of the disk that is wanted; None: any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,18 +118,15 @@ def adoption(source: sources.Source, entry: Entry) -> Plan:
                 new=False)
 
 
-def run(plan: Plan, work: Work, staging: Staging, size: int | None) -> Base:
-    """Take all steps, and commit the base.
-
-    :param size: bytes of the disk that is wanted; None: any
-    """
+def run(plan: Plan, work: Work, staging: Staging) -> Base:
+    """Take all steps, and commit the base."""
     filled, validated = _prepare(plan, work)
     if plan.new:
         work.observe(Event(Name.VALIDATED, work.name, {
             "format": validated.format,
             "virtual_size": validated.virtual_size}))
         filled = dataclasses.replace(filled, source_format=validated.format)
-    require_fit(plan.source, validated.virtual_size, size, work.policy)
+    require_fit(plan.source, validated.virtual_size, work.size, work.policy)
     made = plan.shape(work, staging, validated)
     bytes_used = made.path.stat().st_size if staging.keeps_files \
         else made.virtual_size
@@ -182,7 +180,8 @@ def receive(image: sources.Image, work: Work) -> Filled:
     received = download.download(
         image, work.download, limits,
         lambda: verify.new_inspector(image.name, claim, work.policy),
-        work.observe)
+        work.observe, require_fit=functools.partial(
+            require_fit, image, size=work.size, policy=work.policy))
     signature = image.signer.certificate if image.signer else None
     if signature:
         work.observe(Event(Name.SIGNATURE_VERIFIED, image.name,

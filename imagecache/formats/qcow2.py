@@ -193,6 +193,11 @@ NO_BACKING_FILE: tuple[Rule[Header], ...] = (
 SELF_CONTAINED = NO_DATA_FILE + NO_BACKING_FILE + SOUND
 
 
+def stated_size(start: bytes) -> int:
+    """Return the virtual size, in bytes, that the first sector states."""
+    return int.from_bytes(start[24:32])
+
+
 def needed(start: bytes) -> int:
     """Return how many bytes parse() needs, as far as ``start`` can tell."""
     if len(start) < SMALLEST:

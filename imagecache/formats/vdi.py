@@ -55,6 +55,11 @@ RULES: tuple[Rule[Header], ...] = (
 )
 
 
+def stated_size(start: bytes) -> int:
+    """Return the virtual size, in bytes, that the first sector states."""
+    return whole_sectors(int.from_bytes(start[0x170:0x178], "little"))
+
+
 def validate(f: BinaryIO, file_size: int) -> int:
     """Return the virtual size, in bytes.
 

@@ -54,9 +54,7 @@ class Header:
     @property
     def virtual_size(self) -> int:
         """Return the bytes that qemu shows a guest."""
-        if self.creator in _SIZED or self.geometry == _LARGEST_GEOMETRY:
-            return self.stated_size // _SECTOR * _SECTOR
-        return self.geometry * _SECTOR
+        return _size(self.creator, self.geometry, self.stated_size)
 
     @property
     def table_end(self) -> int:
@@ -96,6 +94,24 @@ RULES: tuple[Rule[Header], ...] = (
          and h.table_offset >= h.header_offset + 1024
          and h.table_end <= h.file_size),
 )
+
+
+def stated_size(start: bytes) -> int:
+    """Return the virtual size, in bytes, that the first sector states."""
+    (_, _, _, _, _, creator, _, _, _, size, cylinders, heads, sectors,
+     *_) = struct.unpack_from(_FOOTER, start)
+    return _size(creator, cylinders * heads * sectors, size)
+
+
+def _size(creator: bytes, geometry: int, size: int) -> int:
+    """Return the bytes that qemu shows a guest.
+
+    :param geometry: sectors
+    :param size: bytes, as the footer states them
+    """
+    if creator in _SIZED or geometry == _LARGEST_GEOMETRY:
+        return size // _SECTOR * _SECTOR
+    return geometry * _SECTOR
 
 
 def validate(f: BinaryIO, file_size: int) -> int:

@@ -89,6 +89,11 @@ RULES: tuple[Rule[Image], ...] = (
 )
 
 
+def stated_size(start: bytes) -> int:
+    """Return the virtual size, in bytes, that the first sector states."""
+    return int.from_bytes(start[12:20], "little") * _SECTOR
+
+
 def validate(f: BinaryIO, file_size: int) -> int:
     """Return the virtual size, in bytes.
 

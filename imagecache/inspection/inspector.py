@@ -48,6 +48,12 @@ _WHOLE: dict[Format, Callable[[BinaryIO, int], int]] = {
     Format.VPC: vhd.validate,
     Format.VHDX: vhdx.validate, Format.VDI: vdi.validate}
 
+# What the first sector says of the virtual size, which the rules check later.
+# That of a vhdx is megabytes further on.
+_STATED_SIZES: dict[Format, Callable[[bytes], int]] = {
+    Format.QCOW2: qcow2.stated_size, Format.VMDK: vmdk.stated_size,
+    Format.VPC: vhd.stated_size, Format.VDI: vdi.stated_size}
+
 # Ours are stricter: the inspector refuses extended L2 entries by this name.
 _OVERRULED = {"unknown_features"}
 
@@ -74,7 +80,7 @@ class Inspector:
         self._claimed = None if claim is None else self._claim(claim)
         self._says_iso = claim == "iso"
         self._start = b""
-        self._format: Format | None = None    # known as soon as it shows
+        self.format: Format | None = None    # known after the first cluster
         self._pipe = _Pipe()
         # One each, so that one that trips costs no other its say.
         self._inspectors = [
@@ -85,23 +91,33 @@ class Inspector:
     @property
     def needs_more(self) -> bool:
         """Whether more bytes could change what is known so far."""
-        return self._format is None or self._opinion() is None
+        return self.format is None or self._opinion() is None
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes.
 
         :raises ImageUnacceptable: they break a rule
         """
-        if self._format is None:
+        if self.format is None:
             self._start += chunk
             needed = qcow2.needed(self._start)
             if len(self._start) >= needed:
                 self._start = self._start[:needed]
-                self._format = self._recognise(_ENDLESS)
+                self.format = self._recognise(_ENDLESS)
         if self._opinion() is None:
             self._pipe.chunk = chunk
             for each in self._inspectors:
                 each.read(len(chunk))
+
+    def least_size(self, stored: int) -> int:
+        """Return how many bytes a guest will see at least, as known so far.
+
+        :param stored: bytes that the image has, or has at least
+        """
+        if self.format is Format.RAW:
+            return whole_sectors(stored)
+        stated = _STATED_SIZES.get(self.format) if self.format else None
+        return stated(self._start) if stated else 0
 
     def finish(self, path: pathlib.Path) -> Found:
         """Inspect the whole file; all its bytes went through feed().

@@ -49,16 +49,20 @@ def confirm(path: pathlib.Path, found: Found, image_id: str,
             policy: Policy) -> Validated:
     """Ask qemu-img for its opinion of an image that was inspected.
 
-    :raises ImageUnacceptable: it does not agree
+    :raises ImageUnacceptable: it does not agree, or needs more memory or CPU
+        time than the limits allow
+    :raises CommandFailed: it was killed, or took too long
+    :raises StorageFailed: the file cannot be read
     """
     if found.format is Format.RAW:
         return Validated(path, Format.RAW, found.virtual_size)
     try:
         info = qemu_img.info(path, found.format, limits=policy.for_image(
             found.format, policy.inspection))
-    except exception.CommandNotFound:
-        raise
     except exception.CommandFailed as e:
+        if not qemu_img.gave_up(e) and not e.facts.get("limit"):
+            raise
+        _read(path)
         raise _refusal(image_id, f"qemu-img cannot read it: {e}") from e
     for what, there in _references(info):
         if there:

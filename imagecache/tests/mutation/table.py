@@ -63,8 +63,8 @@ CHANGES: tuple[Change, ...] = (
            "        self._require_agreement(found)\n", "",
            ("unit.test_corpus",)),
     Change("as soon as it shows", "inspection/inspector.py",
-           "self._format = self._recognise(_ENDLESS)",
-           "self._format = Format.RAW", ("unit.test_corpus",)),
+           "self.format = self._recognise(_ENDLESS)",
+           "self.format = Format.RAW", ("unit.test_corpus",)),
     Change("the content of a base that stays qcow2", "bases/pipeline.py",
            "        verify.require_intact(validated, work.name,"
            " work.policy)\n        return keep", "        return keep",
@@ -90,9 +90,15 @@ CHANGES: tuple[Change, ...] = (
            "        admission.require_same_image(source, entry)\n", "",
            ("unit.test_base_cache",)),
     Change("what fits", "bases/pipeline.py",
-           "    require_fit(plan.source, validated.virtual_size, size,"
+           "    require_fit(plan.source, validated.virtual_size, work.size,"
            " work.policy)\n", "", ("unit.test_pipeline",
                                   "unit.test_backends_raw")),
+    Change("what fits, before the download", "bases/download.py",
+           "            self._require_fit(whole_sectors("
+           "self._wanted.size or 0))\n", "", ("unit.test_download",)),
+    Change("what fits, after the first cluster", "bases/download.py",
+           "        self._admission.check(self._inspector,"
+           " self.size + len(chunk))\n", "", ("unit.test_download",)),
     Change("images in images", "bases/pipeline.py",
            "    verify.refuse_nested(staging.head(raw.NEEDED),"
            " work.name)\n", "",

@@ -19,7 +19,15 @@ from imagecache import exception
 from imagecache.bases import download
 from imagecache.events import Event
 from imagecache.inspection.inspector import Inspector
-from imagecache.model import NATIVE, Description, Digest, KiB, MiB
+from imagecache.model import (
+    NATIVE,
+    Description,
+    Digest,
+    Format,
+    GiB,
+    KiB,
+    MiB,
+)
 from imagecache.sources import Image, Stream
 from imagecache.testing import images
 from imagecache.tests import base
@@ -275,9 +283,62 @@ class RefusedTest(DownloadTestCase):
                           limit=4 * MiB, size=None)
         self.assertLess(self.store.sent, 6 * MiB)
 
-    def test_what_cannot_fit_on_the_host_is_not_even_read(self) -> None:
-        self.assertRaises(exception.NoSpace, self.download, size=2 ** 60)
+    def test_a_raw_image_for_which_there_is_no_space_is_not_read(
+            self) -> None:
+        self.assertRaises(exception.NoSpace, self.download, size=2 ** 60,
+                          disk_format="raw")
         self.assertEqual([], self.store.offsets)
+
+    def test_no_image_for_which_there_is_no_space_is_read_to_its_end(
+            self) -> None:
+        self.store = Zeros()
+        self.assertRaises(exception.NoSpace, self.download, size=2 ** 60)
+        self.assertLess(self.store.sent, 6 * MiB)
+
+
+class FitTest(DownloadTestCase):
+    """An image that fits no disk is refused as soon as its size is known."""
+
+    def refuse(self, most: int, **changes: object) -> None:
+        image = Image(self.store, dataclasses.replace(
+            self.described, **{"digest": None} | changes))
+
+        def require_fit(size: int) -> None:
+            if size > most:
+                raise exception.FlavorDiskSmallerThanImage(
+                    flavor_size=most, image_size=size)
+
+        with self.assertRaises(exception.FlavorDiskSmallerThanImage):
+            download.download(
+                image, self.path, download.DownloadLimits(),
+                lambda: Inspector("x", None, Format),
+                self.events.append, require_fit=require_fit)
+        self.path.unlink(missing_ok=True)
+
+    def test_a_raw_image_with_a_claim_is_not_read(self) -> None:
+        for claim in ("raw", "iso", "ami"):
+            self.refuse(GiB, size=8192 * GiB, disk_format=claim)
+        self.assertEqual([], self.store.offsets)
+
+    def test_a_raw_image_without_a_claim_is_refused_at_its_first_bytes(
+            self) -> None:
+        self.store = Zeros()
+        self.refuse(GiB, size=8192 * GiB)
+        self.assertLess(self.store.sent, 4 * MiB)
+
+    def test_a_raw_image_of_unknown_size_is_refused_when_it_is_too_large(
+            self) -> None:
+        self.store = Zeros()
+        self.refuse(8 * MiB, size=None)
+        self.assertLess(self.store.sent, 12 * MiB)
+
+    def test_other_images_are_refused_after_their_first_cluster(self) -> None:
+        small = images.content(MiB)
+        for format in ("qcow2", "vmdk", "vpc", "vdi"):
+            self.store = Followed(images.convert(small, format))
+            with self.subTest(format):
+                self.refuse(MiB - 512, size=2 ** 50)
+                self.assertLess(self.store.sent, 8 * MiB)
 
 
 class ReceiverTest(base.TestCase):
@@ -285,7 +346,10 @@ class ReceiverTest(base.TestCase):
     def test_a_write_that_takes_less_is_continued(self) -> None:
         """As one does where the file system is nearly full."""
         with Stingy(self.root / "file", "xb") as file:
-            receiver = download.Receiver(file, "sha256", new_inspector)
+            receiver = download.Receiver(
+                file, "sha256", download.Admission(
+                    Description("x", "x"), self.root, lambda size: None),
+                new_inspector)
             receiver.take(CONTENT)
             receiver.finish(Description("x", "x"), self.root / "file")
         self.assertTrue((self.root / "file").read_bytes() == CONTENT)
@@ -321,6 +385,18 @@ class Zeros(Store):
         while self.sent != size and self.sent < 64 * MiB:
             self.sent += MiB
             yield bytes(MiB)
+
+
+class Followed(Zeros):
+    """An image that begins with some bytes, and goes on with zeros."""
+
+    def __init__(self, start: bytes) -> None:
+        super().__init__()
+        self._start = start
+
+    def _zeros(self, size: int | None) -> Iterator[bytes]:
+        yield self._start
+        yield from super()._zeros(size)
 
 
 class PaceTest(base.TestCase):

@@ -47,7 +47,7 @@ class PipelineTestCase(base.TestCase):
         with mock.patch.object(type(self.staging), "commit") as commit:
             pipeline.run(self.plan(source), pipeline.Work(
                 source.name, self.staging.download, self.policy,
-                self.events.append), self.staging, size)
+                self.events.append, size), self.staging)
         return commit.call_args.args
 
     def heard(self) -> list[str]:
@@ -170,10 +170,31 @@ class RunTest(PipelineTestCase):
         self.assertEqual(last["total"], last["done"])
 
     def test_an_image_that_does_not_fit_is_not_converted(self) -> None:
-        self.assertRaises(
-            exception.FlavorDiskSmallerThanImage, self.run_it,
-            self.image(images.qcow2(CONTENT), "qcow2"), SIZE - 512)
-        self.assertFalse(self.staging.output.exists())
+        content = images.qcow2(CONTENT)
+        for source in (
+                self.image(content, "qcow2"),
+                DelegatedImage("key", lambda path: path.write_bytes(content)
+                               and None)):
+            self.assertRaises(exception.FlavorDiskSmallerThanImage,
+                              self.run_it, source, SIZE - 512)
+            self.assertFalse(self.staging.output.exists())
+            self.staging.download.unlink()
+
+    def test_an_image_that_fits_no_disk_is_not_blamed_on_the_host(
+            self) -> None:
+        """There is no space for it on this host, and there need not be."""
+        image = self.image(CONTENT, "raw")
+        for claim in ("raw", None):
+            huge = Image(self.store, dataclasses.replace(
+                image.description, size=2 ** 60, disk_format=claim))
+            with self.subTest(claim):
+                self.assertRaises(exception.FlavorDiskSmallerThanImage,
+                                  self.run_it, huge, 2 * 2 ** 30)
+                self.staging.download.unlink(missing_ok=True)
+        self.policy = dataclasses.replace(self.policy,
+                                          max_virtual_size=2 ** 40)
+        self.assertRaises(exception.ImageTooLarge, self.run_it, Image(
+            self.store, dataclasses.replace(image.description, size=2 ** 60)))
 
     def test_an_output_that_is_there_is_not_written_to(self) -> None:
         self.staging.output.write_text("precious")

@@ -10,12 +10,14 @@ import dataclasses
 import pathlib
 import struct
 import tracemalloc
+from unittest import mock
 
 import ddt
 import fixtures
 
 from imagecache import exception, fixture
 from imagecache.inspection import verify
+from imagecache.inspection.inspector import Found
 from imagecache.model import Base, Format, KiB, Limits, MiB, Validated
 from imagecache.policy import Policy
 from imagecache.testing import images
@@ -207,6 +209,34 @@ class BlameTest(base.TestCase):
                 ) -> exception.CommandFailed:
         return exception.CommandFailed(command="qemu-img", exit_code=code,
                                        limit=limit, stderr="it failed")
+
+    def asked(self, error: exception.HostError
+              ) -> type[exception.ImageCacheError]:
+        """Return what is raised if ``qemu-img info`` fails on the image."""
+        with mock.patch.object(verify.qemu_img, "info", side_effect=error), \
+                self.assertRaises(exception.ImageCacheError) as caught:
+            verify.confirm(self.image.path, Found(Format.QCOW2, SIZE), "x",
+                           self.policy)
+        return type(caught.exception)
+
+    def test_the_image_is_at_fault_if_qemu_img_cannot_open_it(self) -> None:
+        self.image.path.write_bytes(QCOW2)
+        for error in (self.failure(1), self.failure(-24, "CPU time"),
+                      self.failure(1, "memory")):
+            self.assertIs(exception.ImageUnacceptable, self.asked(error))
+
+    def test_the_host_is_at_fault_if_qemu_img_did_not_finish(self) -> None:
+        self.image.path.write_bytes(QCOW2)
+        for error in (
+                self.failure(-9), self.failure(-15),
+                exception.CommandNotFound(command="qemu-img"),
+                exception.CommandTimedOut(command="qemu-img", timeout=1)):
+            self.assertIs(type(error), self.asked(error))
+
+    def test_the_host_is_at_fault_if_qemu_img_met_an_unreadable_file(
+            self) -> None:
+        self.image.path.mkdir()
+        self.assertIs(exception.StorageFailed, self.asked(self.failure(1)))
 
     def test_the_image_s_if_it_cannot_be_read(self) -> None:
         for tables in (with_l2(b"\xff" * 8), with_l2(
