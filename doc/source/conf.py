@@ -55,7 +55,7 @@ def setup(app: Any) -> None:
 
 
 def has_whole_history() -> bool:
-    """Say whether git has every commit here: reno reads each of them."""
+    """Return whether the clone is complete; reno reads all commits."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "--is-shallow-repository"],  # noqa: S607
@@ -67,25 +67,25 @@ def has_whole_history() -> bool:
 
 
 class NoReleaseNotes(Directive):
-    """Stands in where reno cannot work: a shallow clone, an archive."""
+    """Replaces reno's directive in a shallow clone or an archive."""
 
     def run(self) -> list[nodes.Node]:
-        return [nodes.paragraph("", "These pages were built without the"
-                                " history that the release notes are made"
-                                " from.")]
+        return [nodes.paragraph("", "These pages were built without git's"
+                                " history, from which the release notes are"
+                                " made.")]
 
 
 def show_drawings(app: Any, what: str, name: str, thing: object,
                   options: object, lines: list[str]) -> None:
-    """Set what a docstring indents after a blank line as it stands there.
+    """Show an indented block after a blank line as a literal block.
 
-    In this project's docstrings that is a drawing, or code.
+    In this project's docstrings such a block is a drawing, or code.
     """
     shown: list[str] = []
     last = ""     # the last line that is not blank
     for line in lines:
         drawing = line.startswith(" ") and shown and not shown[-1].strip()
-        if drawing and not last.startswith(" "):
+        if drawing and not last.startswith(" ") and not last.endswith("::"):
             shown += ["::", ""]
         shown.append(line)
         last = line if line.strip() else last
@@ -95,7 +95,7 @@ def show_drawings(app: Any, what: str, name: str, thing: object,
 def show_aliases(app: Any, what: str, name: str, thing: object,
                  options: object, signature: str | None, returns: str | None
                  ) -> tuple[str | None, str | None]:
-    """Show a type by its name also where it is one of several."""
+    """Show the name of a type alias in a union of types."""
     if signature is not None:
         signature = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1",
                            signature)
