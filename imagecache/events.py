@@ -80,6 +80,8 @@ from typing import Any
 
 from oslo_log import log as logging
 
+from imagecache import text
+
 LOG = logging.getLogger(__name__)
 
 
@@ -147,7 +149,8 @@ def log(event: Event) -> None:
         return
     level = logging.WARNING if event.name in TROUBLE else logging.DEBUG
     facts = "".join(f" {k}={v}" for k, v in event.facts.items())
-    LOG.log(level, "%s %s%s", event.name, event.subject, facts)
+    said = text.one_line(f"{event.subject}{facts}")
+    LOG.log(level, "%s %s", event.name, said)
 
 
 def both(first: Observer, second: Observer) -> Observer:

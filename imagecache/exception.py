@@ -66,16 +66,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from imagecache import text
+
 
 class ImageCacheError(Exception):
-    """Root of the tree.  ``facts`` holds the values in the message."""
+    """Root of the tree.  ``facts`` holds the values in the message.
+
+    The message is one line of printable characters, whatever the values
+    hold; the facts are as they came.
+    """
 
     msg_fmt = "An image cache operation failed"
 
     def __init__(self, message: str | None = None, **facts: Any) -> None:
         self.facts = facts
-        self.message = self.msg_fmt.format(**facts) if message is None \
-            else message
+        self.message = text.one_line(
+            self.msg_fmt.format(**_shortened(facts)) if message is None
+            else message)
         # Unpickling calls the class with this one argument, then restores
         # the facts.  An error that cannot be unpickled hangs a
         # multiprocessing pool.
@@ -88,6 +95,12 @@ class ImageCacheError(Exception):
 
     def format_message(self) -> str:
         return self.message
+
+
+def _shortened(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: f"{value[:text.LONGEST_VALUE]}..."
+            if isinstance(value, str) and len(value) > text.LONGEST_VALUE
+            else value for name, value in facts.items()}
 
 
 # The owner of the image, or the user that chose it, must act.

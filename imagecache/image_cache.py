@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from oslo_config import cfg
 
-from imagecache import events, exception, opts, sources
+from imagecache import events, exception, opts, sources, text
 from imagecache.backends import Disk, backend_for, resolve, with_key
 from imagecache.bases import disk_info
 from imagecache.bases.cache import BaseCache
@@ -209,12 +209,13 @@ class ImageCache:
         :raises CallerError: several were made from it
         """
         found = self._bases_named(key_or_ref)
+        shown = text.mask_url(key_or_ref)
         if not found:
             raise exception.BaseNotFound(
-                key=key_or_ref, store=", ".join(self._caches()))
+                key=shown, store=", ".join(self._caches()))
         if len(found) > 1:
             raise exception.CallerError(
-                f"{len(found)} bases were made from {key_or_ref}: for"
+                f"{len(found)} bases were made from {shown}: for"
                 " several stores, or it has changed in between; name one by"
                 " its path: " + ", ".join(str(each.path) for each in found))
         return found[0]
@@ -254,7 +255,9 @@ class ImageCache:
 
     def _bases_named(self, key_or_ref: str) -> list[Entry]:
         entries = list(self.bases())
-        refs = (key_or_ref, os.path.realpath(key_or_ref))
+        refs = {key_or_ref, text.mask_url(key_or_ref)}
+        if "\0" not in key_or_ref:   # or it is no path
+            refs.add(os.path.realpath(key_or_ref))
         return [e for e in entries
                 if key_or_ref in (e.key, str(e.path))] \
             or [e for e in entries if e.record and e.record.source in refs

@@ -8,6 +8,7 @@ import json
 from typing import get_type_hints
 
 from imagecache.model import Record, native
+from imagecache.text import mask_url
 
 _FIELDS = get_type_hints(Record)
 
@@ -23,5 +24,8 @@ def loads(text: str | bytes) -> Record | None:
         record = Record(**(found | {"format": native(found["format"])}))
     except (ValueError, TypeError, KeyError):
         return None
-    return record if all(isinstance(getattr(record, name), kind)
-                         for name, kind in _FIELDS.items()) else None
+    if not all(isinstance(getattr(record, name), kind)
+               for name, kind in _FIELDS.items()):
+        return None
+    # Records of older versions hold whole URLs.
+    return dataclasses.replace(record, source=mask_url(record.source))

@@ -7,6 +7,8 @@ import datetime
 
 from cliff import columns
 
+from imagecache.text import one_line
+
 
 class Size(columns.FormattableColumn[int | None]):
     """A number of bytes; None if it is unknown."""
@@ -19,7 +21,7 @@ class Maybe(columns.FormattableColumn[str | None]):
     """A text, or none."""
 
     def human_readable(self) -> str:
-        return "-" if self._value is None else self._value
+        return "-" if self._value is None else one_line(self._value)
 
     def machine_readable(self) -> str | None:
         # The YAML formatter does not accept an enum as text.
@@ -46,7 +48,7 @@ class Lines(columns.FormattableColumn[list[str]]):
     """Any number of names."""
 
     def human_readable(self) -> str:
-        return "\n".join(self._value) or "-"
+        return "\n".join(map(one_line, self._value)) or "-"
 
 
 def human_size(size: int) -> str:

@@ -12,6 +12,7 @@ from imagecache import events
 from imagecache.cmd.columns import human_size
 from imagecache.cmd.errors import explain
 from imagecache.events import Event, Name
+from imagecache.text import one_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -127,9 +128,9 @@ def _new_bar(event: Event, stream: TextIO) -> tqdm[Any]:
 
 def _words(event: Event) -> str:
     if event.name in _WORDS:
-        return _WORDS[event.name](event)
-    return event.subject + "".join(
-        f", {name}: {value}" for name, value in event.facts.items())
+        return one_line(_WORDS[event.name](event))
+    return one_line(event.subject + "".join(
+        f", {name}: {value}" for name, value in event.facts.items()))
 
 
 def _bytes(size: int | None) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from oslo_config import cfg
 
 from imagecache import exception
+from imagecache.text import one_line
 
 
 class UsageError(ValueError):   # cliff prints a ValueError as a usage error
@@ -48,7 +49,7 @@ def exit_code(error: Exception) -> int:
 
 def explain(error: Exception) -> str:
     """Return the message of an error in one line."""
-    text = " ".join(str(error).split())   # programs print several lines
+    text = " ".join(one_line(str(error)).split())
     if exit_code(error) != UNEXPECTED:
         return text
     return (f"{type(error).__name__}: {text} (a defect of this program;"

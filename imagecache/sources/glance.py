@@ -27,7 +27,7 @@ from keystoneauth1 import session as ks_session
 from keystoneauth1 import token_endpoint
 from oslo_config import cfg
 
-from imagecache import exception
+from imagecache import exception, text
 from imagecache.model import Description
 from imagecache.opts import glance as glance_opts
 from imagecache.sources import (
@@ -189,9 +189,9 @@ class GlanceStore:
             raise _not_in_catalogue(asking)
         # Catalogues of old name the version as well.
         endpoint = re.sub(r"/v[0-9.]+/?$", "", endpoint)
-        return _Door(self._adapter, endpoint, self._timeout,
-                     dataclasses.replace(
-                         asking, source=f"Glance at {resolve.mask(endpoint)}"))
+        asking = dataclasses.replace(
+            asking, source=f"Glance at {text.mask_url(endpoint)}")
+        return _Door(self._adapter, endpoint, self._timeout, asking)
 
 
 @dataclasses.dataclass(frozen=True)

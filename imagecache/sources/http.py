@@ -14,7 +14,7 @@ from typing import Literal
 import requests
 import urllib3.exceptions
 
-from imagecache import exception
+from imagecache import exception, text
 from imagecache.model import Description
 from imagecache.sources import Stream, resolve, transport, wire
 
@@ -30,11 +30,14 @@ _HEAD_REFUSED = (403, 405, 501)
 
 @dataclasses.dataclass(frozen=True)
 class WebImage(Description):
-    """A description with the login that its reference brought along.
+    """A description with the secrets of its reference.
 
-    It is kept apart from ``ref``, which goes into messages and records.
+    They are kept apart from ``ref``, which is in messages and records.
     """
 
+    identity: str = dataclasses.field(repr=False)
+    # What to ask for: ``ref`` has no query.
+    url: str = dataclasses.field(default="", repr=False)
     login: Login | None = dataclasses.field(default=None, repr=False)
 
 
@@ -65,14 +68,15 @@ class HttpStore:
     def describe(self, ref: str) -> Description:
         """Say what the server says of an image.
 
-        ``ref`` becomes the URL without login and digest.
+        ``ref`` becomes the URL without login and digest, and with a digest
+        in place of its query.
 
         :raises InvalidImageRef: it is no such URL
         """
         url, login, digest = _parse(ref)
         asking = self._asking(url)
         with (transport.Session() as session,
-              contextlib.closing(self._headers(session, asking, login)
+              contextlib.closing(self._headers(session, asking, url, login)
                                  ) as answer):
             asking.require_success(answer)
             asking.require_plain(answer)
@@ -81,43 +85,48 @@ class HttpStore:
                 f" {name}={answer.headers.get(name, '')}"
                 for name in ("ETag", "Last-Modified", "Content-Length"))
             return WebImage(
-                ref=url,
+                ref=asking.image_id,
                 identity=f"{url}#{digest or version}",
                 size=size,
                 disk_format=resolve.claimed_format(
                     urllib.parse.urlsplit(url).path),
                 digest=digest,
                 version=wire.validator(answer),
+                url=url,
                 login=login)
 
     @contextlib.contextmanager
     def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
         """Open the bytes of an image that describe() described."""
-        login = image.login if isinstance(image, WebImage) else None
-        asking = self._asking(image.ref, image.size)
+        url, login = image.ref, None
+        if isinstance(image, WebImage):
+            url, login = image.url, image.login
+        asking = self._asking(url, image.size)
         with transport.Session() as session:
-            get = functools.partial(self._ask, session, asking, login, "GET")
+            get = functools.partial(self._ask, session, asking, url, login,
+                                    "GET")
             with asking.stream(get, image, offset) as stream:
                 yield stream
 
     def _asking(self, url: str, size: int | None = None) -> wire.Asking:
-        return wire.Asking(_origin(url), url, self._timeout[1], size)
+        return wire.Asking(_origin(url), text.mask_url(url),
+                           self._timeout[1], size)
 
     def _headers(self, session: requests.Session, asking: wire.Asking,
-                 login: Login | None) -> requests.Response:
-        answer = self._ask(session, asking, login, "HEAD", {})
+                 url: str, login: Login | None) -> requests.Response:
+        answer = self._ask(session, asking, url, login, "HEAD", {})
         if answer.status_code not in _HEAD_REFUSED:
             return answer
         answer.close()
-        return self._ask(session, asking, login, "GET", {})
+        return self._ask(session, asking, url, login, "GET", {})
 
     def _ask(self, session: requests.Session, asking: wire.Asking,
-             login: Login | None, method: str,
+             url: str, login: Login | None, method: str,
              headers: Mapping[str, str]) -> requests.Response:
-        """Send a request and go where the server sends us, within limits."""
-        url = asking.image_id
+        """Send a request, and follow redirects within limits."""
+        first = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
-            same = _origin(url) == _origin(asking.image_id)
+            same = _origin(url) == first
             answer = self._send(session, asking, method, url, headers,
                                 login if same else None)
             location = answer.headers.get("Location")
@@ -142,7 +151,7 @@ class HttpStore:
                 headers={"Accept-Encoding": "identity",
                          "User-Agent": "imagecache", **headers})
         except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-            raise asking.failure(e) from e
+            raise asking.failure(e) from wire.root(e)
         except OSError as e:   # from requests, about nothing else
             raise exception.InvalidConfiguration(
                 option="[image_cache] http_ca_file", value=self._verify,
@@ -183,7 +192,7 @@ def _parse(ref: str) -> tuple[str, Login | None, resolve.MaybeDigest]:
         parts = urllib.parse.SplitResult("", "", "", "", "")
     if parts.scheme not in _PORTS or not parts.hostname:
         raise exception.InvalidImageRef(
-            image_ref=resolve.mask(ref), reason="it is not a web address")
+            image_ref=text.mask_url(ref), reason="it is not a web address")
     user, at, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     login = (urllib.parse.unquote_to_bytes(name),

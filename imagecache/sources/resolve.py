@@ -16,7 +16,7 @@ import urllib.parse
 import uuid
 from typing import Literal
 
-from imagecache import exception, model
+from imagecache import exception, model, text
 
 Kind = Literal["file", "http", "glance"]
 MaybeDigest = model.Digest | None
@@ -46,9 +46,9 @@ def kind_of(ref: str) -> Kind:
     elif _is_path(ref, has_scheme=scheme is not None):
         return "file"
     raise exception.InvalidImageRef(
-        image_ref=mask(ref), reason="give the id of an image in Glance (a"
-        " UUID), an http:// or https:// URL, or a path or file:// URL (a file"
-        " in the working directory as ./name)")
+        image_ref=text.mask_url(ref), reason="give the id of an image in"
+        " Glance (a UUID), an http:// or https:// URL, or a path or file://"
+        " URL (a file in the working directory as ./name)")
 
 
 def is_uuid(ref: str) -> bool:
@@ -69,22 +69,18 @@ def split_digest(url: str) -> tuple[str, model.Digest | None]:
         return address, None
     algorithm, _, value = fragment.partition("=")
     try:
-        if value:
+        if value and "@" not in fragment:   # or it is of a password
             return address, model.Digest(algorithm, value.lower())
         reason = "what follows # must be a digest: #sha256=<hex digits>"
     except exception.InvalidName as e:
         reason = e.message
-    raise exception.InvalidImageRef(image_ref=mask(url), reason=reason)
+    raise exception.InvalidImageRef(
+        image_ref=text.mask_url(url), reason=reason)
 
 
 def claimed_format(path: str) -> str | None:
     """The format that the end of a name claims, in Glance's words."""
     return _CLAIMS.get(pathlib.PurePosixPath(path).suffix.lower())
-
-
-def mask(url: str) -> str:
-    """The URL without what is secret in it, for messages."""
-    return re.sub(r"(?<=://)[^/?#]*@", "***@", url)
 
 
 def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
@@ -98,8 +94,8 @@ def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
         host, slash, rest = url[7:].partition("/")
         if host.lower() not in ("", "localhost") or "?" in rest:
             raise exception.InvalidImageRef(
-                image_ref=ref, reason="a file URL is file:///path: it has no"
-                " other host and no query")
+                image_ref=text.mask_url(ref), reason="a file URL is"
+                " file:///path: it has no other host and no query")
         path = os.fsdecode(urllib.parse.unquote_to_bytes(slash + rest))
     if not path or "\0" in path:
         raise exception.InvalidImageRef(
@@ -112,5 +108,5 @@ def _is_path(ref: str, has_scheme: bool) -> bool:
         return True
     # "rbd:pool/image" has a slash and is no path, whatever the directory
     # holds: qemu-img would open it over the network.
-    return not has_scheme and "\0" not in ref and (
+    return not has_scheme and "\0" not in ref and "://" not in ref and (
         "/" in ref or os.path.lexists(ref))

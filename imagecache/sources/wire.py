@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 import requests
 import urllib3.exceptions
 
-from imagecache import exception
+from imagecache import exception, text
 from imagecache.model import Description, MiB
 from imagecache.sources import Stream
 
@@ -24,6 +24,8 @@ Get = Callable[[Mapping[str, str]], requests.Response]
 
 # Glance answers 400 where its store cannot start in the middle (rbd).
 _PATIENCE = 0.5    # seconds to wait for a chunk to be full
+_LONGEST_PHRASE = 100    # characters of what a server says
+_LONGEST_REASON = 400
 _RANGE_REFUSED = (400, 416)
 _GONE = (404, 410)
 _REFUSED = (401, 403)
@@ -64,7 +66,8 @@ class Asking:
     def require_success(self, answer: requests.Response) -> None:
         """Raise what an answer other than success means here."""
         status = answer.status_code
-        said = f"it answered {status} {answer.reason or ''}".rstrip()
+        phrase = text.one_line(str(answer.reason or ""), _LONGEST_PHRASE)
+        said = f"it answered {status} {phrase}".rstrip()
         if status in (200, 204, 206):
             return
         if status in _GONE:
@@ -78,7 +81,8 @@ class Asking:
         raise self.misbehaved(said)
 
     def misbehaved(self, reason: str) -> exception.SourceMisbehaved:
-        return exception.SourceMisbehaved(**self._facts(), reason=reason)
+        return exception.SourceMisbehaved(
+            **self._facts(), reason=_shown(reason))
 
     def failure(self, error: BaseException,
                 received: int = 0) -> exception.SourceError:
@@ -92,8 +96,9 @@ class Asking:
                 and not isinstance(last, _BROKEN):
             return self.misbehaved(str(last) or type(last).__name__)
         return exception.SourceUnreachable(
-            **self._facts(), reason=getattr(last, "strerror", None)
-            or str(last) or type(last).__name__)
+            **self._facts(), reason=_shown(
+                getattr(last, "strerror", None) or str(last)
+                or type(last).__name__))
 
     def _stream(self, answer: requests.Response, image: Description,
                 offset: int) -> Stream:
@@ -161,8 +166,8 @@ class Asking:
                 yield b"".join(pieces)
             if any(isinstance(cause, http.client.IncompleteRead)
                    for cause in _causes(e)):
-                raise self._truncated(received) from e
-            raise self.failure(e, received) from e
+                raise self._truncated(received) from root(e)
+            raise self.failure(e, received) from root(e)
         if pieces:
             yield b"".join(pieces)
         if self.size is not None and received < self.size:
@@ -201,6 +206,19 @@ def _content_range(answer: requests.Response) -> int | None:
     match = re.match(r"bytes ([0-9]{1,18})-",
                      answer.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
+
+
+def _shown(reason: str) -> str:
+    return text.one_line(text.mask_urls(reason), _LONGEST_REASON)
+
+
+def root(error: BaseException) -> BaseException | None:
+    """Return what lies lowest, unless it shows what is secret in a URL.
+
+    What lies above it, which tracebacks show too, holds whole URLs.
+    """
+    *_, last = _causes(error)
+    return last if text.mask_urls(str(last)) == str(last) else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -15,7 +15,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
-from imagecache import events, exception, sources
+from imagecache import events, exception, sources, text
 from imagecache.backends.rbd.cluster import connected
 from imagecache.bases.admission import require_fit, require_min_disk
 from imagecache.events import Event, Name
@@ -142,7 +142,7 @@ class RbdImages:
                         return location, size
                     reason = "it cannot be cloned from here"
                 self.observe(Event(Name.LOCATION_NOT_USABLE, ref, {
-                    "location": url, "reason": reason}))
+                    "location": text.mask_url(url), "reason": reason}))
         return None
 
     def _copied(self, ref: str, store: sources.Locator) -> bool:

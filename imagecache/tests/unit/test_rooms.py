@@ -53,6 +53,7 @@ ROOMS = {
     "events": "what happened, for those who asked",
     "model": "value types",
     "exception": "the tree of errors",
+    "text": "text from outside, made fit to be shown",
 }
 ORDER = list(reversed(ROOMS))
 # A kind of storage is one folder, and knows of no other.
