@@ -70,22 +70,16 @@ from imagecache import text
 
 
 class ImageCacheError(Exception):
-    """Root of the tree.  ``facts`` holds the values in the message.
-
-    The message is one line of printable characters, whatever the values
-    hold; the facts are as they came.
-    """
+    """Root of the tree; ``message`` is one line, ``facts`` are its values."""
 
     msg_fmt = "An image cache operation failed"
 
     def __init__(self, message: str | None = None, **facts: Any) -> None:
         self.facts = facts
-        self.message = text.one_line(
-            self.msg_fmt.format(**_shortened(facts)) if message is None
-            else message)
-        # Unpickling calls the class with this one argument, then restores
-        # the facts.  An error that cannot be unpickled hangs a
-        # multiprocessing pool.
+        self.message = text.filled_in(self.msg_fmt, facts) \
+            if message is None else text.one_line(message)
+        # Unpickling calls the class with this alone, then adds the facts; an
+        # error that cannot be unpickled hangs a multiprocessing pool.
         super().__init__(self.message)
 
     @property
@@ -95,12 +89,6 @@ class ImageCacheError(Exception):
 
     def format_message(self) -> str:
         return self.message
-
-
-def _shortened(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{value[:text.LONGEST_VALUE]}..."
-            if isinstance(value, str) and len(value) > text.LONGEST_VALUE
-            else value for name, value in facts.items()}
 
 
 # The owner of the image, or the user that chose it, must act.

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import re
 import urllib.parse
+from collections.abc import Mapping
+from typing import Any
 
 # Characters of a message, and of one value in it.
 LONGEST_MESSAGE = 4000
@@ -33,6 +35,14 @@ def one_line(text: str, limit: int = LONGEST_MESSAGE) -> str:
     text = "".join(c if c.isprintable() else
                    c.encode("unicode_escape").decode() for c in text)
     return text if len(text) <= limit else text[:limit - 3] + "..."
+
+
+def filled_in(template: str, values: Mapping[str, Any]) -> str:
+    """Return one line made of a template and values of limited length."""
+    return one_line(template.format(**{
+        name: f"{value[:LONGEST_VALUE]}..."
+        if isinstance(value, str) and len(value) > LONGEST_VALUE else value
+        for name, value in values.items()}))
 
 
 def mask_url(url: str) -> str:
