@@ -8,6 +8,7 @@ so it waits until it is needed.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,7 @@ _OLD_NAMES = {
 _VERSIONS = ("version", "min_version", "max_version")   # the code knows these
 
 
+@functools.cache    # a host program may make many caches
 def list_glance_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """Return the options by group, as oslo-config-generator wants them."""
     from keystoneauth1 import loading

@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
-from imagecache import Encryption, ImageCache
+import logging
+from collections.abc import Callable
+
+import fixtures
+
+from imagecache import Encryption, ImageCache, exception, fixture
 from imagecache.backends.base import Disk
 from imagecache.image_cache import Instance
-from imagecache.testing import conformance
-from imagecache.testing.conformance import SIZE
+from imagecache.model import MiB
+from imagecache.system import execute
+from imagecache.testing import conformance, images
+from imagecache.testing.conformance import INSTANCE, SIZE
+from imagecache.tests import base
 
 PASSPHRASE = b"not to be seen anywhere: 3d9a7c"
 KEY = Encryption(PASSPHRASE, iter_time=10)
+ODD_KEY = Encryption("gehéim, 3d9a7c".encode(), iter_time=10)
 WRONG = Encryption(b"another", iter_time=10)
+CONTENT = images.content(MiB)
 
 
 class EncryptingCache(ImageCache):
@@ -40,3 +50,55 @@ class EncryptingTestCase(conformance.DiskTestCase):
         if self.noise_behind and disk.name == "disk":
             return content[:SIZE] + bytes(len(content[SIZE:]))
         return content
+
+
+class FileDiskTestCase(base.TestCase):
+    """Disks in files, encrypted with ODD_KEY; it sees programs and logs."""
+
+    image_type: str
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.images = self.useFixture(fixture.ImageCacheFixture())
+        self.images.config("libvirt", images_type=self.image_type)
+        self.log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
+        self.commands: list[tuple[str, ...]] = []
+        run = execute.run
+
+        def recording(*command: str, **options: object) -> str:
+            self.commands.append(command)
+            return run(*command, **options)
+
+        self.useFixture(fixtures.MonkeyPatch("imagecache.system.execute.run",
+                                             recording))
+
+    def make(self, size: int | None = None) -> Disk:
+        image = self.images.add(images.qcow2(CONTENT), "qcow2")
+        return self.images.cache.create_disk(INSTANCE, image, size=size,
+                                             encryption=ODD_KEY)
+
+    def described(self, encryption: Encryption | None = None) -> Disk:
+        return self.images.cache.disk(INSTANCE, encryption=encryption)
+
+    def content(self, disk: Disk) -> bytes:
+        output = self.root / "output"
+        disk.extract(output, "raw")
+        return output.read_bytes()
+
+    def assert_no_secret_is_seen(self) -> None:
+        """Look for the key in arguments of programs, in logs and in files."""
+        self.assertNotIn("3d9a7c", f"{self.commands} {self.log.output}"
+                                   f" {self.images.events}")
+        for path in self.images.instances_path.rglob("*"):
+            if path.is_file():
+                self.assertNotIn(ODD_KEY.passphrase, path.read_bytes())
+
+    def assert_asks_for_its_key(self, *acts: Callable[..., object]) -> None:
+        (self.root / "output").unlink()
+        for encryption, error in ((None, exception.KeyRequired),
+                                  (WRONG, exception.WrongKey)):
+            disk = self.described(encryption)
+            for act in acts:
+                with self.assertRaises(error):
+                    act(disk)
+            self.assertFalse((self.root / "output").exists())

@@ -125,7 +125,7 @@ class RoomsTest(base.TestCase):
 
     def test_no_module_catches_everything(self) -> None:
         for name, path in modules().items():
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(tree(path)):
                 if isinstance(node, ast.ExceptHandler):
                     with self.subTest(f"{name}:{node.lineno}"):
                         self.assertIsNotNone(node.type)
@@ -139,7 +139,7 @@ class RoomsTest(base.TestCase):
 
     def test_functions_fit_a_screen(self) -> None:
         for name, path in modules().items():
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(tree(path)):
                 if isinstance(node, ast.FunctionDef):
                     with self.subTest(f"{name}.{node.name}"):
                         self.assertLessEqual(
@@ -240,18 +240,23 @@ sys.addaudithook(_listen)    # for good: there is no way to remove one
 
 
 @functools.cache
+def tree(path: pathlib.Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def modules() -> dict[str, pathlib.Path]:
     """Return every module of the library by its name in the package."""
     found = {".".join(path.relative_to(TOP).with_suffix("").parts)
              .removesuffix(".__init__"): path for path in TOP.rglob("*.py")}
     return {name: path for name, path in found.items()
             if not within(name, "tests") and name != "__init__"
-            and len(ast.parse(path.read_text()).body) > 1}   # has code
+            and len(tree(path).body) > 1}   # has code
 
 
 def imports(path: pathlib.Path) -> Iterator[str]:
     """Yield the full name of all a module imports, wherever it does."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -260,6 +265,7 @@ def imports(path: pathlib.Path) -> Iterator[str]:
                 yield f"{node.module}.{alias.name}"
 
 
+@functools.cache
 def own_imports(path: pathlib.Path) -> set[str]:
     """Return the modules of this library that a module imports."""
     found = set()
