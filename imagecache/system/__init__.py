@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's operating system: programs, files that survive, locks."""
+"""The operating system: programs, durable files, locks, the sandbox."""

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent, also after a crash or a power failure.
+"""Files that are complete or absent, also after a crash or a power failure.
 
-What is to appear under a name is staged beside it, under a name no other
-attempt ever uses, and moved there in one step.  A rename without an fsync of
-the data can publish an empty file, and one without an fsync of the directory
-may not have happened: both were seen on ext4 and xfs.
+A new file is staged in the same directory, under a name that no other attempt
+uses, and renamed in one step.  Flush the data before the rename: otherwise a
+power failure can leave an empty file.  Flush the directory after the rename:
+otherwise a power failure can undo it.  Both were seen on ext4 and xfs.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _PRIVATE = 0o600    # of a file that is not finished
 
 @contextlib.contextmanager
 def staged(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
-    """Yield a path in ``directory`` that is gone when the block ends.
+    """Yield a path for a new file; remove the file when the block ends.
 
-    The name says which attempt it is of, so that what a killed process left
-    can be told from what is being written now.
+    The name has the number of this process.  So clear_staged() can tell the
+    file of a killed process from one that is being written.
     """
     path = directory / f".{name}.{os.getpid()}.{secrets.token_hex(6)}"
     try:
@@ -39,9 +39,9 @@ def staged(directory: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
 
 def clear_staged(directory: pathlib.Path, name: str, *,
                  but_alive: bool = False) -> None:
-    """Remove what attempts at ``name`` left.
+    """Remove the staged files of earlier attempts at ``name``.
 
-    :param but_alive: keep those of processes that run on this host
+    :param but_alive: keep the files of processes that run on this host
     """
     for left in directory.iterdir():
         stem, *attempt = left.name.rsplit(".", 2)
@@ -51,7 +51,7 @@ def clear_staged(directory: pathlib.Path, name: str, *,
 
 
 def fsync_directory(directory: pathlib.Path) -> None:
-    """Make the names in a directory survive a power failure."""
+    """Flush a directory, so that renames in it survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -61,12 +61,12 @@ def fsync_directory(directory: pathlib.Path) -> None:
 
 def write_file(path: pathlib.Path, content: bytes,
                mode: int = 0o644) -> None:
-    """Replace the file at ``path``, in one step."""
+    """Replace the file at ``path`` in one step, and flush it."""
     with translated("writing", path), staged(path.parent, path.name) as new:
         clear_staged(path.parent, path.name, but_alive=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(descriptor, "wb") as f:
-            os.fchmod(f.fileno(), mode)   # whatever the umask
+            os.fchmod(f.fileno(), mode)   # the umask has no effect
             f.write(content)
             f.flush()
             os.fsync(f.fileno())
@@ -74,7 +74,10 @@ def write_file(path: pathlib.Path, content: bytes,
 
 
 def make_directory(path: pathlib.Path, mode: int = 0o755) -> None:
-    """Create ``path`` and what is missing above it, whatever the umask."""
+    """Create a directory and its missing parents.
+
+    An existing directory keeps its mode.  The umask has no effect.
+    """
     with translated("creating a directory", path):
         if path.is_dir():
             return
@@ -86,21 +89,24 @@ def make_directory(path: pathlib.Path, mode: int = 0o755) -> None:
 
 @contextlib.contextmanager
 def directory_for(path: pathlib.Path) -> Iterator[None]:
-    """Have the directory ``path``; take a new one back if the block fails."""
+    """Create the directory ``path``; remove it again if the block fails.
+
+    A directory that existed before, or that is not empty, stays.
+    """
     new = not path.exists()
     make_directory(path)
     try:
         yield
     except BaseException:
         if new:
-            with contextlib.suppress(OSError):   # another put something in
+            with contextlib.suppress(OSError):   # it is not empty
                 path.rmdir()
         raise
 
 
 @contextlib.contextmanager
 def translated(what: str, path: pathlib.Path) -> Iterator[None]:
-    """Turn an OSError of the block into an error that says who must act.
+    """Translate an OSError of the block into an exception of this library.
 
     :raises NoSpace: the file system, or a quota on it, is exhausted
     :raises StorageFailed: anything else
@@ -117,7 +123,10 @@ def translated(what: str, path: pathlib.Path) -> Iterator[None]:
 
 
 def available(path: pathlib.Path) -> int:
-    """Bytes that may still be written to the file system of ``path``."""
+    """Return the free bytes of the file system of ``path``.
+
+    The path itself need not exist.
+    """
     while not path.exists():
         path = path.parent
     stat = os.statvfs(path)
@@ -125,9 +134,10 @@ def available(path: pathlib.Path) -> int:
 
 
 def require_space(directory: pathlib.Path, needed: int, what: str) -> None:
-    """Refuse at once what could not be finished.
+    """Check the free space before a long operation.
 
-    :raises NoSpace: ``directory`` cannot take ``needed`` bytes more
+    :param needed: bytes
+    :raises NoSpace: ``directory`` has fewer bytes free
     """
     free = available(directory)
     if needed > free:
@@ -149,7 +159,7 @@ def create_file(path: pathlib.Path, mode: int, size: int = 0) -> None:
 
 @contextlib.contextmanager
 def flushed(path: pathlib.Path) -> Iterator[int]:
-    """Flush what the programs of the block wrote to an existing file.
+    """Flush an existing file after the programs of the block wrote to it.
 
     Yield a descriptor of the file.  It is opened before the programs start:
     the kernel reports an error to each descriptor once.  qemu-img 7.2 reports
@@ -165,7 +175,7 @@ def flushed(path: pathlib.Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def written(path: pathlib.Path) -> Iterator[None]:
-    """Flush a file like flushed(); then no process can change it any more.
+    """Flush a file like flushed(), and check that no process can change it.
 
     :raises StorageFailed: another process still has it open for writing
     """
@@ -176,7 +186,7 @@ def written(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def filling(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
-    """Yield a new file of zeros, which the block fills; then flush it.
+    """Create a file of zeros for the block to fill; then flush it.
 
     :raises StorageFailed: not all that was written is in the file, its size
         is another, or another process still has it open for writing
@@ -192,14 +202,14 @@ def filling(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
 
 
 def fsync_file(path: pathlib.Path) -> None:
-    """Make a file's data survive a power failure.
+    """Flush a file that this process wrote, and that no program changed.
 
-    The kernel reports an error once: after one, remove the file.
+    After an error, remove the file: a second flush would report success.
     """
     with translated("flushing", path), path.open("rb") as f:
         os.fsync(f.fileno())
 
 
 def now() -> str:
-    """The time for a record: UTC, ISO 8601, whole seconds."""
+    """Return the time for a record: UTC, ISO 8601, whole seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one door to other programs."""
+"""Start programs.  No other module of this library does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple
 
-# Through its module: a caller's tests may patch processutils.execute.
+# Called through its module: tests of a caller may patch processutils.execute.
 from oslo_concurrency import processutils
 
 from imagecache import exception
@@ -28,13 +28,13 @@ LOG = logging.getLogger(__name__)
 
 
 class Running(NamedTuple):
-    """A program that runs."""
+    """A program that is running."""
 
     process: subprocess.Popen[bytes]
     ending: signal.Signals
 
     def end(self) -> None:
-        """Have it end, if it has not, and what came of it with it."""
+        """End the program, and all processes that it started."""
         self.process.send_signal(self.ending)
 
 
@@ -44,19 +44,19 @@ _UNLIMITED = Limits()
 
 _GENUINE = processutils.execute
 
-# Programs speak English to us, and read no configuration of whoever runs us.
-# Where there is no table of mounts, as in some sandboxes, nothing is mounted.
-# What a tenant calls a file system is no entry for this host's table of them,
-# which dumpe2fs would make for root.
+# Messages are parsed, so they must be in English.  A missing table of mounts,
+# as in some sandboxes, means that nothing is mounted.  libblkid must not cache
+# the label of a tenant's file system in the host's table, as dumpe2fs would do
+# for root.
 _VARIABLES = {"LC_ALL": "C", "LANG": "C", "LANGUAGE": "C",
               "EXT2FS_NO_MTAB_OK": "1", "BLKID_FILE": "/dev/null"}
 # What a confined program keeps of the agent's environment, besides PATH.
 _KEPT = ("LD_LIBRARY_PATH",)
-# What the C library says of ENOSPC and EDQUOT, in English.
+# The messages of the C library for ENOSPC and EDQUOT.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
-# What a tenant wrote can make a program say gigabytes: of each stream as many
-# bytes are kept, and of those as many characters are told.
-_MOST_HEARD, _MOST_TOLD = MiB, 4 * KiB
+# A tenant's image can make a program print gigabytes.  These are the bytes of
+# each stream that are kept, and the characters of them that an error has.
+_MOST_KEPT, _MOST_REPORTED = MiB, 4 * KiB
 # mkfs and e2fsck are not on the PATH of an ordinary user.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -69,18 +69,22 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         root_helper: str = "") -> str:
     """Run a program without a shell, and return what it printed.
 
-    :param reads: the files it finds in its sandbox, if its limits have one
-    :param writes: those it may change as well
-    :param exit_codes: those that mean success
-    :param stdin: the descriptor that is its standard input
-    :param secret: what it reads there instead, or from /dev/stdin; nobody
-        else sees it.  At most 4096 bytes.
-    :param started: called with the running process, to watch it
-    :param root_helper: what makes us root; not in a sandbox, where nobody is
-    :raises CommandFailed: its subclass says if it was slow, or not there; or
-        it has limits, and printed more than 1 MiB
-    :raises NoSpace: it failed because a file system is full
-    :raises InvalidConfiguration: it needs a sandbox, and there is none
+    :param reads: the files that the program can read in its sandbox; without
+        ``limits.sandbox`` it can read all files of its user
+    :param writes: the files that it can also change there
+    :param exit_codes: the exit codes that mean success
+    :param stdin: the descriptor that becomes its standard input
+    :param secret: at most 4096 bytes that the program reads from its standard
+        input, or from /dev/stdin; they are in no log and on no command line
+    :param started: called with the running program
+    :param root_helper: a command that runs another as root, used if this
+        process is not root; it cannot be used in a sandbox
+    :raises CommandTimedOut: it exceeded ``limits.wall_clock``
+    :raises CommandNotFound: there is no such program
+    :raises CommandFailed: any other failure; or a program with limits printed
+        more than 1 MiB
+    :raises NoSpace: a file system is full
+    :raises InvalidConfiguration: a sandbox is required, and there is none
     """
     environment = _environment(confined=limits.sandbox is not None)
     if os.geteuid() != 0:
@@ -88,8 +92,8 @@ def run(*command: str, limits: Limits = _UNLIMITED,
     with sandbox.around(
             command, limits, reads=reads, writes=writes,
             environment=environment, secret=bool(secret)) as launch, \
-            _translated(command, limits), _told(secret, stdin) as stdin, \
-            _ended() as children:
+            _translated(command, limits), \
+            _secret_input(secret, stdin) as stdin, _ended() as children:
         def on_execute(process: subprocess.Popen[bytes]) -> None:
             children.append(Running(process, launch.ending))
             if started:
@@ -108,42 +112,44 @@ def _forked(launch: sandbox.Launch, exit_codes: Collection[int],
             timeout: int | None) -> str:
     def listen(process: subprocess.Popen[bytes]) -> None:
         if launch.restrict:
-            # processutils calls this, and itself it would keep everything.
-            vars(process)["communicate"] = functools.partial(_hear, process)
+            # processutils calls communicate(), which would keep all output.
+            vars(process)["communicate"] = functools.partial(
+                _communicate, process)
         on_execute(process)
 
     stdout, _ = processutils.execute(
         *launch.command, check_exit_code=list(exit_codes),
         env_variables=environment, on_execute=listen,
-        preexec_fn=_fed(stdin, launch.restrict), timeout=timeout)
-    if launch.restrict and len(os.fsencode(stdout)) >= _MOST_HEARD:
+        preexec_fn=_with_stdin(stdin, launch.restrict), timeout=timeout)
+    if launch.restrict and len(os.fsencode(stdout)) >= _MOST_KEPT:
         raise processutils.ProcessExecutionError(
-            stderr=f"it printed more than {_MOST_HEARD} bytes", exit_code=0)
+            stderr=f"the program printed more than {_MOST_KEPT} bytes",
+            exit_code=0)
     return stdout
 
 
-def _hear(process: subprocess.Popen[bytes], _input: None,
-          timeout: float | None) -> tuple[bytes, bytes]:
-    """Do what communicate() does, and forget what is too much."""
+def _communicate(process: subprocess.Popen[bytes], _input: None,
+                 timeout: float | None) -> tuple[bytes, bytes]:
+    """Do what Popen.communicate() does, but keep only the first output."""
     deadline = None if timeout is None else time.monotonic() + timeout
     if process.stdin:
         process.stdin.close()
     streams = [each for each in (process.stdout, process.stderr) if each]
-    heard = {each.fileno(): bytearray() for each in streams}
+    output = {each.fileno(): bytearray() for each in streams}
     with selectors.DefaultSelector() as selector:
         for each in streams:
             selector.register(each, selectors.EVENT_READ)
         while selector.get_map():
             for key, _ in selector.select(_left(deadline)):
-                said = os.read(key.fd, 64 * KiB)
-                if not said:
+                data = os.read(key.fd, 64 * KiB)
+                if not data:
                     selector.unregister(key.fileobj)
-                kept = heard[key.fd]
-                kept += said[:_MOST_HEARD - len(kept)]
+                kept = output[key.fd]
+                kept += data[:_MOST_KEPT - len(kept)]
             if deadline is not None and time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(process.args, timeout or 0)
     process.wait(_left(deadline))
-    stdout, stderr = heard.values()
+    stdout, stderr = output.values()
     return bytes(stdout), bytes(stderr)
 
 
@@ -155,11 +161,11 @@ def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
                   environment: dict[str, str], stdin: int | None,
                   on_execute: Callable[[subprocess.Popen[bytes]], None]
                   ) -> str:
-    """Do what processutils.execute() does, for what needs nothing set up.
+    """Do what processutils.execute() does, for a program without limits.
 
-    It runs Python in the new process, so it must fork; in an agent of 150 MiB
-    that takes longer than qemu-img takes to make an overlay.  Without, the
-    process is started by vfork(2), whatever the size of its parent.
+    processutils runs Python in the new process, so it must fork; in an agent
+    of 150 MiB a fork takes longer than qemu-img needs for an overlay.  Here
+    vfork(2) starts the process, which does not depend on the agent's size.
     """
     LOG.debug("Running cmd: %s", " ".join(command))
     process = subprocess.Popen(    # noqa: S603  (there is no shell)
@@ -176,25 +182,27 @@ def _without_fork(command: tuple[str, ...], exit_codes: Collection[int],
 
 
 @contextlib.contextmanager
-def _told(secret: bytes | None, stdin: int | None) -> Iterator[int | None]:
-    """Yield the standard input of a program that is told a secret."""
+def _secret_input(secret: bytes | None,
+                  stdin: int | None) -> Iterator[int | None]:
+    """Yield a descriptor from which a program can read a secret."""
     if secret is None:
         yield stdin
         return
     reader, writer = os.pipe()
     try:
         with open(writer, "wb") as f:
-            f.write(secret)     # a pipe takes as much at once
+            f.write(secret)     # it fits into the buffer of a pipe
         yield reader
     finally:
         os.close(reader)
 
 
-def _fed(stdin: int | None, restrict: Callable[[], None] | None
-         ) -> Callable[[], None] | None:
-    """Return what gives a new process its standard input, then restricts it.
+def _with_stdin(stdin: int | None, restrict: Callable[[], None] | None
+                ) -> Callable[[], None] | None:
+    """Return a call that sets the standard input of a new process.
 
-    processutils would give it a pipe.
+    The call then restricts the process.  processutils itself would make a
+    pipe the standard input.
     """
     if stdin is None:
         return restrict
@@ -210,14 +218,14 @@ def _fed(stdin: int | None, restrict: Callable[[], None] | None
 
 @contextlib.contextmanager
 def _ended() -> Iterator[list[Running]]:
-    """Yield a list of programs that live no longer than the block."""
+    """Yield a list of programs; end them all when the block ends."""
     children: list[Running] = []
     try:
         yield children
     finally:
-        # communicate() may have been left early, by a time-out or a signal.
+        # A time-out or a signal may have interrupted communicate().
         for each in children:
-            with each.process:    # closes its pipes, and waits
+            with each.process:    # closes its pipes and waits for it
                 each.end()
 
 
@@ -265,25 +273,26 @@ def _failure(command: tuple[str, ...], limits: Limits,
              error: processutils.ProcessExecutionError
              ) -> exception.HostError:
     stderr = (error.stderr or "").strip()
-    if len(stderr) > _MOST_TOLD:
-        stderr = f"{stderr[:_MOST_TOLD]} ... and more"
-    stderr = _legible(stderr)
+    if len(stderr) > _MOST_REPORTED:
+        stderr = f"{stderr[:_MOST_REPORTED]} ... and more"
+    stderr = _printable(stderr)
     if any(words in stderr for words in _NO_SPACE):
         return exception.NoSpace(
-            f"{' '.join(command)} found no more space: {stderr}",
+            f"{' '.join(command)} failed: no space is left: {stderr}",
             path=command[-1], what=command[0], needed="more", available=0)
     limit = sandbox.explain(limits, int(error.exit_code or 0), stderr)
     reasons = [reason for reason in (stderr, limit) if reason]
     return exception.CommandFailed(
         command=" ".join(command), exit_code=error.exit_code, limit=limit,
-        stderr="; ".join(reasons) or "it said nothing")
+        stderr="; ".join(reasons) or "it printed no message")
 
 
-def _legible(said: str) -> str:
-    """Say in plain text what may hold a tenant's words, as of a label.
+def _printable(message: str) -> str:
+    """Escape unprintable characters of a message.
 
-    Others could move a terminal's cursor, or fit into no database.
+    A tenant may have written parts of it, such as a label.  Some characters
+    would move a terminal's cursor, or could not be stored in a database.
     """
     return "".join(
         each if each.isprintable() or each in "\n\t"
-        else each.encode("unicode_escape").decode() for each in said)
+        else each.encode("unicode_escape").decode() for each in message)

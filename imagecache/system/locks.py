@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Named locks, shared by every thread and process that shares a directory.
+"""Named locks between the threads and processes that use one directory.
 
-Lock files stay when the lock is released: removing one would let a waiter
-and a newcomer hold "the same" lock on two files.  The kernel frees the lock
-of a process that dies.
+A lock file stays when its lock is released.  If it were removed, a process
+that waits for the lock and a process that comes later could each hold the
+lock, on two files.  The kernel frees the locks of a process that dies.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ _MODE = 0o600
 @dataclasses.dataclass(frozen=True)
 class Locks:
     directory: pathlib.Path
-    # nova's is "nova-"; with it, nova and this library exclude each other.
+    # With nova's prefix, "nova-", nova and this library use the same locks.
     prefix: str = "imagecache-"
 
     @contextlib.contextmanager
     def holding(self, name: str, waiting: Callable[[], object] | None = None
                 ) -> Iterator[None]:
-        """Hold the lock ``name`` until the block ends; wait if it is taken.
+        """Hold the lock ``name`` until the block ends; wait if it is held.
 
-        It is not reentrant.  Whoever takes a second keeps to the order of
-        doc/source/on-disk-layout.rst, or two can wait for each other.
+        The lock is not reentrant.  A thread that holds one and takes another
+        must follow the lock order of doc/source/on-disk-layout.rst; otherwise
+        two threads can deadlock.
 
-        :param waiting: called once if it is taken
+        :param waiting: called once if the lock is held
         :raises StorageFailed: this process may not lock here
         """
         with contextlib.ExitStack() as stack:
@@ -48,9 +49,10 @@ class Locks:
 
     @contextlib.contextmanager
     def trying(self, name: str) -> Iterator[bool]:
-        """Hold the lock until the block ends, if it is free; yield if it was.
+        """Hold the lock until the block ends if it is free.
 
-        It never waits, so whoever holds a lock may try another.
+        Yield whether this thread holds it.  This never waits, so a thread that
+        holds another lock may call it.
 
         :raises StorageFailed: this process may not lock here
         """
@@ -67,18 +69,19 @@ class Locks:
             return False
         between = self._between_processes(name)
         if not between.acquire(blocking=False):
-            between.lockfile.close()    # while no thread of ours has the lock
+            # No other thread of this process can hold this lock now.
+            between.lockfile.close()
             return False
         stack.callback(between.release)
         return True
 
     def _take(self, name: str, stack: contextlib.ExitStack,
               waiting: Callable[[], object]) -> None:
-        """Take the lock of this process's threads, then that of processes.
+        """Take the lock between threads, then the lock between processes.
 
-        Only the thread that has the first may open the file of the second,
-        and only once: when a process closes any descriptor of a file, the
-        kernel frees all the locks that the process has on it.
+        Only the thread that holds the first opens the file of the second, and
+        only once: when a process closes any descriptor of a file, the kernel
+        frees all locks of the process on that file.
         """
         waits = False
         try:
@@ -91,13 +94,13 @@ class Locks:
         if not between.acquire(blocking=False):
             if not waits:
                 waiting()
-            between.acquire()    # on the file that is open
+            between.acquire()    # with the same open file
         stack.callback(between.release)
 
     def _between_processes(self, name: str) -> Any:
-        """Return the lock of processes, which is not taken; make its file.
+        """Return the lock between processes; create its file.
 
-        The umask does not decide who may lock.
+        The umask has no effect on who can lock.
         """
         found = lockutils.external_lock(name, self.prefix,
                                         str(self.directory))
@@ -107,10 +110,10 @@ class Locks:
 
 
 def _create(path: str) -> None:
-    """Make a lock file that is the agent's alone.
+    """Create a lock file that only the agent's user can open.
 
-    If root makes one, it belongs to the owner of the directory: to the user
-    that the agent runs as.
+    A lock file that root creates belongs to the owner of its directory, which
+    is the user of the agent.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
     try:

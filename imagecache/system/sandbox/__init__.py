@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where programs run that read what a tenant wrote.
+"""The sandbox of programs that read a tenant's data.
 
-Such a program is assumed to be taken over by what it reads.  Then it has
+The sandbox assumes that the data has taken the program over.  The program has
 
 ====================  ===================================================
 limits                of memory, time and the size of files; no core file
-Landlock              the files it was given, and its own libraries
+Landlock              the files that the call names, and its libraries
 seccomp               no sockets, no new processes, no other processes,
                       and no changes to a file but to its content
 capabilities          those that open files; only root had any
-environment           the search path, and what makes programs speak
+environment           the search path, and variables for messages in
                       English
 ====================  ===================================================
 
-All of this is set by the new process itself, between fork and exec: no other
+The new process sets all of this itself, between fork and exec.  No other
 program is started for it, and it takes half a millisecond.  Where the kernel
-has no Landlock, bubblewrap takes the place of Landlock and of the dropped
-capabilities, and a guard stands before bubblewrap.
+has no Landlock, bubblewrap replaces Landlock and the dropped capabilities; a
+guard process starts and ends bubblewrap.
 
-When the call ends, so has the program with every process it ever started:
-seccomp lets it start none, and bubblewrap's namespace ends with it.
+When the call ends, the program and all processes that it started have ended:
+seccomp lets it start none, and bubblewrap's namespace ends with the program.
 """
 
 from __future__ import annotations
@@ -62,18 +62,19 @@ class Kind(enum.StrEnum):
 
 class Launch(NamedTuple):
     command: tuple[str, ...]
-    restrict: Callable[[], None] | None   # for the new process to call
-    ending: signal.Signals = signal.SIGKILL    # what ends it, and its own
+    restrict: Callable[[], None] | None   # the new process calls it
+    # The signal that ends the process and all that it started.
+    ending: signal.Signals = signal.SIGKILL
 
 
 @contextlib.contextmanager
 def around(command: tuple[str, ...], limits: Limits, *,
            reads: Iterable[Path], writes: Iterable[Path],
            environment: Mapping[str, str], secret: bool) -> Iterator[Launch]:
-    """Yield how to start a command that is held by limits.
+    """Yield how to start a command within its limits and its sandbox.
 
-    :param environment: what the command is started with, and found by
-    :param secret: it is to open its standard input, as /dev/stdin
+    :param environment: of the command; its PATH finds the program
+    :param secret: the program opens its standard input as /dev/stdin
     :raises InvalidConfiguration: a sandbox is required, and there is none
     :raises CommandNotFound: there is no such program
     """
@@ -111,10 +112,10 @@ def _wrapped(command: tuple[str, ...], allowance: Allowance, limits: Limits,
              ) -> Iterator[Launch]:
     """Yield how to start a command in bubblewrap."""
     if secret and limits.file_size is not None:
-        # bubblewrap itself writes it, to a file in memory.
+        # bubblewrap writes the secret to a file in memory.
         limits = limits.writing(max(limits.file_size, MOST_SECRET))
     calls = [guard.guarded(os.getpid()), setter(limits)]
-    # In a namespace of its own there are no processes that calls could name.
+    # A PID namespace has no other processes that a call could name.
     program = seccomp.program(others=False)
     if program is None:
         yield Launch(bubblewrap.wrapped(command, allowance, secret, None),
@@ -122,7 +123,8 @@ def _wrapped(command: tuple[str, ...], allowance: Allowance, limits: Limits,
         return
     with _readable(program) as filter:
         command = bubblewrap.wrapped(command, allowance, secret, filter)
-        # It reads the filter from a descriptor that Python would close.
+        # bubblewrap reads the filter from a descriptor that Python would
+        # close.
         calls[1:1] = [kernel.close_on_exec(),
                       kernel.keep_on_exec(filter)]
         calls.append(kernel.become(
@@ -137,7 +139,7 @@ def _readable(content: bytes) -> Iterator[int]:
     reader, writer = os.pipe()
     try:
         with open(writer, "wb") as f:
-            f.write(content)     # a pipe takes as much at once
+            f.write(content)     # it fits into the buffer of a pipe
         yield reader
     finally:
         os.close(reader)
@@ -151,11 +153,11 @@ def _each(*calls: kernel.Call) -> Callable[[], None]:
 
 
 def _choose(mode: Sandbox | None, search: str) -> Kind:
-    """Return the best there is, and log once which one that is."""
+    """Return the best sandbox of this host, and log the choice once."""
     if mode is None:
         return Kind.NONE
     if mode is Sandbox.NEVER:
-        return _say(Kind.NONE, "it is switched off")
+        return _say(Kind.NONE, "switched off")
     version = landlock.version()
     if version and seccomp.program():
         return _say(Kind.LANDLOCK, f"version {version}, with seccomp")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that a program in a sandbox can open; there are no others."""
+"""The list of files that a program in a sandbox can open."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from imagecache import exception
 
-# What the loader and qemu-img do not start without, or may be told to read.
+# The dynamic loader and qemu-img need these, or a host may configure them.
 _READS = ("/etc/ld.so.cache", "/etc/ld.so.preload", "/dev/urandom")
 _WRITES = ("/dev/null",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Allowance:
-    program: Path               # as it is called
-    runs: tuple[Path, ...]      # and reads: itself, and libraries
+    program: Path               # as the command names it
+    runs: tuple[Path, ...]      # to read and execute: itself, its libraries
     reads: tuple[Path, ...]
-    writes: tuple[Path, ...]    # and reads, and changes the length of
+    writes: tuple[Path, ...]    # to read, write and truncate
 
 
 def allow(command: str, search: str, reads: Iterable[Path],
           writes: Iterable[Path]) -> Allowance:
-    """Return what a command can open that is to work on these files.
+    """Return the files that a command can open to work on the given ones.
 
     :param search: the directories of programs, as in PATH
-    :raises CommandNotFound: it is in none of them
+    :raises CommandNotFound: the program is in none of them
     """
     found = shutil.which(command, path=search)
     if found is None:
@@ -41,7 +41,7 @@ def allow(command: str, search: str, reads: Iterable[Path],
 
 
 def _libraries(program: pathlib.Path) -> list[pathlib.Path]:
-    """Those of the system, and those beside a program that is not of it."""
+    """Return the directories of libraries: the system's, the program's."""
     prefixes = {Path("/usr"), Path("/"), program.resolve().parent.parent}
     return [prefix / name for prefix in sorted(prefixes)
             for name in ("lib", "lib64")]

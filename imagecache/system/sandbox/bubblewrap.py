@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bubblewrap: a program that runs another where nothing else exists.
+"""bubblewrap: a program that runs another one in namespaces of its own.
 
-For kernels without Landlock.  It needs namespaces: root has them, others
-where the kernel lets them.
+It is used on kernels without Landlock.  root can make namespaces; another user
+can where the kernel allows user namespaces.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from imagecache.system.sandbox import guard
 from imagecache.system.sandbox.allowance import Allowance
 
-# No network, no processes of others, no terminal.
+# No network, no other processes, no terminal.
 _ALONE = ("bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc",
           "--unshare-uts", "--unshare-cgroup-try", "--new-session",
           "--cap-drop", "ALL")
-# Others get a user namespace.  In one of its own, root could open no file
-# but root's.
+# Another user gets a user namespace.  root does not: in one, root could open
+# only its own files.
 _ROOT = ("--cap-add", "CAP_DAC_OVERRIDE")
 
 _PATIENCE = 30    # seconds, for a trial that takes some milliseconds
@@ -31,7 +31,7 @@ _PATIENCE = 30    # seconds, for a trial that takes some milliseconds
 
 @functools.cache
 def works(search: str) -> bool:
-    """Say whether bubblewrap is installed, and may make namespaces.
+    """Tell whether bubblewrap is installed and may make namespaces.
 
     :param search: the directories of programs, as in PATH
     """
@@ -57,12 +57,12 @@ def works(search: str) -> bool:
 
 def wrapped(command: Sequence[str], allowance: Allowance,
             secret: bool, filter: int | None) -> tuple[str, ...]:
-    """Return the command that runs a command within its allowance.
+    """Return the command that runs another one within its allowance.
 
-    It must be started, and ended, by a guard: see sandbox.guard.
+    A guard must start and end it: see sandbox.guard.
 
-    :param secret: it is to open its standard input, as /dev/stdin; there
-        will be a file of that name, in memory
+    :param secret: the command opens its standard input as /dev/stdin;
+        bubblewrap makes a file of that name, in memory
     :param filter: the descriptor that bubblewrap reads a seccomp filter from
     """
     binds = [*_binds("--ro-bind", allowance.runs),
@@ -71,7 +71,7 @@ def wrapped(command: Sequence[str], allowance: Allowance,
              *_binds("--bind", allowance.writes),
              *(("--ro-bind-data", "0", "/dev/stdin") if secret else ()),
              *(() if filter is None else ("--seccomp", str(filter)))]
-    # If even its guard was killed, most of the time so is what it runs.
+    # If the guard is killed, the program usually ends, but not always.
     return (*_alone(), "--die-with-parent", *binds, "--remount-ro", "/",
             "--chdir", "/", "--", str(allowance.program), *command[1:])
 
@@ -82,7 +82,7 @@ def _alone() -> tuple[str, ...]:
 
 def _binds(how: str, paths: Sequence[Path]) -> Iterator[str]:
     for path in paths:
-        # What is not there needs no place, nor do processes that are not.
+        # A missing file needs no mount.  The namespace has no /proc.
         if path.exists() and Path("/proc") not in path.parents:
             device = not stat.S_ISREG(path.stat().st_mode) \
                 and not path.is_dir()

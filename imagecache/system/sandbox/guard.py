@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guard: it waits for bubblewrap, and ends it with all that came of it.
+"""The guard: a process that waits for bubblewrap and can end it.
 
-Whoever kills bubblewrap while it makes its namespaces leaves an orphan: its
-child asks to die with it only later, and if bubblewrap died before it said
-"go on", the child waits for ever.  So nobody kills it.  The process that we
-start becomes two: bubblewrap, and a guard in front, which is asked to end it
-(SIGTERM: by us, or by our death) and knows how.
+Killing bubblewrap while it makes its namespaces leaves an orphan: its child
+asks the kernel to die with bubblewrap only later, and waits for ever if
+bubblewrap dies before it told the child to continue.  So bubblewrap is never
+killed directly.  The process that this library starts becomes two: bubblewrap,
+and its parent, the guard.  The guard ends bubblewrap and its child in a safe
+order when it receives SIGTERM, from this library or because the agent died.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ import pathlib
 import select
 import signal
 
-# Not through os: eventlet replaces functions there, by some that wait for
+# Not from os: eventlet replaces functions there by functions that wait for
 # other green threads.
 from posix import _exit, fork, waitpid
 from typing import NoReturn
 
 from imagecache.system.sandbox import kernel
 
-ENDING = signal.SIGTERM    # what tells a guard to end
+ENDING = signal.SIGTERM    # tells a guard to end bubblewrap
 
 
 def guarded(parent: int) -> kernel.Call:
-    """A call that returns in a new process, guarded by the one it was in.
+    """Return a call that forks; the parent becomes the guard of the child.
 
-    :param parent: with whom both are to die
+    The call returns in the child.
+
+    :param parent: the agent's process; the guard ends when it dies
     """
     die = kernel.die_with(parent, ENDING)
     adopt = kernel.adopt_orphans()
@@ -43,7 +46,7 @@ def guarded(parent: int) -> kernel.Call:
         child = fork()
         if child:
             _guard(child, close)
-        os.setsid()     # what a terminal sends is for whoever started us
+        os.setsid()     # signals of a terminal must not reach bubblewrap
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     return call
@@ -52,16 +55,16 @@ def guarded(parent: int) -> kernel.Call:
 def _guard(child: int, close: kernel.Call) -> NoReturn:
     status = 255
     try:
-        close()     # or our caller waits for the end of what we do not write
+        close()     # an open pipe would make the agent wait for its end
         status = _wait(child)
         _end_orphans()
     finally:
-        # As bubblewrap itself says that a signal ended a program.
+        # bubblewrap reports a program that a signal ended in the same way.
         _exit(status if status >= 0 else 128 - status)
 
 
 def _wait(child: int) -> int:
-    """Return how a process ended, also if this guard was told to end it."""
+    """Wait for a process and return its exit status; end it if told to."""
     while True:
         if signal.sigwait({signal.SIGCHLD, ENDING}) == ENDING:
             return _end(child)
@@ -73,13 +76,13 @@ def _wait(child: int) -> int:
 def _end(child: int) -> int:
     """Kill a process and its children; return when all are dead."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGSTOP)     # from here on it has no more
+        os.kill(child, signal.SIGSTOP)     # so that it starts no more
     _, status = waitpid(child, os.WUNTRACED)
     if os.WIFSTOPPED(status):
         for each in _children(child):
-            # The first process of a namespace takes all others with it.  It
-            # is its stopped parent's until that dies: no other has its
-            # number.
+            # When the first process of a namespace dies, the kernel kills all
+            # others.  Its stopped parent cannot reap it, so its number stays
+            # its own.
             descriptor = os.pidfd_open(each)
             os.kill(each, signal.SIGKILL)
             select.select([descriptor], [], [])
@@ -89,10 +92,10 @@ def _end(child: int) -> int:
 
 
 def _end_orphans() -> None:
-    """Kill what bubblewrap left; return when all of it is dead.
+    """Kill the processes that bubblewrap left, and wait for their end.
 
-    bubblewrap ends as soon as its program does, and the namespace only after
-    that: until then, another process in it can still write.
+    bubblewrap ends as soon as its program does.  The namespace ends later, and
+    until then another process in it can still write.
     """
     with contextlib.suppress(ChildProcessError):    # there are none
         while True:

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""System calls that Python has no functions for.
+"""System calls for which Python has no functions.
 
-``prepare`` returns calls that are ready to be made: looking a name up,
-building arguments and loading libraries have happened by then.  So they may
-be made between fork and exec, where nothing else is safe: another thread may
-have held any lock at the moment of the fork.
+``prepare`` returns a call that is ready: names are looked up, arguments built
+and libraries loaded.  So the call is safe between fork and exec.  There, any
+lock may be held for ever, because another thread held it during the fork.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITIES_V3 = 0x20080522
-# Capabilities that only open files; what may be opened is decided elsewhere.
+# Capabilities that only open files; Landlock decides which ones.
 _KEPT_CAPABILITIES = 1 << 1 | 1 << 2    # DAC_OVERRIDE, DAC_READ_SEARCH
 
 
@@ -39,7 +38,7 @@ def _libc() -> ctypes.CDLL:
 def syscall(number: int, *arguments: object) -> int:
     """Make a system call by its number.
 
-    :raises OSError: what the kernel said
+    :raises OSError: the kernel refused the call
     """
     words = (ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)
     result: int = _libc().syscall(ctypes.c_long(number), *words)
@@ -49,7 +48,7 @@ def syscall(number: int, *arguments: object) -> int:
 
 
 def prepare(name: str, *arguments: object) -> Call:
-    """Return a call of the C library's that raises OSError if it fails."""
+    """Return a call of a C function; it raises OSError if that fails."""
     function: Any = getattr(_libc(), name)
     words = [ctypes.c_ulong(a) if isinstance(a, int) else a
              for a in arguments]
@@ -62,25 +61,25 @@ def prepare(name: str, *arguments: object) -> Call:
 
 
 def die_with(parent: int, signal: int) -> Call:
-    """The program is sent ``signal`` when its parent dies."""
+    """Return a call: the process gets ``signal`` when its parent dies."""
     ask = prepare("prctl", _PR_SET_PDEATHSIG, signal)
 
     def call() -> None:
         ask()
-        if os.getppid() != parent:   # it died before we could ask
+        if os.getppid() != parent:   # the parent has died already
             raise ProcessLookupError
 
     return call
 
 
 def adopt_orphans() -> Call:
-    """Descendants whose parent dies become children of this process."""
+    """Return a call: orphaned descendants become children of the process."""
     return prepare("prctl", _PR_SET_CHILD_SUBREAPER, 1)
 
 
 def become(path: str, command: Sequence[str],
            environment: Mapping[str, str]) -> Call:
-    """The process runs another program from here on."""
+    """Return a call: the process executes a program."""
     words = (ctypes.c_char_p * (len(command) + 1))(
         *(os.fsencode(each) for each in command), None)
     variables = (ctypes.c_char_p * (len(environment) + 1))(
@@ -90,34 +89,38 @@ def become(path: str, command: Sequence[str],
 
 
 def close_on_exec() -> Call:
-    """The program gets no open file but its standard three.
+    """Return a call: the program inherits only its three standard files.
 
-    Python closes them, too.  But one that was built without close_range(2)
-    looks for them in /proc/self/fd, or believes the limit on their number:
-    by then, neither will do.
+    Python closes descriptors as well.  But a build without close_range(2)
+    lists /proc/self/fd, which the sandbox denies, or trusts the limit on the
+    number of open files, which was lowered just before.
     """
     return prepare("syscall", _CLOSE_RANGE, 3, 0xFFFFFFFF, _CLOSE_ON_EXEC)
 
 
 def keep_on_exec(descriptor: int) -> Call:
-    """The program gets this descriptor as well; see close_on_exec."""
+    """Return a call: the program inherits this descriptor as well.
+
+    Make it after close_on_exec().
+    """
     return prepare("fcntl", descriptor, _F_SETFD, 0)
 
 
 def close_all() -> Call:
-    """The process itself has no open file any more."""
+    """Return a call: the process closes all its files."""
     return prepare("syscall", _CLOSE_RANGE, 0, 0xFFFFFFFF, 0)
 
 
 def no_new_privileges() -> Call:
-    """The program gains nothing by setuid bits or file capabilities."""
+    """Return a call: setuid bits and file capabilities have no effect."""
     return prepare("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def filter_calls(program: bytes, process: int) -> Call:
-    """Have seccomp judge every system call; see seccomp.denying.
+    """Return a call: seccomp filters every system call from then on.
 
-    :param process: where the program has the number of its process
+    :param program: see seccomp.denying()
+    :param process: the offset, from the program's end, of the process number
     """
     code = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack(
@@ -132,10 +135,9 @@ def filter_calls(program: bytes, process: int) -> Call:
 
 
 def drop_capabilities() -> Call:
-    """Give up what root may do beyond opening files; others have nothing.
+    """Return a call: the process keeps only capabilities that open files.
 
-    It is for good if the program cannot gain privileges, see
-    no_new_privileges.
+    Only root has any.  After no_new_privileges() they cannot be regained.
     """
     header = struct.pack("=Ii", _CAPABILITIES_V3, 0)
     data = ctypes.create_string_buffer(24)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landlock: a process gives up all files but some, for good, without root.
+"""Landlock: a process gives up access to all files except a few.
+
+It needs no privileges, and cannot be undone.
 
 Source: https://docs.kernel.org/userspace-api/landlock.html
 """
@@ -31,26 +33,26 @@ _LIST = 1 << 3
 _TRUNCATE = 1 << 14
 _IOCTL_DEVICE = 1 << 15
 
-# Another directory to each process: it must find its files itself.
+# /proc/self differs for each process, so the new process opens it itself.
 _OWN = Path("/proc/self")
 
-# How many rights there are, by version.  To know of a right is to deny it
-# wherever no rule grants it.
+# The number of rights in each version.  A handled right is denied except where
+# a rule grants it.
 _FILES = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-_NETWORK = 4            # since then: TCP's bind and connect
-_SCOPES = 6             # since then: signals and abstract sockets
+_NETWORK = 4            # the first version that rules TCP's bind, connect
+_SCOPES = 6             # the first for signals and abstract sockets
 
 
 def version() -> int:
-    """Return the version of Landlock's interface; 0: this kernel has none."""
+    """Return the version of Landlock in this kernel; 0 if there is none."""
     try:
         return kernel.syscall(_CREATE_RULESET, None, 0, _VERSION)
-    except OSError:    # not built in, not switched on, or not for us
+    except OSError:    # not built in, not enabled, or forbidden here
         return 0
 
 
 def handled(version: int) -> tuple[int, int, int]:
-    """Return the rights to deny: on files, on the network, beyond itself."""
+    """Return the rights to deny: on files, the network, other processes."""
     files = _FILES[min(version, max(_FILES))]
     return ((1 << files) - 1, 0b11 if version >= _NETWORK else 0,
             0b11 if version >= _SCOPES else 0)
@@ -58,9 +60,9 @@ def handled(version: int) -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def ruleset(allowance: Allowance) -> Iterator[kernel.Call]:
-    """Yield the call after which its thread may use these files alone.
+    """Yield a call that confines its thread to the allowed files.
 
-    So may what the thread starts.
+    A program that the thread executes is confined as well.
     """
     files, network, beyond = handled(version())
     attributes = struct.pack("=3Q", files, network, beyond)
@@ -95,14 +97,14 @@ def _rights(allowance: Allowance) -> Iterator[tuple[Path, int]]:
 def _allow(ruleset: int, path: Path, rights: int, known: int) -> None:
     try:
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:      # what is not there needs no rule
+    except OSError:      # a missing file needs no rule
         return
     try:
         mode = os.fstat(beneath).st_mode
         if stat.S_ISDIR(mode):
             rights |= _LIST
         elif stat.S_ISBLK(mode):
-            rights |= _IOCTL_DEVICE      # to ask its size
+            rights |= _IOCTL_DEVICE      # to read its size
         kernel.syscall(_ADD_RULE, ruleset, _PATH_BENEATH,
                        struct.pack("=Qi", rights & known, beneath), 0)
     finally:

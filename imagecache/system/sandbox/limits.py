@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How limits are set for a program, and how it shows that one held it."""
+"""Set the limits of a program, and explain a failure by a limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = {"address_space": "bytes of address space",
           "file_size": "bytes in a file",
           "wall_clock": "seconds"}
 
-# What qemu-img, e2fsprogs and the loader say when they get no more memory.
+# Messages of qemu-img, e2fsprogs and the dynamic loader without memory.
 _NO_MEMORY = ("Cannot allocate memory", "Could not allocate",
               "failed to allocate", "Memory allocation failed",
               "Resource temporarily unavailable", "failed to map segment")
@@ -24,18 +24,18 @@ _TOO_LARGE = ("File too large",)
 
 
 def setter(limits: Limits) -> Callable[[], None]:
-    """Return what sets them for the process that calls it.
+    """Return a call that sets the limits of its process.
 
-    A process may only lower its limits, so a lower one of ours stays.
+    A process may only lower its limits, so a lower limit of the agent stays.
     """
     cpu = limits.cpu_time
     wanted = {
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_NOFILE: (_OPEN_FILES, _OPEN_FILES),
         resource.RLIMIT_FSIZE: (limits.file_size, limits.file_size),
-        # A second to die of the signal that says why.
+        # One second to die of SIGXCPU, which names the reason.
         resource.RLIMIT_CPU: (cpu, None if cpu is None else cpu + 1),
-        # The last: it may be less than what Python has already.
+        # The last: Python may use more than this already.
         resource.RLIMIT_AS: (limits.address_space, limits.address_space),
     }
     pairs = [(kind, (_lower(soft, resource.getrlimit(kind)[1]),
@@ -55,10 +55,10 @@ def _lower(wanted: int, hard: int) -> int:
 
 
 def explain(limits: Limits, exit_code: int, stderr: str) -> str | None:
-    """Say which limit a program failed of, and what sets it.
+    """Name the limit that made a program fail, and the option that sets it.
 
-    :param exit_code: negative, or above 128, if a signal ended it
-    :return: None if it was no limit
+    :param exit_code: negative, or above 128, if a signal ended the program
+    :return: None if no limit is the reason
     """
     killed = -exit_code if exit_code < 0 else exit_code - 128
     signs = {
@@ -73,7 +73,7 @@ def explain(limits: Limits, exit_code: int, stderr: str) -> str | None:
 
 
 def reached(limits: Limits, name: str) -> str:
-    """Say that a limit was reached, and what sets it."""
+    """Return a message: the limit that was reached, and its option."""
     option = limits.options.get(name)
     return f"it reached its limit of {getattr(limits, name)} {_UNITS[name]}" \
         + (f", which {option} sets" if option else "")
