@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import fixtures
 
 from imagecache import Encryption, ImageCache, exception, fixture
 from imagecache.backends.base import Disk
-from imagecache.image_cache import Instance
 from imagecache.model import MiB
 from imagecache.system import execute
 from imagecache.testing import conformance, images
@@ -25,13 +25,36 @@ CONTENT = images.content(MiB)
 
 
 class EncryptingCache(ImageCache):
-    """An ImageCache that passes ``KEY`` for a disk without another key."""
+    """An ImageCache that passes ``KEY`` with every call that takes a key.
 
-    def disk(self, instance: Instance, name: str = "disk",
-             image_type: str | None = None, *,
-             encryption: Encryption | None = None) -> Disk:
-        return super().disk(instance, name, image_type,
-                            encryption=encryption or KEY)
+    :raises AssertionError: from each call, if the disk is not encrypted
+    """
+
+    def disk(self, *arguments: Any, **options: Any) -> Disk:
+        return encrypted(super().disk(*arguments, **with_key(options)))
+
+    def create_disk(self, *arguments: Any, **options: Any) -> Disk:
+        return encrypted(super().create_disk(*arguments, **with_key(options)))
+
+    def create_blank(self, *arguments: Any, **options: Any) -> Disk:
+        return encrypted(super().create_blank(*arguments,
+                                              **with_key(options)))
+
+    def create_swap(self, *arguments: Any, **options: Any) -> Disk:
+        return encrypted(super().create_swap(*arguments, **with_key(options)))
+
+    def create_ephemeral(self, *arguments: Any, **options: Any) -> Disk:
+        return encrypted(super().create_ephemeral(*arguments,
+                                                  **with_key(options)))
+
+
+def with_key(options: dict[str, Any]) -> dict[str, Any]:
+    return {"encryption": KEY} | options
+
+
+def encrypted(disk: Disk) -> Disk:
+    assert disk.encrypts, f"{disk.path} is not encrypted"
+    return disk
 
 
 class EncryptingTestCase(conformance.DiskTestCase):
