@@ -27,8 +27,7 @@ class EncryptionTest(base.TestCase):
     def test_a_key_is_not_printed(self) -> None:
         self.assertNotIn("3d9a7c", f"{KEY} {KEY!r} {[KEY]}")
 
-    def test_passphrases_that_libvirt_could_not_have_are_refused(
-            self) -> None:
+    def test_passphrases_that_libvirt_cannot_store_are_refused(self) -> None:
         for bad in (b"", b"a\0b", b"\xff\xfe", b"x" * 513):
             with self.assertRaises(exception.InvalidName) as caught:
                 Encryption(bad)
@@ -54,7 +53,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
         self.assertRaises(exception.StorageFailed, disk.size)
         self.assertRaises(exception.StorageFailed, disk.grow, 3 * MiB)
 
-    def test_what_fails_leaves_nothing(self) -> None:
+    def test_a_failed_disk_leaves_nothing(self) -> None:
         def fail(*arguments: object, **options: object) -> None:
             raise exception.CommandFailed(command="x", exit_code=1, stderr="")
 
@@ -66,7 +65,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
         self.assertRaises(exception.CommandFailed, self.make)
         self.assertFalse((self.images.instances_path / INSTANCE).exists())
 
-    def test_a_disk_that_says_luks_is_not_therefore_encrypted(self) -> None:
+    def test_a_luks_header_written_by_a_guest_has_no_effect(self) -> None:
         """Its guest has written that."""
         image = self.images.add(CONTENT, "raw")
         disk = self.images.cache.create_disk(INSTANCE, image)
@@ -77,7 +76,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
         self.assertRaises(exception.InvalidDiskFormat, self.described, KEY)
         self.assertRaises(exception.InvalidDiskFormat, self.make)
 
-    def test_a_record_of_a_disk_that_never_was_means_nothing(self) -> None:
+    def test_a_record_without_its_disk_has_no_effect(self) -> None:
         directory = self.images.instances_path / INSTANCE
         directory.mkdir()
         record = directory / "disk.luks"
@@ -87,7 +86,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
         self.assertFalse(record.exists())
         self.assertEqual(MiB, disk.size())
 
-    def test_whoever_takes_an_encrypted_disk_for_another_is_refused(
+    def test_an_encrypted_disk_is_not_read_or_grown_as_a_plain_one(
             self) -> None:
         """Grown as plain raw, its guest would see too little of it."""
         path = self.record_encrypted()
@@ -99,8 +98,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
             self.assertRaises(exception.InvalidDiskFormat, act)
         self.assertEqual(content, plain.path.read_bytes())
 
-    def test_a_disk_that_is_luks_no_more_is_opened_by_no_program(
-            self) -> None:
+    def test_no_program_opens_a_disk_that_lost_its_luks_header(self) -> None:
         path = self.record_encrypted()
         for content in (b"", bytes(MiB), b"LUKS\xba\xbe\0\2" + bytes(MiB),
                         b"LUKS\xba\xbe\0\1" + bytes(MiB)):
@@ -115,7 +113,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
 
 class OtherBackendsTest(base.TestCase):
 
-    def test_what_cannot_be_encrypted_says_so(self) -> None:
+    def test_a_backend_without_encryption_refuses_a_key(self) -> None:
         class Other(EncryptedRaw):
             pass
 

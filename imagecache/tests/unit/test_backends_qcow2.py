@@ -27,7 +27,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
             found["backing-filename"], found["backing-filename-format"]))
         self.assertEqual(entry.key, disk.base_key())
 
-    def test_a_disk_of_a_qcow2_base_says_so(self) -> None:
+    def test_a_disk_of_a_qcow2_base_names_the_format_of_its_base(self) -> None:
         self.images.config(force_raw_images=False)
         disk = self.make(2 * SIZE)
         self.assertEqual("qcow2", images.info(disk.path)[
@@ -57,7 +57,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         disk = self.make(64 * SIZE)
         self.assertLess(disk.allocated(), SIZE / 2)
 
-    def test_a_warm_disk_starts_one_program(self) -> None:
+    def test_making_a_disk_of_a_cached_image_starts_one_program(self) -> None:
         self.make()
         self.assertEqual(["qemu-img"], started(
             lambda: self.make(2 * SIZE, OTHER)))
@@ -68,7 +68,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
             disk.size(), disk.format, disk.base_key(), disk.allocated(),
             disk.grow(SIZE), self.make(SIZE))))
 
-    def test_a_template_is_made_once_for_all(self) -> None:
+    def test_a_template_is_made_once_for_all_disks(self) -> None:
         for instance in (INSTANCE, OTHER):
             disk = self.cache.create_swap(instance, SIZE)
             self.assertEqual("swap_1", disk.base_key())
@@ -80,7 +80,8 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         provision(disk, templates.swap(SIZE), SIZE)
         self.assertIn(b"SWAPSPACE2", self.read(disk)[:4096])
 
-    def test_a_lost_base_comes_back_as_what_the_disk_reads(self) -> None:
+    def test_a_lost_base_is_fetched_in_the_format_that_the_disk_reads(
+            self) -> None:
         """Whatever is configured now, or on the host it has moved to."""
         for before in (True, False):
             self.images.config(force_raw_images=before)
@@ -93,7 +94,8 @@ class Qcow2Test(file_conformance.FileDiskConformance):
             disk.remove()
             self.cache.remove_base(key)
 
-    def test_a_base_that_is_not_what_the_disk_reads_is_no_base(self) -> None:
+    def test_a_base_of_another_format_than_the_disk_reads_is_refused(
+            self) -> None:
         """As on a host that has made its own of the same image."""
         for before in (True, False):
             self.images.config(force_raw_images=before)
@@ -110,7 +112,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
                 each.remove()
             self.cache.remove_base(key)
 
-    def test_flattening_lets_go_of_the_base(self) -> None:
+    def test_a_flattened_disk_keeps_its_content_and_has_no_base(self) -> None:
         disk = self.make(2 * SIZE)
         self.write(disk, b"mine")
         before = self.read(disk)
@@ -131,15 +133,14 @@ class Qcow2Test(file_conformance.FileDiskConformance):
             self.assertEqual(base.key, disk.base_key())
         self.assertTrue(before == self.read(disk))
 
-    def test_a_disk_that_is_not_there_is_neither_flat_nor_rebased(
-            self) -> None:
+    def test_a_missing_disk_cannot_be_flattened_or_rebased(self) -> None:
         disk = self.cache.disk(INSTANCE)
         self.assertRaises(exception.DiskNotFound, disk.flatten)
         self.assertRaises(exception.DiskNotFound, disk.base_key)
         with disk.cache.lease(self.source()) as base:
             self.assertRaises(exception.DiskNotFound, disk.rebase, base)
 
-    def test_a_damaged_disk_is_no_disk_of_this_format(self) -> None:
+    def test_a_disk_without_a_qcow2_header_is_refused(self) -> None:
         disk = self.make()
         disk.path.write_bytes(b"")
         self.assertRaises(exception.InvalidDiskFormat, disk.size)
@@ -160,7 +161,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         self.assertEqual((Format.RAW, SIZE), (disk.format, raw.size()))
         self.assertFalse(output.exists())
 
-    def test_a_disk_of_another_directory_keeps_its_meaning(self) -> None:
+    def test_a_disk_in_a_moved_directory_keeps_its_format(self) -> None:
         """As after a restore, where the record has the paths of before."""
         disk = self.make()
         record = disk.path.parent / "disk.info"

@@ -23,7 +23,7 @@ class RawTest(file_conformance.FileDiskConformance):
 
     image_type = "raw"
 
-    def test_flat_is_another_name_for_it(self) -> None:
+    def test_flat_is_another_name_for_raw(self) -> None:
         self.images.config("libvirt", images_type="flat")
         self.assertIs(Format.RAW, self.make().format)
 
@@ -32,7 +32,7 @@ class RawTest(file_conformance.FileDiskConformance):
         self.assertIsNone(disk.base_key())
         self.assertTrue(self.content == disk.path.read_bytes())
 
-    def test_holes_stay_holes(self) -> None:
+    def test_the_holes_of_an_image_take_no_space(self) -> None:
         disk = self.make(64 * SIZE)
         self.assertLess(disk.allocated(), SIZE / 2)
 
@@ -42,7 +42,7 @@ class RawTest(file_conformance.FileDiskConformance):
         self.assertEqual([], list(self.cache.bases()))
         self.assertEqual(["created"] * 2, self.images.heard)
 
-    def test_a_template_nobody_vouches_for_is_looked_at(self) -> None:
+    def test_a_template_that_is_not_trusted_is_inspected(self) -> None:
         """It may be an image that a driver brought without saying so."""
         def hostile(path: pathlib.Path) -> None:
             path.write_bytes(images.backed_by(pathlib.Path("/etc/passwd")))
@@ -59,7 +59,7 @@ class RawTest(file_conformance.FileDiskConformance):
                   2 * SIZE)
         self.assertTrue(self.content + bytes(SIZE) == disk.path.read_bytes())
 
-    def test_two_who_generate_a_disk_get_one(self) -> None:
+    def test_two_threads_that_generate_a_disk_make_one(self) -> None:
         first = self.cache.disk(INSTANCE)
 
         def write(path: pathlib.Path) -> None:
@@ -90,20 +90,20 @@ class FileSystemTest(base.TestCase):
         return self.images.cache.create_disk(
             INSTANCE, image, size=size).path
 
-    def test_it_fills_a_larger_disk(self) -> None:
+    def test_a_file_system_fills_a_larger_disk(self) -> None:
         path = self.make(self.content, 16 * MiB)
         self.assertEqual(16 * MiB, images.ext_size(path))
         subprocess.check_call(["e2fsck", "-f", "-n", path],
                               stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
 
-    def test_it_grows_again_with_the_disk(self) -> None:
+    def test_a_file_system_grows_when_its_disk_grows(self) -> None:
         path = self.make(self.content, 4 * MiB)
         self.assertEqual(4 * MiB, images.ext_size(path))
         self.images.cache.disk(INSTANCE).grow(8 * MiB)
         self.assertEqual(8 * MiB, images.ext_size(path))
 
-    def test_the_same_size_again_leaves_the_disk_alone(self) -> None:
+    def test_growing_to_the_same_size_does_not_change_the_disk(self) -> None:
         """Its guest may have it open, and have written a journal."""
         path = self.make(self.content, 16 * MiB + 512)
         self.assertEqual(16 * MiB + 512, path.stat().st_size)
@@ -113,12 +113,13 @@ class FileSystemTest(base.TestCase):
         self.images.cache.disk(INSTANCE).grow(16 * MiB + 512)
         self.assertTrue(before == path.read_bytes())
 
-    def test_the_base_keeps_its_size(self) -> None:
+    def test_the_file_system_in_the_base_keeps_its_size(self) -> None:
         self.make(self.content, 16 * MiB)
         [entry] = self.images.cache.bases()
         self.assertTrue(entry.path.read_bytes() == self.content)
 
-    def test_a_broken_one_keeps_its_size_and_the_disk_is_made(self) -> None:
+    def test_a_broken_file_system_is_not_grown_and_the_disk_is_made(
+            self) -> None:
         image = self.root / "image"
         subprocess.run(["debugfs", "-w", "-R", "clri <2>", image], check=True,
                        capture_output=True)    # no root directory
@@ -126,7 +127,7 @@ class FileSystemTest(base.TestCase):
         self.assertEqual(16 * MiB, path.stat().st_size)
         self.assertIn("filesystem_not_resized", self.images.heard)
 
-    def test_one_that_could_not_be_looked_at_is_told_about(self) -> None:
+    def test_a_file_system_that_cannot_be_checked_is_reported(self) -> None:
         slow = exception.CommandTimedOut(command="dumpe2fs", timeout=60)
         with mock.patch("imagecache.tools.filesystem.is_ext",
                         side_effect=slow):
@@ -135,7 +136,7 @@ class FileSystemTest(base.TestCase):
                   if e.name == "filesystem_not_resized"]
         self.assertIn("dumpe2fs", kept.facts["reason"])
 
-    def test_a_partition_table_is_left_alone(self) -> None:
+    def test_a_partitioned_disk_is_not_changed(self) -> None:
         content = images.mbr(4 * MiB)
         path = self.make(content, 16 * MiB)
         self.assertTrue(path.read_bytes() == content + bytes(12 * MiB))
@@ -155,12 +156,13 @@ class Qcow2CopyTest(base.TestCase):
     def make(self, size: int | None = None) -> Disk:
         return self.images.cache.create_disk(INSTANCE, self.ref, size=size)
 
-    def test_the_base_stays_compressed(self) -> None:
+    def test_a_compressed_base_stays_compressed(self) -> None:
         self.make()
         [entry] = self.images.cache.bases()
         self.assertTrue(entry.path.read_bytes() == self.image)
 
-    def test_the_disk_is_the_image_and_reported_as_that(self) -> None:
+    def test_a_qcow2_copy_equals_its_image_and_is_recorded_as_qcow2(
+            self) -> None:
         disk = self.make()
         self.assertTrue(disk.path.read_bytes() == self.image)
         self.assertIs(Format.QCOW2, disk.format)
@@ -170,14 +172,14 @@ class Qcow2CopyTest(base.TestCase):
         self.assertEqual([Format.QCOW2], [
             each.format for each in self.images.cache.disks()])
 
-    def test_it_grows_as_what_it_is(self) -> None:
+    def test_a_qcow2_copy_grows_as_qcow2(self) -> None:
         disk = self.make(2 * SIZE)
         self.assertEqual(2 * SIZE, disk.size())
         disk.grow(3 * SIZE)
         self.assertTrue(self.content + bytes(2 * SIZE)
                         == images.read(disk.path, "qcow2"))
 
-    def test_it_needs_no_base(self) -> None:
+    def test_a_qcow2_copy_needs_no_base(self) -> None:
         disk = self.make()
         [entry] = self.images.cache.bases()
         self.images.cache.remove_base(entry.key)
@@ -185,7 +187,7 @@ class Qcow2CopyTest(base.TestCase):
         self.assertEqual(1, self.images.store.reads)
         self.assertTrue(self.content == images.read(disk.path, "qcow2")[:SIZE])
 
-    def test_it_stays_what_it_is_when_the_options_change(self) -> None:
+    def test_a_qcow2_copy_stays_qcow2_when_the_options_change(self) -> None:
         self.make()
         self.images.config(force_raw_images=True)
         disk = self.make(2 * SIZE)
@@ -198,15 +200,15 @@ class Qcow2CopyTest(base.TestCase):
         self.assertIs(Format.RAW, disk.format)
         self.assertTrue(disk.path.read_bytes() == self.content)
 
-    def test_a_qcow2_base_becomes_a_raw_disk_once_that_is_forced(
-            self) -> None:
+    def test_a_qcow2_base_becomes_a_raw_disk_if_raw_is_forced(self) -> None:
         self.images.cache.fetch(self.ref)
         self.images.config(force_raw_images=True)
         disk = self.make(2 * SIZE)
         self.assertIs(Format.RAW, disk.format)
         self.assertTrue(disk.path.read_bytes() == self.content + bytes(SIZE))
 
-    def test_preallocating_it_leaves_room_for_its_tables(self) -> None:
+    def test_preallocating_a_qcow2_copy_leaves_room_for_its_tables(
+            self) -> None:
         self.images.config(preallocate_images="space")
         self.ref = self.images.add(images.qcow2(
             self.content, "-c", "-o", "cluster_size=4k"), "qcow2")

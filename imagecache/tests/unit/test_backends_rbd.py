@@ -32,7 +32,7 @@ class NamesTest(base.TestCase):
         self.assertEqual(pathlib.Path("vms", f"{INSTANCE}_disk.eph0"),
                          Rbd(self.host, INSTANCE, "disk.eph0").path)
 
-    def test_a_disk_is_found_by_what_others_call_it(self):
+    def test_a_disk_is_found_by_its_libvirt_and_qemu_names(self):
         for path in (f"vms/{INSTANCE}_disk", f"rbd:vms/{INSTANCE}_disk",
                      f"rbd:vms/{INSTANCE}_disk:id=nova:conf=/etc/a/b"):
             disk = Rbd.by_path(self.host, path)
@@ -60,7 +60,7 @@ class NamesTest(base.TestCase):
         with self.assertRaises(exception.InvalidName):
             _ = Rbd(self.host, "imagecache", "base_swap_64").path
 
-    def test_qemu_is_told_where_a_disk_is_and_no_more(self):
+    def test_the_qemu_name_holds_the_place_of_a_disk_and_no_secret(self):
         host = Host(Policy(self.root, rbd=RbdPolicy(
             pool="vms", conf="/etc/ceph/a:b.conf", user="nova", secret="s")))
         self.assertEqual(
@@ -78,7 +78,7 @@ class RequireTest(base.TestCase):
         self.addCleanup(there.stop)
         self.policy = Policy(self.root, images_type="rbd")
 
-    def test_it_is_in_the_table(self):
+    def test_rbd_is_in_the_table_of_backends(self):
         self.assertIs(Rbd, BACKENDS["rbd"])
         self.assertIs(Rbd, backend_for(self.policy))
 
@@ -106,7 +106,7 @@ class RequireTest(base.TestCase):
 
 class OptionsTest(base.TestCase):
 
-    def test_bases_are_where_disks_are_unless_it_is_said(self):
+    def test_bases_are_in_the_pool_of_disks_by_default(self):
         images = self.useFixture(fixture.ImageCacheFixture())
         images.config("libvirt", images_rbd_pool="vms")
         self.assertEqual("vms", images.cache.host.policy.rbd.base_pool)
@@ -123,7 +123,7 @@ class RecordTest(base.TestCase):
     def test_a_record_survives_as_text(self):
         self.assertEqual(RECORD, record_json.loads(record_json.dumps(RECORD)))
 
-    def test_what_is_no_record_is_none(self):
+    def test_text_that_is_not_a_record_is_none(self):
         text = record_json.dumps(RECORD)
         for other in ("", "{", "[]", "{}", text.replace('"raw"', '"vmdk"'),
                       text.replace("512", '"512"'),

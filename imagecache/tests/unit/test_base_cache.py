@@ -78,7 +78,7 @@ class BaseCacheTestCase(base.TestCase):
 
 class LeaseTest(BaseCacheTestCase):
 
-    def test_a_base_another_host_made_meanwhile_is_used(self) -> None:
+    def test_a_base_that_another_host_made_meanwhile_is_used(self) -> None:
         self.lease()
         self.heard()
         other = self.path.rename(self.root / "other")
@@ -114,7 +114,7 @@ class LeaseTest(BaseCacheTestCase):
             Base(self.source.key, self.path, Format.RAW, SIZE), found)
         self.assertTrue(self.path.read_bytes() == CONTENT)
 
-    def test_a_base_may_stay_what_its_image_is(self) -> None:
+    def test_a_base_can_keep_the_format_of_its_image(self) -> None:
         self.policy = dataclasses.replace(self.policy, force_raw=False)
         content = images.qcow2(CONTENT, "-c", "-o", "cluster_size=128k")
         self.source = self.image(content, "qcow2")
@@ -124,7 +124,7 @@ class LeaseTest(BaseCacheTestCase):
         self.assertTrue(found.path.read_bytes() == content)
         self.assertEqual(found, self.lease())
 
-    def test_what_was_proven_is_on_record(self) -> None:
+    def test_the_record_holds_what_was_validated(self) -> None:
         self.lease()
         record = self.cache.store.lookup(self.source.key).record
         self.assertEqual(
@@ -134,7 +134,7 @@ class LeaseTest(BaseCacheTestCase):
              record.source, record.digest))
         self.assertTrue(record.committed.endswith("+00:00"))
 
-    def test_a_hit_remembers_when_it_was_used(self) -> None:
+    def test_a_hit_updates_the_time_of_last_use(self) -> None:
         self.lease()
         os.utime(self.path, (0, 0))
         self.lease()
@@ -156,19 +156,20 @@ class LeaseTest(BaseCacheTestCase):
                 self.cache.lease(self.image(CONTENT, "raw")):
             self.assertEqual(2, self.images.reads)
 
-    def test_an_error_of_whoever_leases_is_not_the_caches(self) -> None:
+    def test_an_error_in_the_lease_block_is_not_translated(self) -> None:
         with self.assertRaises(FileNotFoundError), \
                 self.cache.lease(self.source):
             raise FileNotFoundError
         self.assertEqual(self.path, self.lease().path)
 
-    def test_a_template_is_what_it_wrote(self) -> None:
+    def test_the_base_of_a_template_holds_what_the_template_wrote(
+            self) -> None:
         found = self.lease(templates.swap(SIZE))
         self.assertEqual((Format.RAW, SIZE, "swap_1"),
                          (found.format, found.virtual_size, found.key))
         self.assertEqual(["miss", "validated", "committed"], self.heard())
 
-    def test_a_template_may_hold_what_an_image_may_not(self) -> None:
+    def test_a_trusted_template_is_not_inspected(self) -> None:
         """It is the host's own, and will be read as raw."""
         header = images.backed_by(pathlib.Path("/etc/passwd"))
         found = self.lease(Template(
@@ -185,20 +186,21 @@ class RefusalTest(BaseCacheTestCase):
             self.assertRaises(kind, self.lease, source, size)
         self.assertEqual(before, self.left())
 
-    def test_an_image_larger_than_the_disk(self) -> None:
+    def test_an_image_larger_than_the_disk_is_refused(self) -> None:
         for _ in ("miss", "hit"):
             self.refuse(exception.FlavorDiskSmallerThanImage, self.source,
                         SIZE - 512)
             self.lease()
 
-    def test_an_image_that_asks_for_more_is_not_even_read(self) -> None:
+    def test_an_image_whose_min_disk_is_larger_is_not_read(self) -> None:
         source = self.image(CONTENT, "raw", min_disk=SIZE + 1)
         self.refuse(exception.FlavorDiskSmallerThanMinDisk, source, SIZE)
         self.assertEqual(0, self.images.reads)
         for size in (None, 0, SIZE + 1):
             self.lease(source, size)
 
-    def test_an_image_larger_than_this_site_wants(self) -> None:
+    def test_an_image_larger_than_the_limit_of_the_site_is_refused(
+            self) -> None:
         self.lease()
         self.policy = dataclasses.replace(self.policy,
                                           max_virtual_size=SIZE - 1)
@@ -210,16 +212,16 @@ class RefusalTest(BaseCacheTestCase):
         self.refuse(exception.FlavorDiskSmallerThanImage, self.source, 512)
         self.assertNotIn("convert", [event.name for event in self.events])
 
-    def test_an_image_that_is_too_long_to_download(self) -> None:
+    def test_a_download_longer_than_the_limit_is_refused(self) -> None:
         self.policy = dataclasses.replace(self.policy, max_image_size=10)
         self.refuse(exception.ImageTooLarge, self.source)
         self.assertEqual(0, self.images.reads)
 
-    def test_an_image_that_is_gone(self) -> None:
+    def test_an_image_removed_from_its_store_leaves_nothing(self) -> None:
         self.images.remove(self.source.name)
         self.refuse(exception.ImageNotFound, self.source)
 
-    def test_a_function_that_fails(self) -> None:
+    def test_a_failing_fetch_function_leaves_nothing(self) -> None:
         def write(path: pathlib.Path) -> None:
             path.write_bytes(b"half")
             (path.parent / f"{path.name}.part").write_bytes(b"half")
@@ -227,11 +229,12 @@ class RefusalTest(BaseCacheTestCase):
 
         self.refuse(ZeroDivisionError, DelegatedImage("key", write))
 
-    def test_a_function_that_writes_nothing(self) -> None:
+    def test_a_fetch_function_that_writes_nothing_leaves_nothing(self) -> None:
         self.refuse(exception.ImageNotFound,
                     DelegatedImage("key", lambda path: None))
 
-    def test_a_function_that_writes_no_file(self) -> None:
+    def test_a_fetch_function_that_makes_no_regular_file_is_refused(
+            self) -> None:
         secret = self.root / "secret"
         secret.write_bytes(CONTENT)
         secret.chmod(0o600)
@@ -241,17 +244,17 @@ class RefusalTest(BaseCacheTestCase):
                         DelegatedImage("key", write))
         self.assertEqual(0o600, secret.stat().st_mode & 0o777)
 
-    def test_a_hostile_image_that_a_function_brought(self) -> None:
+    def test_a_hostile_image_of_a_fetch_function_is_refused(self) -> None:
         header = images.backed_by(pathlib.Path("/etc/passwd"))
         self.refuse(exception.ImageUnacceptable, DelegatedImage(
             "key", lambda path: path.write_bytes(header) and None))
 
-    def test_a_name_that_cannot_be_a_bases(self) -> None:
+    def test_a_key_that_is_not_a_file_name_is_refused(self) -> None:
         for key in ("../x", "", "a/b", "x.json"):
             self.refuse(exception.InvalidName,
                         DelegatedImage(key, lambda path: None))
 
-    def test_an_image_whose_data_has_changed(self) -> None:
+    def test_a_base_of_changed_image_data_is_refused(self) -> None:
         self.lease()
         changed = dataclasses.replace(self.source, description=(
             dataclasses.replace(self.source.description,
@@ -261,7 +264,7 @@ class RefusalTest(BaseCacheTestCase):
             self.lease(changed)
         self.assertIn(self.source.key, str(caught.exception))
 
-    def test_digests_of_another_kind_say_nothing(self) -> None:
+    def test_digests_of_other_algorithms_are_not_compared(self) -> None:
         self.lease()
         other = dataclasses.replace(self.source, description=(
             dataclasses.replace(self.source.description,
@@ -272,7 +275,7 @@ class RefusalTest(BaseCacheTestCase):
 class AdoptionTest(BaseCacheTestCase):
     """A ``_base`` of nova's is used as it stands."""
 
-    def test_a_raw_base_is_proven_once(self) -> None:
+    def test_a_raw_base_without_a_record_is_validated_once(self) -> None:
         self.adopt(CONTENT)
         found = self.lease()
         self.assertEqual((Format.RAW, SIZE), (found.format,
@@ -282,7 +285,7 @@ class AdoptionTest(BaseCacheTestCase):
         self.assertEqual(["hit"], self.heard())
         self.assertEqual(0, self.images.reads)
 
-    def test_a_qcow2_base_is_proven_once(self) -> None:
+    def test_a_qcow2_base_without_a_record_is_validated_once(self) -> None:
         self.adopt(images.qcow2(CONTENT))
         found = self.lease()
         self.assertEqual((Format.QCOW2, SIZE, 64 * 1024), (
@@ -290,21 +293,21 @@ class AdoptionTest(BaseCacheTestCase):
         self.assertEqual(found, self.lease())
         self.assertEqual(["adopted", "hit", "hit"], self.heard())
 
-    def test_a_hostile_base_is_refused_and_left_alone(self) -> None:
+    def test_a_hostile_base_is_refused_and_not_removed(self) -> None:
         content = images.backed_by(pathlib.Path("/etc/passwd"))
         self.adopt(content)
         for _ in range(2):
             self.assertRaises(exception.ImageUnacceptable, self.lease)
         self.assertEqual(content, self.path.read_bytes())
 
-    def test_what_no_disk_can_be_made_of_is_no_base(self) -> None:
+    def test_a_base_of_an_unsupported_format_is_refused(self) -> None:
         """Even where such images are welcome: they would be converted."""
         self.policy = dataclasses.replace(self.policy,
                                           accepted=frozenset(Format))
         self.adopt(images.convert(CONTENT, "vmdk"))
         self.assertRaises(exception.ImageUnacceptable, self.lease)
 
-    def test_a_base_that_was_replaced_is_proven_again(self) -> None:
+    def test_a_replaced_base_is_validated_again(self) -> None:
         self.lease()
         self.heard()
         self.path.unlink()
@@ -312,7 +315,7 @@ class AdoptionTest(BaseCacheTestCase):
         self.assertIs(Format.QCOW2, self.lease().format)
         self.assertEqual(["adopted", "hit"], self.heard())
 
-    def test_stricter_rules_prove_again(self) -> None:
+    def test_a_base_validated_by_older_rules_is_validated_again(self) -> None:
         self.lease()
         self.heard()
         digest = self.cache.store.lookup(self.source.key).record.digest
@@ -325,7 +328,8 @@ class AdoptionTest(BaseCacheTestCase):
         self.assertEqual((verify.RULES, digest),
                          (record.rules, record.digest))
 
-    def test_older_rules_do_not(self) -> None:
+    def test_a_base_validated_by_newer_rules_is_not_validated_again(
+            self) -> None:
         """As after a downgrade: what stricter rules passed, passes."""
         self.lease()
         self.useFixture(fixtures.MonkeyPatch(
@@ -334,7 +338,7 @@ class AdoptionTest(BaseCacheTestCase):
         self.lease()
         self.assertEqual(["hit"], self.heard())
 
-    def test_a_template_of_nova_is_adopted_too(self) -> None:
+    def test_a_template_of_nova_is_adopted(self) -> None:
         self.policy.bases.mkdir(parents=True)
         (self.policy.bases / "swap_1").write_bytes(bytes(SIZE))
         self.assertEqual(SIZE, self.lease(templates.swap(SIZE)).virtual_size)
@@ -351,14 +355,14 @@ class InPlaceTest(BaseCacheTestCase):
     def source_of(self, write: sources.Write) -> sources.Source:
         return DelegatedImage(self.source.key, write, in_place=True)
 
-    def test_the_function_sees_the_bases_own_path(self) -> None:
+    def test_a_fetch_function_in_place_gets_the_path_of_the_base(self) -> None:
         found = self.lease(self.source_of(self.copy))
         self.assertEqual(self.path, self.seen)
         self.assertTrue(found.path.read_bytes() == CONTENT)
         self.assertEqual([self.source.key, f"{self.source.key}.json"],
                          self.left())
 
-    def test_what_it_did_not_finish_is_no_base(self) -> None:
+    def test_an_unfinished_fetch_in_place_is_not_a_base(self) -> None:
         def write(path: pathlib.Path) -> None:
             self.copy(path)
             self.assertFalse(self.cache.has(self.source))
@@ -369,7 +373,8 @@ class InPlaceTest(BaseCacheTestCase):
                           self.source_of(write))
         self.assertEqual([], self.left())
 
-    def test_who_died_in_the_middle_left_no_base(self) -> None:
+    def test_a_process_killed_while_it_fetches_in_place_leaves_no_base(
+            self) -> None:
         child = os.fork()
         if not child:
             def write(path: pathlib.Path) -> None:
@@ -384,7 +389,7 @@ class InPlaceTest(BaseCacheTestCase):
         self.assertEqual([self.source.key, f"{self.source.key}.json"],
                          self.left())
 
-    def test_what_it_brought_is_looked_at(self) -> None:
+    def test_an_image_fetched_in_place_is_inspected(self) -> None:
         header = images.backed_by(pathlib.Path("/etc/passwd"))
         self.assertRaises(
             exception.ImageUnacceptable, self.lease,
@@ -402,14 +407,14 @@ class RemoveTest(BaseCacheTestCase):
         self.lease()
         self.assertEqual(2, self.images.reads)
 
-    def test_a_base_that_is_not_there_is_not_found(self) -> None:
+    def test_a_missing_base_is_not_found(self) -> None:
         with self.assertRaises(exception.BaseNotFound) as caught:
             self.cache.remove(self.source.key)
         self.assertEqual(
             f"There is no base {self.source.key} in {self.policy.bases};"
             " `imagecache base list` lists the bases", str(caught.exception))
 
-    def test_a_base_that_is_in_use_stays(self) -> None:
+    def test_a_base_in_use_is_not_removed(self) -> None:
         self.lease()
         disk = self.policy.instances / "instance" / "disk"
         disk.parent.mkdir()
@@ -419,7 +424,8 @@ class RemoveTest(BaseCacheTestCase):
         self.assertIn(str(disk), str(caught.exception))
         self.assertTrue(self.path.exists())
 
-    def test_a_base_that_is_leased_stays_until_the_lease_ends(self) -> None:
+    def test_removing_a_leased_base_waits_for_the_end_of_the_lease(
+            self) -> None:
         thread = threading.Thread(target=self.cache.remove,
                                   args=(self.source.key,))
         with self.cache.lease(self.source):
@@ -439,7 +445,8 @@ class OddDirectoryTest(BaseCacheTestCase):
             yield
         self.assertIn(str(path), str(caught.exception))
 
-    def test_a_file_in_place_of_a_directory(self) -> None:
+    def test_a_file_in_place_of_the_directory_is_an_error_of_the_host(
+            self) -> None:
         for path in (self.policy.instances, self.policy.locks,
                      self.policy.bases):
             path.parent.mkdir(exist_ok=True)
@@ -448,12 +455,14 @@ class OddDirectoryTest(BaseCacheTestCase):
                 self.lease()
             path.unlink()
 
-    def test_a_directory_in_place_of_a_base(self) -> None:
+    def test_a_directory_in_place_of_a_base_is_an_error_of_the_host(
+            self) -> None:
         self.path.mkdir(parents=True)
         with self.blamed(self.path):
             self.lease()
 
-    def test_a_file_in_place_of_where_attempts_are_staged(self) -> None:
+    def test_a_file_in_place_of_the_staging_directory_is_an_error(
+            self) -> None:
         self.policy.bases.mkdir(parents=True)
         (self.policy.bases / ".staged").touch()
         with self.blamed(self.policy.bases):
@@ -469,13 +478,13 @@ class Md5Test(base.TestCase):
         self.image = self.images.store.add(
             images.qcow2(images.content(MiB)), "qcow2", algorithm="md5")
 
-    def test_md5_alone_is_no_proof(self) -> None:
+    def test_an_image_with_only_an_md5_is_refused(self) -> None:
         with self.assertRaises(exception.ImageUnacceptable) as caught:
             self.images.cache.create_disk("i", self.image)
         self.assertIn("allow_md5", str(caught.exception))
         self.assertEqual(0, self.images.store.reads)
 
-    def test_an_operator_may_believe_it(self) -> None:
+    def test_an_operator_can_accept_images_with_only_an_md5(self) -> None:
         self.images.config("image_cache", allow_md5=True)
         self.assertTrue(
             self.images.cache.create_disk("i", self.image).exists())

@@ -57,12 +57,12 @@ class DirectoryStoreTestCase(base.TestCase):
 @ddt.ddt
 class LookupTest(DirectoryStoreTestCase):
 
-    def test_naming_a_store_and_asking_it_creates_nothing(self) -> None:
+    def test_describing_a_store_creates_no_file(self) -> None:
         self.assertIsNone(self.store.lookup(KEY))
         self.assertEqual([], list(self.store.entries()))
         self.assertEqual([], os.listdir(self.root))
 
-    def test_what_was_committed_is_found(self) -> None:
+    def test_a_committed_base_is_found(self) -> None:
         made = self.put()
         found = self.store.lookup(KEY)
         self.assertEqual(
@@ -71,7 +71,7 @@ class LookupTest(DirectoryStoreTestCase):
         self.assertEqual(made, found.as_base())
         self.assertEqual(found.path.stat().st_blocks * 512, found.allocated)
 
-    def test_what_is_on_record_survives(self) -> None:
+    def test_another_object_reads_the_same_record(self) -> None:
         self.put()
         again = DirectoryStore(self.directory, self.instances)
         self.assertEqual(RECORD, again.lookup(KEY).record)
@@ -83,7 +83,7 @@ class LookupTest(DirectoryStoreTestCase):
         self.store.record(KEY, RECORD)
         self.assertEqual(RECORD, self.store.lookup(KEY).record)
 
-    def test_a_record_of_another_size_is_not_of_this_base(self) -> None:
+    def test_a_record_of_another_size_is_ignored(self) -> None:
         self.put()
         path = self.directory / KEY
         path.chmod(0o644)
@@ -95,27 +95,29 @@ class LookupTest(DirectoryStoreTestCase):
               {"virtual_size": None}, {"rules": "x"}, {"rules": None},
               {"source": 3}, {"digest": 3},
               {"cluster_size": "64k"}, {"committed": 0}, {"unknown": 1})
-    def test_a_damaged_record_is_none(self, damage: object) -> None:
+    def test_a_damaged_record_is_ignored(self, damage: object) -> None:
         self.put()
         if isinstance(damage, dict):
             damage = json.dumps(dataclasses.asdict(RECORD) | damage).encode()
         (self.directory / f"{KEY}.json").write_bytes(damage)
         self.assertIsNone(self.store.lookup(KEY).record)
 
-    def test_a_record_that_cannot_be_read_is_the_hosts_fault(self) -> None:
+    def test_a_record_that_cannot_be_read_is_an_error_of_the_host(
+            self) -> None:
         self.put()
         (self.directory / f"{KEY}.json").unlink()
         (self.directory / f"{KEY}.json").mkdir()
         self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
 
-    def test_what_is_no_file_is_no_base(self) -> None:
+    def test_a_directory_or_fifo_is_not_a_base(self) -> None:
         (self.directory / KEY).mkdir(parents=True)
         self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
         (self.directory / KEY).rmdir()
         os.mkfifo(self.directory / KEY)
         self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
 
-    def test_a_place_that_is_no_directory_is_the_hosts_fault(self) -> None:
+    def test_a_file_in_place_of_the_directory_is_an_error_of_the_host(
+            self) -> None:
         self.instances.mkdir()
         self.directory.touch()
         self.assertRaises(exception.StorageFailed, self.store.lookup, KEY)
@@ -125,7 +127,8 @@ class LookupTest(DirectoryStoreTestCase):
 
     @ddt.data("", ".", "..", "a/b", "/etc/passwd", ".hidden", "a\0b", "a b",
               "key.json", "x" * 201, "é")
-    def test_names_that_leave_the_directory_are_refused(self, key: str
+    def test_keys_that_are_not_plain_file_names_are_refused(
+            self, key: str
                                                         ) -> None:
         for act in (self.store.lookup, self.put, self.store.remove,
                     self.store.touch, self.store.in_use):
@@ -143,7 +146,7 @@ class LookupTest(DirectoryStoreTestCase):
             [KEY, "b" * 40, "ephemeral_1_0123abc", "swap_64"],
             [entry.key for entry in self.store.entries()])
 
-    def test_touching_says_that_it_was_used_now(self) -> None:
+    def test_touching_a_base_updates_its_time_of_last_use(self) -> None:
         self.put()
         os.utime(self.directory / KEY, (0, 0))
         self.assertEqual(0, self.store.lookup(KEY).used)
@@ -153,14 +156,14 @@ class LookupTest(DirectoryStoreTestCase):
 
 class StageTest(DirectoryStoreTestCase):
 
-    def test_what_is_staged_is_not_there(self) -> None:
+    def test_a_staged_base_is_not_found(self) -> None:
         with self.store.stage(KEY) as staging:
             staging.download.write_bytes(CONTENT)
             staging.output.write_bytes(CONTENT)
             self.assertIsNone(self.store.lookup(KEY))
             self.assertEqual([], list(self.store.entries()))
 
-    def test_what_is_not_committed_vanishes(self) -> None:
+    def test_an_attempt_without_a_commit_leaves_no_file(self) -> None:
         with self.assertRaises(KeyboardInterrupt), \
                 self.store.stage(KEY) as staging:
             staging.download.write_bytes(CONTENT)
@@ -168,12 +171,12 @@ class StageTest(DirectoryStoreTestCase):
             raise KeyboardInterrupt
         self.assertEqual([], os.listdir(self.directory / ".staged"))
 
-    def test_others_cannot_look_into_what_is_staged(self) -> None:
+    def test_other_users_cannot_read_a_staged_base(self) -> None:
         with self.store.stage(KEY) as staging:
             self.assertEqual(0o700, staging.download.parent.stat().st_mode
                              & 0o777)
 
-    def test_the_next_attempt_clears_away_dead_ones(self) -> None:
+    def test_the_next_attempt_removes_abandoned_attempts(self) -> None:
         for name in (f"{KEY}.dead", f"{KEY}.alsodead", "b.alive",
                      f"{KEY}.b.alive", f"x{KEY}.alive"):
             (self.directory / ".staged" / name).mkdir(parents=True)
@@ -183,11 +186,11 @@ class StageTest(DirectoryStoreTestCase):
         self.assertEqual({f"x{KEY}.alive", f"{KEY}.b.alive", "b.alive"},
                          set(os.listdir(self.directory / ".staged")))
 
-    def test_an_error_of_the_block_is_not_the_stores(self) -> None:
+    def test_an_error_in_the_block_is_not_translated(self) -> None:
         with self.assertRaises(PermissionError), self.store.stage(KEY):
             raise PermissionError
 
-    def test_staging_in_place_shows_the_bases_own_path(self) -> None:
+    def test_staging_in_place_yields_the_path_of_the_base(self) -> None:
         with self.store.stage(KEY, in_place=True) as staging:
             self.assertEqual(self.directory / KEY, staging.download)
             staging.download.write_bytes(CONTENT)
@@ -200,7 +203,7 @@ class StageTest(DirectoryStoreTestCase):
         self.assertEqual({KEY, f"{KEY}.json"}, self.files())
         self.assertEqual(RECORD, self.store.lookup(KEY).record)
 
-    def test_who_died_in_place_left_no_base(self) -> None:
+    def test_a_killed_attempt_in_place_leaves_no_base(self) -> None:
         self.directory.joinpath(".staged").mkdir(parents=True)
         (self.directory / KEY).write_bytes(b"half")
         (self.directory / ".staged" / f"{KEY}.in-place").touch()
@@ -211,8 +214,7 @@ class StageTest(DirectoryStoreTestCase):
 
 class CommitTest(DirectoryStoreTestCase):
 
-    def test_a_base_is_for_everybody_to_read_and_nobody_to_write(
-            self) -> None:
+    def test_every_user_can_read_a_base_and_none_can_write(self) -> None:
         for umask in (0, 0o77):
             self.addCleanup(os.umask, os.umask(umask))
             key = f"{umask:040}"
@@ -221,7 +223,8 @@ class CommitTest(DirectoryStoreTestCase):
                      for name in (key, f"{key}.json", "")]
             self.assertEqual([0o444, 0o644, 0o755], modes)
 
-    def test_a_record_left_behind_is_not_of_the_next_base(self) -> None:
+    def test_a_record_of_a_lost_base_is_not_that_of_the_next_base(
+            self) -> None:
         """The disk may be full when the new one should be written."""
         self.put()
         record = self.directory / f"{KEY}.json"
@@ -234,7 +237,7 @@ class CommitTest(DirectoryStoreTestCase):
                     dataclasses.replace(RECORD, source=object()))
         self.assertFalse(record.exists())
 
-    def test_removing_leaves_nothing(self) -> None:
+    def test_a_removed_base_leaves_no_file(self) -> None:
         self.put()
         self.store.remove(KEY)
         self.assertIsNone(self.store.lookup(KEY))
@@ -250,7 +253,7 @@ class InUseTest(DirectoryStoreTestCase):
     def users(self) -> list[str]:
         return list(self.store.in_use(KEY))
 
-    def test_a_base_without_disks_is_in_use_by_nobody(self) -> None:
+    def test_a_base_without_disks_is_not_in_use(self) -> None:
         self.put("b" * 40)
         self.disk(self.directory / ("b" * 40))
         self.assertEqual([], self.users())
@@ -266,7 +269,7 @@ class InUseTest(DirectoryStoreTestCase):
         self.disk(self.root / "link" / "_base" / KEY)
         self.assertEqual(1, len(self.users()))
 
-    def test_what_else_is_among_instances_is_no_disk(self) -> None:
+    def test_other_files_among_instances_are_not_disks(self) -> None:
         (self.instances / "compute_nodes").write_text("{}")
         (self.instances / "instance").mkdir()
         (self.instances / "instance" / "console.log").write_text("hello")
@@ -275,14 +278,14 @@ class InUseTest(DirectoryStoreTestCase):
         (self.instances / "gone").symlink_to("nowhere")
         self.assertEqual([], self.users())
 
-    def test_what_the_file_system_keeps_for_root_is_no_instance(self) -> None:
+    def test_lost_and_found_is_not_an_instance(self) -> None:
         """Where instances have a file system of their own, and root none."""
         found = self.disk(self.directory / KEY, "lost+found", "#12")
         self.assertEqual([str(found)], self.users())    # it may be one
         with mock.patch("os.access", return_value=False):
             self.assertEqual([], self.users())
 
-    def test_a_disk_that_cannot_be_read_may_be_made_of_any_base(self) -> None:
+    def test_a_disk_that_cannot_be_read_counts_for_every_base(self) -> None:
         disk = self.disk(pathlib.Path("/x"))
         with mock.patch.object(pathlib.Path, "open",
                                side_effect=PermissionError(13, "no")):
@@ -298,8 +301,7 @@ class InUseTest(DirectoryStoreTestCase):
                 b"/" + b"x" * 1000, name.encode().ljust(1001, b"\0")))
             self.assertEqual([], self.users())
 
-    def test_an_instance_that_vanishes_meanwhile_is_no_obstacle(
-            self) -> None:
+    def test_an_instance_removed_during_the_search_is_ignored(self) -> None:
         users = [self.disk(self.directory / KEY, f"i{i}") for i in range(9)]
 
         class Vanishing(type(self.root)):
@@ -314,7 +316,7 @@ class InUseTest(DirectoryStoreTestCase):
         store = DirectoryStore(self.directory, Vanishing(self.instances))
         self.assertEqual(len(users) - 1, len(list(store.in_use(KEY))))
 
-    def test_a_base_is_found_in_use_by_what_qemu_made(self) -> None:
+    def test_a_base_is_in_use_by_an_overlay_that_qemu_img_made(self) -> None:
         disk = self.disk(self.directory / KEY)
         disk.unlink()
         subprocess.check_call([

@@ -30,16 +30,16 @@ class DiskInfoTest(base.TestCase):
     def content(self) -> dict[str, str]:
         return json.loads(self.info.path.read_bytes())
 
-    def test_without_a_record_nothing_is_known(self) -> None:
+    def test_a_disk_without_a_record_has_no_known_format(self) -> None:
         self.assertEqual({}, self.info.formats())
         self.assertIsNone(self.info.format_of(self.disk))
 
-    def test_asking_creates_nothing(self) -> None:
+    def test_reading_a_missing_record_creates_no_file(self) -> None:
         self.info.format_of(self.disk)
         self.assertEqual(["instance"], os.listdir(self.root))
         self.assertEqual([], os.listdir(self.directory))
 
-    def test_it_has_novas_shape(self) -> None:
+    def test_the_file_has_the_layout_of_nova(self) -> None:
         self.info.record(self.disk, Format.QCOW2)
         self.info.record(self.directory / "disk.eph0", Format.RAW)
         self.assertEqual({f"{self.directory}/disk": "qcow2",
@@ -47,11 +47,11 @@ class DiskInfoTest(base.TestCase):
                          self.content())
         self.assertEqual(0o644, self.info.path.stat().st_mode & 0o777)
 
-    def test_novas_own_is_read(self) -> None:
+    def test_a_record_that_nova_wrote_is_read(self) -> None:
         self.info.path.write_text(f'{{"{self.disk}": "raw"}}')
         self.assertIs(Format.RAW, self.info.format_of(self.disk))
 
-    def test_a_directory_that_was_moved_keeps_its_meaning(self) -> None:
+    def test_a_record_in_a_moved_directory_is_read(self) -> None:
         self.info.record(self.disk, Format.QCOW2)
         moved = self.root / "moved"
         self.directory.rename(moved)
@@ -60,7 +60,7 @@ class DiskInfoTest(base.TestCase):
         info.record(moved / "disk", Format.RAW)
         self.assertIs(Format.RAW, info.format_of(moved / "disk"))
 
-    def test_a_disk_can_be_taken_off_for_a_while(self) -> None:
+    def test_a_disk_can_be_without_a_record_during_a_block(self) -> None:
         with self.info.recording(self.disk, None):
             self.assertEqual([], os.listdir(self.directory))
         self.info.record(self.disk, Format.RAW)
@@ -71,7 +71,7 @@ class DiskInfoTest(base.TestCase):
         except ZeroDivisionError:
             self.assertIs(Format.RAW, self.info.format_of(self.disk))
 
-    def test_other_records_have_other_names(self) -> None:
+    def test_the_record_of_encryption_is_a_file_of_its_own(self) -> None:
         encrypted = DiskInfo(self.directory, self.info.locks,
                              ENCRYPTED_FILE_NAME)
         with encrypted.recording(self.disk, Format.RAW):
@@ -87,7 +87,7 @@ class DiskInfoTest(base.TestCase):
             self.info.forget(each)
         self.assertEqual([], os.listdir(self.directory))
 
-    def test_forgetting_what_nobody_recorded_creates_nothing(self) -> None:
+    def test_forgetting_a_disk_without_a_record_creates_no_file(self) -> None:
         self.info.forget(self.disk)
         self.assertEqual(["instance"], os.listdir(self.root))
 
@@ -98,27 +98,27 @@ class DiskInfoTest(base.TestCase):
         DiskInfo(moved, self.info.locks).forget(moved / "disk")
         self.assertEqual([], os.listdir(moved))
 
-    def test_recording_what_is_on_record_writes_nothing(self) -> None:
+    def test_recording_the_same_format_again_writes_nothing(self) -> None:
         self.info.record(self.disk, Format.RAW)
         before = self.info.path.stat().st_ino
         self.info.record(self.disk, Format.RAW)
         self.assertEqual(before, self.info.path.stat().st_ino)
 
-    def test_a_disk_that_does_not_appear_is_not_on_record(self) -> None:
+    def test_a_disk_that_fails_to_appear_is_not_recorded(self) -> None:
         with self.assertRaises(KeyboardInterrupt), \
                 self.info.recording(self.disk, Format.RAW):
             self.assertEqual({str(self.disk): "raw"}, self.content())
             raise KeyboardInterrupt
         self.assertEqual([], os.listdir(self.directory))
 
-    def test_a_disk_of_another_stays_on_record_as_what_it_is(self) -> None:
+    def test_a_failed_recording_keeps_the_earlier_record(self) -> None:
         self.info.record(self.disk, Format.RAW)
         with self.assertRaises(KeyboardInterrupt), \
                 self.info.recording(self.disk, Format.QCOW2):
             raise KeyboardInterrupt
         self.assertEqual({str(self.disk): "raw"}, self.content())
 
-    def test_no_record_is_lost_among_threads(self) -> None:
+    def test_threads_that_record_at_once_lose_no_record(self) -> None:
         disks = [self.directory / f"disk{i}" for i in range(20)]
         threads = [threading.Thread(target=self.info.record,
                                     args=(disk, Format.RAW))
@@ -131,19 +131,19 @@ class DiskInfoTest(base.TestCase):
 
     @ddt.data(b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"/x": 1}',
               b'{"/x": "ploop"}', b'{"/x": null}', b'{"/x": ["raw"]}')
-    def test_a_damaged_record_is_an_error_and_not_a_guess(
-            self, content: bytes) -> None:
+    def test_a_damaged_record_is_an_error(self, content: bytes) -> None:
         self.info.path.write_bytes(content)
         for act in (self.info.formats, lambda: self.info.forget(self.disk),
                     lambda: self.info.record(self.disk, Format.RAW)):
             self.assertRaises(exception.InvalidDiskInfo, act)
         self.assertEqual(content, self.info.path.read_bytes())
 
-    def test_a_record_that_cannot_be_read_is_the_hosts_fault(self) -> None:
+    def test_a_record_that_cannot_be_read_is_an_error_of_the_host(
+            self) -> None:
         self.info.path.mkdir()
         self.assertRaises(exception.DiskInfoReadWriteFail, self.info.formats)
 
-    def test_a_record_that_cannot_be_written_is_the_hosts_fault(
+    def test_a_record_that_cannot_be_written_is_an_error_of_the_host(
             self) -> None:
         info = DiskInfo(self.root / "no", self.info.locks)
         with self.assertRaises(exception.DiskInfoReadWriteFail):

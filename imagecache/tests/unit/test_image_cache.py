@@ -42,19 +42,21 @@ class CreateTest(ImageCacheTestCase):
 
     @ddt.data(INSTANCE, uuid.UUID(INSTANCE), {"uuid": INSTANCE, "name": "x"},
               types.SimpleNamespace(uuid=INSTANCE))
-    def test_an_instance_is_whatever_has_a_uuid(self, instance: object
+    def test_an_instance_is_any_object_with_a_uuid(
+            self, instance: object
                                                 ) -> None:
         disk = self.cache.create_disk(instance, self.ref)
         self.assertEqual(self.images.instances_path / INSTANCE / "disk",
                          disk.path)
 
     @ddt.data({}, {"uuid": None}, {"uuid": ""}, object(), None, "", 3)
-    def test_what_has_none_is_no_instance(self, instance: object) -> None:
+    def test_an_object_without_a_uuid_is_not_an_instance(
+            self, instance: object) -> None:
         self.assertRaises(exception.InvalidName, self.cache.create_disk,
                           instance, self.ref)
         self.assertEqual([], os.listdir(self.images.instances_path))
 
-    def test_a_file_is_an_image_too(self) -> None:
+    def test_a_path_names_an_image(self) -> None:
         path = self.root / "image.qcow2"
         path.write_bytes(images.qcow2(self.content))
         for instance, ref in ((INSTANCE, str(path)), (OTHER, path.as_uri())):
@@ -63,17 +65,19 @@ class CreateTest(ImageCacheTestCase):
         self.assertEqual(1, self.images.heard.count("miss"))
 
     @ddt.data("", "no-such-kind", "ftp://x/y", "rbd:pool/x", "json:{}")
-    def test_what_names_no_image_is_refused(self, ref: str) -> None:
+    def test_a_reference_that_names_no_image_is_refused(
+            self, ref: str) -> None:
         self.assertRaises(exception.InvalidImageRef, self.cache.create_disk,
                           INSTANCE, ref)
 
-    def test_an_image_that_is_not_there_is_not_found(self) -> None:
+    def test_a_missing_image_is_not_found(self) -> None:
         self.images.store.remove(self.ref)
         self.assertRaises(exception.ImageNotFound, self.cache.create_disk,
                           INSTANCE, self.ref)
         self.assertEqual([], os.listdir(self.images.instances_path))
 
-    def test_the_caller_may_say_what_the_image_must_be(self) -> None:
+    def test_the_caller_can_pass_the_format_and_digest_of_an_image(
+            self) -> None:
         for wrong in ({"disk_format": "qcow2"},
                       {"digest": Digest("sha256", "0" * 64)}):
             self.assertRaises(exception.ImageUnacceptable,
@@ -81,13 +85,14 @@ class CreateTest(ImageCacheTestCase):
                               **wrong)
         self.assertFalse(self.cache.disk(INSTANCE).exists())
 
-    def test_an_unknown_backend_is_the_configurations_fault(self) -> None:
+    def test_an_unknown_backend_is_an_error_of_the_configuration(self) -> None:
         with self.assertRaises(exception.InvalidConfiguration) as caught:
             self.cache.create_disk(INSTANCE, self.ref, image_type="ploop")
         self.assertIn("ploop", str(caught.exception))
         self.assertIn("qcow2", str(caught.exception))
 
-    def test_a_backend_that_cannot_be_loaded_says_why(self) -> None:
+    def test_the_error_of_a_backend_that_cannot_be_loaded_says_why(
+            self) -> None:
         info = self.root / "broken-1.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
@@ -117,7 +122,7 @@ class CreateTest(ImageCacheTestCase):
             self.assertEqual(b"\x53\xef", os.pread(f.fileno(), 2, 1080))
 
     @ddt.data("qcow2", "raw")
-    def test_what_is_made_here_may_have_any_size(self, kind: str) -> None:
+    def test_generated_disks_may_have_any_size(self, kind: str) -> None:
         cache = self.cache
         for make in (cache.create_blank, cache.create_swap,
                      cache.create_ephemeral):
@@ -127,20 +132,20 @@ class CreateTest(ImageCacheTestCase):
             self.assertEqual(0, disk.size() % 512)
 
     @ddt.data(0, -1)
-    def test_what_is_made_here_needs_a_size(self, size: int) -> None:
+    def test_generated_disks_need_a_size(self, size: int) -> None:
         for make in (self.cache.create_blank, self.cache.create_swap,
                      self.cache.create_ephemeral):
             self.assertRaises(exception.SizeRequired, make, INSTANCE,
                               size=size, name="disk")
         self.assertEqual([], os.listdir(self.images.instances_path))
 
-    def test_several_threads_may_use_one(self) -> None:
+    def test_several_threads_can_share_an_image_cache(self) -> None:
         cache = self.cache
         self.assertEqual(cache.host.policy, cache.host.policy)
         self.images.config(use_cow_images=False)
         self.assertIs(Qcow2, type(cache.disk(INSTANCE)))   # read once
 
-    def test_the_observer_hears_what_happens(self) -> None:
+    def test_the_observer_receives_the_events_in_order(self) -> None:
         heard: list[Event] = []
         cache = imagecache.ImageCache(
             self.images.conf, glance=self.images.store,
@@ -174,7 +179,7 @@ class CreateTest(ImageCacheTestCase):
                           ref)
         self.assertEqual([], list(cache.bases()))
 
-    def test_without_a_configuration_there_are_defaults(self) -> None:
+    def test_an_image_cache_without_a_configuration_has_defaults(self) -> None:
         cache = imagecache.ImageCache(cfg.ConfigOpts())
         self.assertEqual("/var/lib/imagecache/instances",
                          str(cache.host.policy.instances))
@@ -182,17 +187,17 @@ class CreateTest(ImageCacheTestCase):
 
 class DisksTest(ImageCacheTestCase):
 
-    def test_naming_a_disk_creates_nothing(self) -> None:
+    def test_describing_a_disk_creates_no_file(self) -> None:
         self.cache.disk(INSTANCE)
         self.assertEqual([], os.listdir(self.images.instances_path))
 
-    def test_a_disk_is_described_as_what_it_is_on_record(self) -> None:
+    def test_a_disk_is_described_by_its_record(self) -> None:
         self.cache.create_disk(INSTANCE, self.ref, image_type="raw")
         self.assertIs(Raw, type(self.cache.disk(INSTANCE)))
         self.assertRaises(exception.InvalidDiskFormat, self.cache.disk,
                           INSTANCE, image_type="qcow2")
 
-    def test_a_disk_that_exists_grows_as_what_it_is(self) -> None:
+    def test_a_disk_that_exists_grows_in_its_recorded_format(self) -> None:
         self.cache.create_disk(INSTANCE, self.ref, image_type="raw")
         disk = self.cache.create_disk(INSTANCE, self.ref, size=2 * SIZE)
         self.assertEqual((Raw, 2 * SIZE), (type(disk), disk.size()))
@@ -211,20 +216,20 @@ class DisksTest(ImageCacheTestCase):
              for disk in self.cache.disks()])
         self.assertEqual(2, len(list(self.cache.disks(INSTANCE))))
 
-    def test_there_may_be_none(self) -> None:
+    def test_a_host_without_disks_lists_none(self) -> None:
         self.assertEqual([], list(self.cache.disks()))
         self.assertEqual([], list(self.cache.disks(INSTANCE)))
         self.images.instances_path.rmdir()
         self.assertEqual([], list(self.cache.disks()))
         self.images.instances_path.mkdir()
 
-    def test_what_else_nova_keeps_there_is_no_instance(self) -> None:
+    def test_other_directories_of_nova_are_not_instances(self) -> None:
         self.cache.create_disk(INSTANCE, self.ref)
         (self.images.instances_path / "compute_nodes").write_text("{}")
         (self.images.instances_path / "empty").mkdir()
         self.assertEqual(1, len(list(self.cache.disks())))
 
-    def test_what_the_file_system_keeps_for_root_is_no_instance(self) -> None:
+    def test_lost_and_found_is_not_an_instance(self) -> None:
         self.cache.create_disk(INSTANCE, self.ref)
         (self.images.instances_path / "lost+found" / "disk.info").mkdir(
             parents=True)    # as unreadable as it is to others than root
@@ -249,7 +254,7 @@ class DisksTest(ImageCacheTestCase):
                 self.assertIn(str(record), str(error))
             record.write_bytes(before)
 
-    def test_a_disk_on_record_twice_is_one(self) -> None:
+    def test_a_disk_that_is_recorded_twice_is_listed_once(self) -> None:
         """Its directory was moved, and it was put on record again."""
         disk = self.cache.create_disk(INSTANCE, self.ref)
         record = disk.path.parent / "disk.info"
@@ -274,14 +279,13 @@ class BasesTest(ImageCacheTestCase):
             self.assertEqual(key, self.cache.base(name).key)
         self.assertEqual([key], [each.key for each in self.cache.bases()])
 
-    def test_a_base_that_is_not_there_is_not_found(self) -> None:
+    def test_a_missing_base_is_not_found(self) -> None:
         for name in ("x", "", "../x", INSTANCE):
             self.assertRaises(exception.BaseNotFound, self.cache.base, name)
             self.assertRaises(exception.BaseNotFound,
                               self.cache.remove_base, name)
 
-    def test_a_base_knows_its_disks_and_stays_while_it_has_some(
-            self) -> None:
+    def test_a_base_with_disks_is_not_removed(self) -> None:
         disk = self.cache.create_disk(INSTANCE, self.ref)
         entry = self.cache.base(self.ref)
         self.assertEqual([str(disk.path)], self.cache.users(entry))
@@ -291,7 +295,7 @@ class BasesTest(ImageCacheTestCase):
         self.cache.remove_base(self.ref)
         self.assertEqual([], list(self.cache.bases()))
 
-    def test_a_flattened_disk_lets_its_base_go(self) -> None:
+    def test_the_base_of_a_flattened_disk_can_be_removed(self) -> None:
         self.cache.create_disk(INSTANCE, self.ref).flatten()
         self.cache.remove_base(self.ref)
         self.assertEqual([], list(self.cache.bases()))

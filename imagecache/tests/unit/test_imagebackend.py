@@ -62,7 +62,7 @@ class BackendTest(ImageBackendTestCase):
                 self.instance, "disk")
             self.assertIsInstance(found, expected)
 
-    def test_none_asks_the_option(self) -> None:
+    def test_use_cow_of_none_means_the_option(self) -> None:
         self.images.config(use_cow_images=False)
         self.assertIsInstance(self.image(), imagebackend.Flat)
 
@@ -71,7 +71,7 @@ class BackendTest(ImageBackendTestCase):
         found = self.images.backend(True).by_name(self.instance, "disk")
         self.assertIsInstance(found, imagebackend.Raw)
 
-    def test_raw_and_flat_are_one(self) -> None:
+    def test_raw_and_flat_are_the_same_backend(self) -> None:
         for name in ("raw", "flat"):
             self.assertIsInstance(self.image(name), imagebackend.Flat)
 
@@ -82,13 +82,13 @@ class BackendTest(ImageBackendTestCase):
         self.assertIsInstance(caught.exception,
                               exception.InvalidConfiguration)
 
-    def test_a_changed_option_is_heeded_by_the_next_disk(self) -> None:
+    def test_a_changed_option_applies_to_the_next_disk(self) -> None:
         backend = self.images.backend()
         self.images.config(use_cow_images=False)
         self.assertIsInstance(backend.by_name(self.instance, "disk"),
                               imagebackend.Raw)
 
-    def test_a_disk_stays_what_it_is_when_the_options_change(self) -> None:
+    def test_a_disk_keeps_its_format_when_the_options_change(self) -> None:
         self.images.config(use_cow_images=False)
         self.image().cache(self.fetch, "base", image_id="42")
         self.images.config(use_cow_images=True)
@@ -100,12 +100,12 @@ class BackendTest(ImageBackendTestCase):
             self.instance, again.path)
         self.assertIsInstance(by_path, imagebackend.Raw)
 
-    def test_naming_a_disk_creates_nothing(self) -> None:
+    def test_describing_a_disk_creates_no_file(self) -> None:
         for image_type in ("raw", "qcow2"):
             self.image(image_type)
         self.assertEqual([], list(self.images.instances_path.iterdir()))
 
-    def test_the_class_makes_disks_of_the_same_configuration(self) -> None:
+    def test_a_class_from_backend_keeps_its_configuration(self) -> None:
         kind = self.images.backend().backend("qcow2")
         image = kind(self.instance, "disk")
         self.assertEqual(self.images.instances_path,
@@ -144,7 +144,7 @@ class CacheTest(ImageBackendTestCase):
         self.assertEqual(1, len(self.targets))
         self.assertEqual(1 * GiB, self.image().disk.size())
 
-    def test_what_a_driver_passes_reaches_its_function(self) -> None:
+    def test_arguments_of_a_driver_reach_its_fetch_function(self) -> None:
         seen: list[object] = []
 
         def fetch(*args: object, target: str, **kwargs: object) -> None:
@@ -156,18 +156,18 @@ class CacheTest(ImageBackendTestCase):
         self.assertEqual(
             [(("positional",), {"context": "c", "image_id": "42"})], seen)
 
-    def test_raw_generates_in_place_what_is_no_image(self) -> None:
+    def test_raw_generates_a_template_in_place(self) -> None:
         self.image("raw", "disk.swap").cache(
             self.write_raw, "swap_1", MiB, safe=True, swap_mb=1)
         self.assertFalse(self.bases.exists())
         self.assertEqual(MiB, self.image("raw", "disk.swap").disk.size())
 
-    def test_qcow2_caches_what_is_no_image(self) -> None:
+    def test_qcow2_caches_a_template(self) -> None:
         self.image(None, "disk.swap").cache(
             self.write_raw, "swap_1", MiB, safe=True, swap_mb=1)
         self.assertTrue((self.bases / "swap_1").exists())
 
-    def test_what_is_not_vouched_for_is_inspected(self) -> None:
+    def test_a_template_that_is_not_trusted_is_inspected(self) -> None:
         def evil(target: str) -> None:
             subprocess.check_call(
                 ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b",
@@ -179,30 +179,30 @@ class CacheTest(ImageBackendTestCase):
                               evil, "thing", 4096)
             self.assertFalse(image.exists())
 
-    def test_raw_turns_a_qcow2_that_it_generates_into_raw(self) -> None:
+    def test_raw_converts_a_template_that_is_qcow2(self) -> None:
         image = self.image("raw")
         image.cache(self.fetch, "thing", 64 * MiB)
         self.assertEqual("raw", image.driver_format)
         self.assertEqual(64 * MiB, os.path.getsize(image.path))
 
-    def test_a_base_copied_from_another_host_lands_at_its_path(self) -> None:
+    def test_a_base_can_be_copied_from_another_host_to_its_path(self) -> None:
         key = hashlib.sha1(b"42", usedforsecurity=False).hexdigest()
         self.image().cache(self.write_raw, key, 2 * MiB)
         self.assertEqual([str(self.bases / key)], self.targets)
         self.assertTrue(self.image().exists())
 
-    def test_create_image_takes_the_path_of_the_base(self) -> None:
+    def test_create_image_accepts_the_path_of_the_base(self) -> None:
         self.image().create_image(self.fetch, str(self.bases / "base"),
                                   GiB, image_id="42")
         self.assertTrue((self.bases / "base").exists())
         self.assertTrue(self.image().exists())
 
-    def test_a_later_call_with_more_grows_the_disk(self) -> None:
+    def test_a_later_call_with_a_larger_size_grows_the_disk(self) -> None:
         for size in (1 * GiB, 2 * GiB):
             self.image().cache(self.fetch, "base", size, image_id="42")
         self.assertEqual(2 * GiB, self.image().disk.size())
 
-    def test_a_disk_too_small_is_refused(self) -> None:
+    def test_a_size_smaller_than_the_image_is_refused(self) -> None:
         self.assertRaises(exception.FlavorDiskTooSmall, self.image().cache,
                           self.fetch, "base", MiB, image_id="42")
         self.assertFalse(self.image().exists())
@@ -210,7 +210,7 @@ class CacheTest(ImageBackendTestCase):
 
 class FormatTest(ImageBackendTestCase):
 
-    def test_the_format_is_on_record_as_nova_writes_it(self) -> None:
+    def test_the_record_of_the_format_is_the_one_of_nova(self) -> None:
         image = self.image("raw")
         image.cache(self.fetch, "base", image_id="42")
         with open(image.disk_info_path) as f:
@@ -225,8 +225,7 @@ class FormatTest(ImageBackendTestCase):
         with open(image.disk_info_path) as f:
             self.assertEqual({image.path: "raw"}, json.load(f))
 
-    def test_raw_keeps_qcow2_where_raw_is_not_forced_and_says_so(
-            self) -> None:
+    def test_raw_keeps_a_qcow2_copy_if_raw_is_not_forced(self) -> None:
         self.images.config(force_raw_images=False)
         image = self.image("raw")
         image.cache(self.fetch, "base", GiB, image_id="42")
@@ -241,7 +240,7 @@ class FormatTest(ImageBackendTestCase):
 
 class DescriptionTest(ImageBackendTestCase):
 
-    def test_libvirt_is_told_what_nova_tells_it(self) -> None:
+    def test_libvirt_xml_is_the_one_of_nova(self) -> None:
         self.images.config(preallocate_images="space")
         self.images.config(group="libvirt", hw_disk_discard="unmap")
         info = self.image().libvirt_info(
@@ -258,7 +257,7 @@ class DescriptionTest(ImageBackendTestCase):
         image = self.images.backend().by_name(self.instance, "disk")
         self.assertRaises(AttributeError, image.libvirt_info, "none", {})
 
-    def test_a_container_is_told_too(self) -> None:
+    def test_libvirt_xml_of_a_container_is_the_one_of_nova(self) -> None:
         info = self.image("raw").libvirt_fs_info("/")
         self.assertEqual(
             ("file", self.image("raw").path, "/", "loop"),
@@ -276,18 +275,18 @@ class DescriptionTest(ImageBackendTestCase):
         image.verify_base_size(base_path, None)
         image.verify_base_size(base_path, GiB)
 
-    def test_size_of_what_is_not_there(self) -> None:
+    def test_the_size_of_a_missing_disk_is_an_error(self) -> None:
         self.assertRaises(exception.DiskNotFound,
                           self.image().get_disk_size, "/nowhere")
 
-    def test_where_the_bytes_are(self) -> None:
+    def test_get_model_describes_where_the_disk_is(self) -> None:
         self.assertFalse(imagebackend.Qcow2.is_shared_block_storage())
         self.assertTrue(imagebackend.Flat.is_file_in_instance_path())
 
 
 class SnapshotTest(ImageBackendTestCase):
 
-    def test_extracts_to_the_format_wanted(self) -> None:
+    def test_a_snapshot_has_the_requested_format(self) -> None:
         image = self.image()
         image.cache(self.fetch, "base", image_id="42")
         for wanted, expected in (("qcow2", "qcow2"), ("iso", "raw"),
@@ -298,7 +297,7 @@ class SnapshotTest(ImageBackendTestCase):
                 ["qemu-img", "info", "--output=json", "-f", expected, out]))
             self.assertEqual(64 * MiB, info["virtual-size"])
 
-    def test_flattened_disk_needs_no_base(self) -> None:
+    def test_a_flattened_disk_needs_no_base(self) -> None:
         image = self.image()
         image.cache(self.fetch, "base", image_id="42")
         image.flatten()
@@ -306,7 +305,8 @@ class SnapshotTest(ImageBackendTestCase):
         subprocess.check_call(["qemu-img", "check", "-q", "-f", "qcow2",
                                image.path])
 
-    def test_what_files_cannot_do_says_so_as_nova_does(self) -> None:
+    def test_methods_that_files_do_not_support_raise_the_errors_of_nova(
+            self) -> None:
         image = self.image()
         self.assertRaises(exception.ImageUnacceptable, image.clone, None,
                           "42")
@@ -314,7 +314,7 @@ class SnapshotTest(ImageBackendTestCase):
                           None, "s", "raw", "42", "43")
         self.assertRaises(NotImplementedError, self.image("raw").flatten)
 
-    def test_what_files_need_not_do_is_no_error(self) -> None:
+    def test_methods_that_files_do_not_need_do_nothing(self) -> None:
         image = self.image()
         image.cleanup_direct_snapshot("location")
         image.import_file(self.instance, "file", "name")

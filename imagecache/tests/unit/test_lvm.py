@@ -111,17 +111,17 @@ class CommandsTest(base.TestCase):
         cryptsetup.resize(name, "sudo")
         cryptsetup.close(name, "sudo")
 
-    def test_rootwraps_filters_let_each_command_through(self) -> None:
+    def test_the_rootwrap_filters_allow_each_command(self) -> None:
         for command in self.commands():
             with self.subTest(shlex.join(command)):
                 self.assertTrue(rootwrap_allows(command))
 
-    def test_sudoers_lets_each_command_through(self) -> None:
+    def test_the_sudo_rules_allow_each_command(self) -> None:
         for command in self.commands():
             with self.subTest(shlex.join(command)):
                 self.assertTrue(sudo_allows(command))
 
-    def test_neither_lets_an_option_be_added(self) -> None:
+    def test_neither_rules_nor_filters_allow_an_added_option(self) -> None:
         for command in self.commands():
             for place in range(1, len(command) + 1):
                 more = (*command[:place], "--config=log{file=a_b}",
@@ -130,7 +130,7 @@ class CommandsTest(base.TestCase):
                     self.assertFalse(rootwrap_allows(more))
                     self.assertFalse(sudo_allows(more))
 
-    def test_neither_lets_anything_else_through(self) -> None:
+    def test_neither_rules_nor_filters_allow_another_command(self) -> None:
         for line in FORBIDDEN:
             with self.subTest(line):
                 self.assertFalse(rootwrap_allows(line.split()))
@@ -226,7 +226,7 @@ class NamesTest(base.TestCase):
             self.assertEqual(f"/dev/nova-vg/{UUID}_disk",
                              str(self.disk(path=path).path))
 
-    def test_an_encrypted_volume_is_seen_through_a_device_of_novas_name(
+    def test_the_device_of_an_encrypted_volume_has_the_name_of_nova(
             self) -> None:
         host = Host(Policy(self.root, lvm=LvmPolicy("nova-vg")))
         disk = EncryptedLvm(host, UUID, "disk.eph0_1")
@@ -249,13 +249,13 @@ class NamesTest(base.TestCase):
         found = backend.by_libvirt_path(instance, device, "lvm")
         self.assertEqual((device, f"{UUID}_disk"), (found.path, found.lv))
 
-    def test_what_is_no_volume_is_refused(self) -> None:
+    def test_a_path_that_is_not_a_volume_is_refused(self) -> None:
         for path in ("/etc/shadow", "/dev/sda", "/dev/mapper/control",
                      "/dev/vg/a/b", "dev/vg/a"):
             with self.assertRaises(exception.InvalidDevicePath):
                 print(self.disk(path=path).path)
 
-    def test_names_that_lvm_keeps_for_itself_are_refused(self) -> None:
+    def test_names_that_lvm_reserves_are_refused(self) -> None:
         for instance, name in (("a", "tdata"), ("snapshot", "x"),
                                ("a_rimage_0", "x"), ("ä", "disk"),
                                ("-a", "disk"), ("a", "x" * 100)):
@@ -267,7 +267,8 @@ class NamesTest(base.TestCase):
         disk = Lvm(Host(Policy(self.root)), UUID, "disk")
         self.assertRaises(RuntimeError, disk.exists)   # which nova raises
 
-    def test_an_attempt_is_told_from_what_it_is_at(self) -> None:
+    def test_the_name_of_an_attempt_contains_the_name_of_its_volume(
+            self) -> None:
         attempt = volumes.attempt_at("a.1_disk")
         self.assertEqual("a.1_disk", volumes.attempted(attempt))
         self.assertEqual("a.1_disk",
@@ -289,7 +290,7 @@ class NamesTest(base.TestCase):
 
 class GroupTest(base.TestCase):
 
-    def test_more_than_there_is_is_refused_in_whole_extents(self) -> None:
+    def test_a_size_larger_than_the_free_extents_is_refused(self) -> None:
         self.useFixture(Recorder(
             '{"report": [{"vg": [{"vg_free": "8388608",'
             ' "vg_extent_size": "4194304"}]}]}'))
@@ -301,7 +302,7 @@ class GroupTest(base.TestCase):
 
 class RecordTest(base.TestCase):
 
-    def test_a_record_survives_being_tags(self) -> None:
+    def test_a_record_survives_its_conversion_to_tags(self) -> None:
         for source in ("an image", "ä, b=c\n", "http://x/" + "y" * 3000):
             record = Record(Format.RAW, MiB, MiB, 3, source)
             tags = _tags(record)
@@ -309,7 +310,7 @@ class RecordTest(base.TestCase):
                 self.assertRegex(tag, r"^[A-Za-z0-9_+.\-/=!:&#]{1,1024}$")
             self.assertEqual(record, _recorded(["other", *reversed(tags)]))
 
-    def test_a_record_that_is_not_all_there_is_none(self) -> None:
+    def test_an_incomplete_record_is_ignored(self) -> None:
         tags = _tags(Record(Format.RAW, MiB, MiB, 3, "y" * 3000))
         for left_out in range(len(tags)):
             self.assertIsNone(_recorded(
@@ -337,7 +338,7 @@ class StoreTest(base.TestCase):
         self.assertEqual(["lvchange", "lvchange", "lvrename"],
                          [command[0] for command in self.commands])
 
-    def test_it_is_found_again_without_a_command(self) -> None:
+    def test_a_known_base_is_found_without_a_command(self) -> None:
         self.commands.clear()
         entry = self.store.lookup("key")
         self.assertEqual((RECORD, "/dev/vg/base-key"),
@@ -352,27 +353,27 @@ class StoreTest(base.TestCase):
                               "key")
         self.assertIsNotNone(self.store.lookup("key"))
 
-    def test_its_last_use_is_the_files(self) -> None:
+    def test_the_time_of_last_use_is_that_of_the_file(self) -> None:
         file = volumes.notes(self.root / "_base") / "vg.base-key"
         os.utime(file, (1, 1))
         self.assertEqual(1, self.store.lookup("key").used)
         self.store.touch("key")
         self.assertLess(1, self.store.lookup("key").used)
 
-    def test_a_volume_that_is_gone_is_gone_for_good(self) -> None:
+    def test_a_lost_volume_is_forgotten(self) -> None:
         self.assertRaises(exception.BaseNotFound, self.store.require, "key")
         self.assertIsNone(self.store.lookup("key"))
 
-    def test_one_that_is_gone_gets_no_new_record(self) -> None:
+    def test_a_lost_volume_gets_no_new_record(self) -> None:
         self.assertRaises(exception.BaseNotFound, self.store.record, "key",
                           RECORD)
 
-    def test_a_damaged_file_is_no_record(self) -> None:
+    def test_a_damaged_record_is_ignored(self) -> None:
         (volumes.notes(self.root / "_base") / "vg.base-key").write_bytes(
             b"\xff{")
         self.assertIsNone(self.store.lookup("key"))
 
-    def test_a_key_that_no_volume_can_have_is_refused(self) -> None:
+    def test_a_key_that_is_not_a_volume_name_is_refused(self) -> None:
         for key in ("a/b", "..", "a b", "x" * 90):
             self.assertRaises(exception.InvalidName, self.store.lookup, key)
 
@@ -398,14 +399,14 @@ class PoolTest(base.TestCase):
         return volumes.ThinPool(lvm.VolumeGroup("vg"), "pool", 80, 95,
                                 observe, self.root / "used" / "stamp")
 
-    def test_what_one_host_has_seen_another_has_not(self) -> None:
+    def test_hosts_do_not_share_what_they_know_of_a_pool(self) -> None:
         policy = Policy(self.root, lvm=LvmPolicy("vg", "pool"))
         stamps = [volumes.pool_of(policy, events.silent).stamp]
         with fixtures.MonkeyPatch("os.uname", lambda: OTHER_HOST):
             stamps.append(volumes.pool_of(policy, events.silent).stamp)
         self.assertEqual(2, len(set(stamps)))
 
-    def test_one_with_much_room_is_not_looked_at_for_a_minute(self) -> None:
+    def test_a_pool_with_much_room_is_not_queried_for_a_minute(self) -> None:
         self.assertFalse(self.pool().had_room())
         self.require(0)
         self.assertTrue(self.pool().had_room())
@@ -414,12 +415,12 @@ class PoolTest(base.TestCase):
             os.utime(self.root / "used" / "stamp", (then, then))
             self.assertFalse(self.pool().had_room())
 
-    def test_one_that_will_soon_be_reported_is_looked_at(self) -> None:
+    def test_a_pool_close_to_its_limit_is_queried_each_time(self) -> None:
         self.require(0)
         self.require(0, data_percent="70.10")
         self.assertFalse(self.pool().had_room())
 
-    def test_where_there_is_room_nothing_is_said(self) -> None:
+    def test_a_pool_with_room_sends_no_event(self) -> None:
         self.assertEqual([], self.require(256 * MiB))
 
     def test_a_pool_that_fills_is_reported(self) -> None:
@@ -430,11 +431,11 @@ class PoolTest(base.TestCase):
         [event] = self.require(0, metadata_percent="85.00")
         self.assertEqual(87, event.facts["metadata"])
 
-    def test_what_will_be_written_counts(self) -> None:
+    def test_the_bytes_to_write_count_against_the_limit(self) -> None:
         [event] = self.require(400 * MiB)
         self.assertEqual(89, event.facts["data"])
 
-    def test_what_goes_beyond_the_limit_is_refused(self) -> None:
+    def test_a_disk_beyond_the_limit_of_the_pool_is_refused(self) -> None:
         for facts, kind in (({"data_percent": "95.10"}, "data"),
                             ({"metadata_percent": "94.90"}, "metadata")):
             with self.assertRaisesRegex(

@@ -59,23 +59,24 @@ class PlanTest(PipelineTestCase):
     def steps(self, source: sources.Source) -> list[str]:
         return names(self.plan(source))
 
-    def test_an_image_is_looked_at_and_made_raw(self) -> None:
+    def test_the_plan_of_an_image_inspects_it_and_converts_it_to_raw(
+            self) -> None:
         self.assertEqual(["receive", "inspect", "to_raw"],
                          self.steps(self.image(CONTENT, "raw")))
         self.assertEqual(
             ["delegate", "inspect", "to_raw"],
             self.steps(DelegatedImage("key", lambda path: None)))
 
-    def test_an_image_may_stay_as_it_is(self) -> None:
+    def test_the_plan_of_an_image_can_keep_its_format(self) -> None:
         self.policy = dataclasses.replace(self.policy, force_raw=False)
         self.assertEqual(["receive", "inspect", "to_native"],
                          self.steps(self.image(CONTENT, "raw")))
 
-    def test_the_hosts_own_is_trusted(self) -> None:
+    def test_the_plan_of_a_trusted_template_does_not_inspect_it(self) -> None:
         self.assertEqual(["delegate", "trust", "to_raw"],
                          self.steps(templates.swap(MiB)))
 
-    def test_what_nobody_vouches_for_is_looked_at(self) -> None:
+    def test_the_plan_of_an_untrusted_template_inspects_it(self) -> None:
         template = dataclasses.replace(templates.swap(MiB), trusted=False)
         self.assertEqual(["delegate", "inspect", "to_raw"],
                          self.steps(template))
@@ -101,14 +102,15 @@ class PlanTest(PipelineTestCase):
                     ["recall", "inspect_base", "keep"], names(
                         pipeline.adoption(source, self.entry(format))))
 
-    def test_a_base_that_is_raw_for_sure_is_not_inspected(self) -> None:
+    def test_a_trusted_raw_base_without_a_record_is_not_inspected(
+            self) -> None:
         for source, format in ((self.image(CONTENT, "raw"), Format.RAW),
                                (templates.swap(MiB), None)):
             self.assertEqual(
                 ["recall", "take_as_raw", "keep"],
                 names(pipeline.adoption(source, self.entry(format))))
 
-    def test_planning_does_nothing(self) -> None:
+    def test_planning_reads_and_writes_nothing(self) -> None:
         self.steps(self.image(CONTENT, "raw"))
         self.assertEqual([], list(self.root.iterdir()))
 
@@ -128,7 +130,8 @@ class RunTest(PipelineTestCase):
         self.assertEqual((SIZE, SIZE, Format.RAW), (
             record.size, record.virtual_size, record.format))
 
-    def test_a_qcow2_image_becomes_raw_and_its_download_goes(self) -> None:
+    def test_a_qcow2_image_becomes_raw_and_its_download_is_removed(
+            self) -> None:
         validated, record = self.run_it(
             self.image(images.qcow2(CONTENT, "-c"), "qcow2"))
         self.assertEqual(
@@ -138,8 +141,7 @@ class RunTest(PipelineTestCase):
         self.assertTrue(record.digest.startswith("sha512:"))
         self.assertLess(validated.path.stat().st_blocks * 512, SIZE // 2)
 
-    def test_where_files_are_no_bases_all_is_written_to_the_output(
-            self) -> None:
+    def test_a_store_without_files_gets_everything_in_its_output(self) -> None:
         class Volume(StagedFiles):
             keeps_files = False
 
@@ -159,7 +161,7 @@ class RunTest(PipelineTestCase):
                 self.assertFalse(self.staging.download.exists())
                 validated.path.unlink()
 
-    def test_what_happens_is_told_in_order(self) -> None:
+    def test_events_are_sent_in_the_order_of_the_steps(self) -> None:
         self.run_it(self.image(images.qcow2(CONTENT), "qcow2"))
         self.assertEqual(["download", "verified", "validated", "convert"],
                          list(dict.fromkeys(self.heard())))
@@ -196,14 +198,14 @@ class RunTest(PipelineTestCase):
         self.assertRaises(exception.ImageTooLarge, self.run_it, Image(
             self.store, dataclasses.replace(image.description, size=2 ** 60)))
 
-    def test_an_output_that_is_there_is_not_written_to(self) -> None:
+    def test_an_existing_output_is_not_overwritten(self) -> None:
         self.staging.output.write_text("precious")
         self.assertRaises(
             exception.StorageFailed, self.run_it,
             self.image(images.qcow2(CONTENT), "qcow2"))
         self.assertEqual("precious", self.staging.output.read_text())
 
-    def test_an_image_that_is_larger_inside_than_it_says(self) -> None:
+    def test_an_image_with_more_content_than_its_size_is_refused(self) -> None:
         """The limit on what is written, and not the image, decides."""
         content = images.qcow2(CONTENT)
         self.staging.download.write_bytes(content)
@@ -214,7 +216,7 @@ class RunTest(PipelineTestCase):
                 self.policy, "x", self.events.append)
         self.assertLessEqual(self.staging.output.stat().st_size, SIZE // 2)
 
-    def test_a_function_of_others_is_told_where_to_write(self) -> None:
+    def test_a_fetch_function_gets_the_path_to_write_to(self) -> None:
         seen: list[pathlib.Path] = []
 
         def write(path: pathlib.Path) -> None:

@@ -90,7 +90,7 @@ class ProvisionTest(base.TestCase):
         provision(disk, source, size)
         self.assertEqual(expected, disk.story)
 
-    def test_what_can_be_cloned_needs_no_base(self) -> None:
+    def test_a_cloned_disk_needs_no_base(self) -> None:
         disk = Disk()
         disk.clones = True
         self.assert_story([("clone", 7)], disk, IMAGE, 7)
@@ -101,32 +101,34 @@ class ProvisionTest(base.TestCase):
                 [("lease", 7), ("create", "key", 7), "end of lease"],
                 Disk(), source, 7)
 
-    def test_a_template_may_need_no_base(self) -> None:
+    def test_a_template_needs_no_base_if_the_disk_generates_in_place(
+            self) -> None:
         self.assert_story([("generate", "key", 7)],
                           Disk(generates_in_place=True), TEMPLATE, 7)
 
-    def test_an_image_always_needs_one(self) -> None:
+    def test_an_image_needs_a_base_if_it_is_not_cloned(self) -> None:
         self.assert_story(
             [("lease", None), ("create", "key", None), "end of lease"],
             Disk(generates_in_place=True), IMAGE, None)
 
-    def test_a_disk_that_exists_grows(self) -> None:
+    def test_a_disk_that_exists_grows_to_the_requested_size(self) -> None:
         self.assert_story(["open", ("grow", 7)], Disk(there=True), IMAGE, 7)
 
-    def test_a_disk_that_exists_stays_if_no_size_is_asked_for(self) -> None:
+    def test_a_disk_that_exists_keeps_its_size_if_none_is_requested(
+            self) -> None:
         for size in (None, 0):
             self.assert_story(["open"], Disk(there=True), IMAGE, size)
 
-    def test_a_lost_base_comes_back_before_anything_else(self) -> None:
+    def test_a_lost_base_is_fetched_before_the_disk_grows(self) -> None:
         self.assert_story([("restore", "key", Format.QCOW2), "open",
                            ("grow", 7)],
                           Disk(there=True, reads="key"), IMAGE, 7)
 
-    def test_a_base_of_another_image_is_none_of_our_business(self) -> None:
+    def test_a_lost_base_of_another_image_is_not_fetched(self) -> None:
         self.assert_story(["open"], Disk(there=True, reads="other"), IMAGE,
                           None)
 
-    def test_a_disk_that_appears_while_we_wait_is_left_alone(self) -> None:
+    def test_a_disk_made_by_another_process_meanwhile_is_kept(self) -> None:
         class Late(Disk):
             def create(self, base: Base, size: int | None) -> None:
                 self.there = True
@@ -134,16 +136,14 @@ class ProvisionTest(base.TestCase):
 
         self.assert_story([("lease", None)], Late(), IMAGE, None)
 
-    def test_a_disk_that_is_in_the_way_and_not_there_is_an_error(
-            self) -> None:
+    def test_a_disk_that_exists_and_cannot_be_found_is_an_error(self) -> None:
         class Torn(Disk):
             def create(self, base: Base, size: int | None) -> None:
                 raise exception.DiskExists(location="somewhere")
 
         self.assertRaises(exception.DiskExists, provision, Torn(), IMAGE)
 
-    def test_a_caller_that_knows_whether_a_disk_exists_is_believed(
-            self) -> None:
+    def test_a_caller_can_say_whether_the_disk_exists(self) -> None:
         class Unasked(Disk):
             def exists(self) -> bool:
                 raise AssertionError("the storage was asked")

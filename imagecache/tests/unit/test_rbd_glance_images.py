@@ -108,7 +108,7 @@ class RbdImagesTest(base.TestCase):
             glance_images.Location(FSID, "a/b", "c d", "e%"),
             glance_images.Location.parse(f"rbd://{FSID}/a%2Fb/c%20d/e%25"))
 
-    def test_other_urls_are_no_locations(self):
+    def test_urls_of_other_stores_are_not_locations(self):
         for url in ("", "rbd://", "rbd://image", f"file:///{REF}", f"/{REF}",
                     "rbd://a/b/c", "rbd://a/b/c/d/e", "rbd://a/b//d",
                     "rbd:a/b/c/d", "http://a/b/c/d"):
@@ -123,19 +123,19 @@ class RbdImagesTest(base.TestCase):
         glance = Glance()
         self.assertEqual(HERE, str(self._find(glance, locations=(HERE,))))
 
-    def test_first_location_that_will_do_is_taken(self):
+    def test_the_first_location_that_can_be_cloned_is_used(self):
         self.assertEqual(HERE, str(self._find(Glance(
             "file:///a", f"rbd://{uuid.uuid4()}/images/{REF}/snap", HERE))))
         self.assertEqual(["it is not a snapshot in Ceph",
                           "it is in another cluster"], self._reasons())
 
-    def test_what_cannot_be_cloned_is_not_found(self):
+    def test_an_image_that_cannot_be_cloned_is_not_found(self):
         self.cluster.sizes.clear()
         self.assertIsNone(self._find(Glance(
             HERE, story=[Copy.THERE])))
         self.assertIn("it cannot be cloned from here", self._reasons())
 
-    def test_disk_of_somebody_else_is_not_found(self):
+    def test_a_disk_of_another_instance_is_not_an_image(self):
         # Its owner had only to write this into the image's locations.
         stolen = f"{uuid.uuid4()}_disk"
         self.cluster.sizes["vms", stolen, "snap"] = GiB
@@ -148,7 +148,7 @@ class RbdImagesTest(base.TestCase):
     def _without_copies(self):
         return dataclasses.replace(self.policy, rbd=RbdPolicy())
 
-    def test_image_that_must_be_looked_at_is_left_to_the_base(self):
+    def test_an_image_that_must_be_inspected_is_fetched_into_a_base(self):
         glance = Glance(HERE)
         for described in ({"disk_format": "qcow2"}, {"disk_format": None},
                           {"signer": object()},
@@ -158,7 +158,7 @@ class RbdImagesTest(base.TestCase):
             self.policy, accepted=frozenset({Format.QCOW2}))))
         self.assertEqual(0, glance.asked)
 
-    def test_other_sources_are_left_to_the_base(self):
+    def test_sources_other_than_glance_are_fetched_into_a_base(self):
         finder = glance_images.RbdImages(self.policy)
         for source in (self._image(Mute()), templates.blank(GiB),
                        sources.DelegatedImage("a" * 40, print)):
@@ -183,12 +183,12 @@ class RbdImagesTest(base.TestCase):
             ["location_not_usable", "glance_copy_started",
              "location_not_usable"], [event.name for event in self.events])
 
-    def test_copy_under_way_is_waited_for(self):
+    def test_a_copy_that_runs_already_is_awaited(self):
         glance = Glance(story=[Copy.COMING, Copy.COMING, Copy.THERE])
         self.assertEqual(HERE, str(self._find(glance)))
         self.assertEqual(0, glance.asked)
 
-    def test_another_import_under_way_is_waited_for(self):
+    def test_another_import_of_the_image_is_awaited(self):
         # Not into the store that is wanted: so it is asked again.
         class Busy(Glance):
             def request_copy(self, ref, store):
@@ -201,13 +201,13 @@ class RbdImagesTest(base.TestCase):
         self.assertEqual(HERE, str(self._find(glance)))
         self.assertEqual(2, glance.asked)
 
-    def test_import_that_ends_at_that_moment_is_no_refusal(self):
+    def test_an_import_that_ends_meanwhile_is_not_an_error(self):
         glance = Glance(answers=[REFUSED, None],
                         story=[Copy.ABSENT, Copy.THERE])
         self.assertEqual(HERE, str(self._find(glance)))
         self.assertEqual(2, glance.asked)
 
-    def test_host_that_was_quicker_is_no_trouble(self):
+    def test_a_copy_that_another_host_made_is_used(self):
         class Quicker(Glance):
             def request_copy(self, ref, store):
                 self.story[:] = [Copy.THERE] * 2
@@ -216,12 +216,12 @@ class RbdImagesTest(base.TestCase):
         glance = Quicker(answers=[REFUSED])
         self.assertEqual(HERE, str(self._find(glance)))
 
-    def test_failure_of_before_is_tried_again(self):
+    def test_a_copy_that_failed_earlier_is_tried_again(self):
         glance = Glance(story=[Copy.FAILED, Copy.COMING, Copy.THERE],
                         answers=[None])
         self.assertEqual(HERE, str(self._find(glance)))
 
-    def test_copy_that_fails_leaves_it_to_the_base(self):
+    def test_an_image_whose_copy_fails_is_fetched_into_a_base(self):
         for glance in (
                 Glance(story=[Copy.ABSENT, Copy.FAILED], answers=[None]),
                 Glance(answers=[REFUSED, REFUSED]),
@@ -232,14 +232,14 @@ class RbdImagesTest(base.TestCase):
             self.assertEqual("glance_copy_failed", self.events[-1].name)
             self.assertEqual([], glance.answers)
 
-    def test_copy_that_takes_too_long_leaves_it_to_the_base(self):
+    def test_an_image_whose_copy_takes_too_long_is_fetched_into_a_base(self):
         policy = dataclasses.replace(self.policy, rbd=dataclasses.replace(
             self.policy.rbd, glance_copy_timeout=-1))
         glance = Glance(story=[Copy.ABSENT], answers=[None])
         self.assertIsNone(self._find(glance, policy=policy))
         self.assertIn("copy_timeout", self._reasons()[-1])
 
-    def test_download_is_refused_of_what_glance_could_keep_here(self):
+    def test_never_download_refuses_an_image_that_glance_could_copy(self):
         glance = self._image(Glance())
         others = [self._image(Mute()), templates.blank(GiB)]
         strict = dataclasses.replace(

@@ -89,13 +89,13 @@ class PublishTest(base.TestCase):
         return str(publish.publish(
             self.cluster, RbdName("vms", DISK), "temporary", "images", IMAGE))
 
-    def test_image_is_what_glance_would_have_made(self):
+    def test_a_published_image_equals_one_that_glance_made(self):
         self.assertEqual(f"rbd://{FSID}/images/{IMAGE}/snap",
                          self._publish())
         self.assertEqual({DISK: {}, IMAGE: {"snap": "protected"}},
                          self.cluster.volumes)
 
-    def test_whatever_fails_leaves_nothing(self):
+    def test_each_failed_step_leaves_nothing(self):
         self._publish()
         self.assertEqual(6, len(self.cluster.steps))
         for step in self.cluster.steps:
@@ -108,13 +108,13 @@ class PublishTest(base.TestCase):
                     self._publish(step, error(what="", path="", reason=""))
                 self.assertEqual({DISK: {}}, self.cluster.volumes, step)
 
-    def test_withdrawing_is_the_way_back(self):
+    def test_withdrawing_an_image_removes_it(self):
         location = publish.Location.parse(self._publish())
         for _ in range(2):    # the second time there is nothing left
             publish.withdraw(self.cluster, location, volume_too=True)
             self.assertEqual({DISK: {}}, self.cluster.volumes)
 
-    def test_volume_stays_unless_it_is_to_go(self):
+    def test_withdrawing_an_image_keeps_the_volume_unless_asked(self):
         location = publish.Location.parse(self._publish())
         publish.withdraw(self.cluster, location, volume_too=False)
         self.assertEqual({DISK: {}, IMAGE: {}}, self.cluster.volumes)
@@ -125,18 +125,18 @@ class PoolTest(base.TestCase):
     def _pool(self, *locations, parent=None):
         return publish.pool_of_glance(Cluster(), IMAGE, locations, parent)
 
-    def test_pool_is_where_glance_keeps_the_image(self):
+    def test_the_pool_is_the_one_of_the_image_in_glance(self):
         self.assertEqual("pictures", self._pool(
             "file:///there", f"rbd://other/images/{IMAGE}/snap",
             f"rbd://{FSID}/vms/somebody_disk/snap",
             f"rbd://{FSID}/pictures/{IMAGE}/snap",
             parent=("elsewhere", IMAGE, "snap")))
 
-    def test_pool_is_the_parents_if_glance_does_not_say(self):
+    def test_the_pool_is_that_of_the_parent_if_glance_names_none(self):
         self.assertEqual("pictures", self._pool(
             parent=("pictures", IMAGE, "snap")))
 
-    def test_pool_of_our_own_bases_is_none_of_glances(self):
+    def test_the_pool_of_our_bases_is_not_a_pool_of_glance(self):
         for parent in (None, ("vms", "imagecache_base_key", "base")):
             with self.assertRaises(exception.ImageUnacceptable):
                 self._pool(f"rbd://other/images/{IMAGE}/snap", parent=parent)

@@ -53,7 +53,7 @@ class ResizedTestCase(base.TestCase):
 
 class ResizedTest(ResizedTestCase):
 
-    def test_a_base_is_made_for_each_size_and_once(self) -> None:
+    def test_one_resized_base_is_made_for_each_size(self) -> None:
         made = [self.make(size, name).base_key() for size, name in
                 ((GiB, "a"), (2 * GiB, "b"), (GiB, "c"))]
         self.assertEqual([f"{self.key}_{n}" for n in (1, 2, 1)], made)
@@ -63,8 +63,7 @@ class ResizedTest(ResizedTestCase):
         self.assertEqual(3, self.images.heard.count("committed"))
         self.assert_clean()
 
-    def test_its_file_system_has_grown_and_the_images_own_has_not(
-            self) -> None:
+    def test_the_file_system_of_a_resized_base_fills_it(self) -> None:
         self.make()
         for key, size in ((self.key, 4 * MiB), (f"{self.key}_1", GiB)):
             path = self.bases / key
@@ -74,12 +73,12 @@ class ResizedTest(ResizedTestCase):
         subprocess.run(["e2fsck", "-f", "-n", self.bases / f"{self.key}_1"],
                        check=True, capture_output=True)
 
-    def test_it_takes_no_more_space_than_what_it_holds(self) -> None:
+    def test_a_resized_base_takes_only_the_space_of_its_data(self) -> None:
         self.make()
         self.assertLess((self.bases / f"{self.key}_1").stat().st_blocks * 512,
                         32 * MiB)
 
-    def test_its_data_are_on_disk_before_it_has_a_name(self) -> None:
+    def test_a_resized_base_is_flushed_before_its_commit(self) -> None:
         self.images.cache.fetch(self.image)
         with mock.patch.object(pipeline.durable, "written",
                                wraps=pipeline.durable.written) as written:
@@ -87,7 +86,7 @@ class ResizedTest(ResizedTestCase):
         [flushed] = [call.args[0] for call in written.call_args_list]
         self.assertTrue(flushed.parent.name.startswith(f"{self.key}_1."))
 
-    def test_its_record_says_what_it_was_made_from(self) -> None:
+    def test_the_record_of_a_resized_base_names_its_image(self) -> None:
         self.make()
         own, resized = (json.loads((self.bases / f"{key}.json").read_bytes())
                         for key in (self.key, f"{self.key}_1"))
@@ -119,12 +118,13 @@ class ResizedTest(ResizedTestCase):
         self.assertEqual(f"{self.key}_1", kept.subject)
         self.assertIn("e2fsck", kept.facts["reason"])
 
-    def test_the_reference_of_an_image_means_its_own_base(self) -> None:
+    def test_fetching_an_image_does_not_make_a_resized_base(self) -> None:
         self.make()
         self.assertEqual(self.key,
                          self.images.cache.base(self.image).key)
 
-    def test_the_limit_of_images_is_none_of_flavors(self) -> None:
+    def test_the_size_limit_of_images_does_not_limit_resized_bases(
+            self) -> None:
         self.images.config("image_cache", max_virtual_size=1)
         for name in "ab":
             self.assertEqual(2 * GiB, self.make(2 * GiB, name).size())
@@ -140,30 +140,30 @@ class NotResizedTest(ResizedTestCase):
             e.facts["reason"] for e in self.images.events
             if e.name == "base_not_resized"])
 
-    def test_without_the_option(self) -> None:
+    def test_no_base_is_resized_without_the_option(self) -> None:
         self.images.config("image_cache", resized_bases=False)
         self.assert_own(self.make())
 
-    def test_for_a_size_of_no_whole_gib(self) -> None:
+    def test_no_base_is_resized_to_a_part_of_a_gib(self) -> None:
         with self.assertLogs("imagecache", "DEBUG") as log:
             self.assert_own(
                 self.make(GiB + MiB), "bases are resized to whole GiB, and"
                 f" {GiB + MiB} bytes are not")
         self.assertIn("base_not_resized", "".join(log.output))
 
-    def test_for_no_size(self) -> None:
+    def test_no_base_is_resized_for_a_disk_without_a_size(self) -> None:
         self.assert_own(self.make(None))
 
-    def test_for_the_size_that_the_image_has(self) -> None:
+    def test_no_base_is_resized_to_the_size_of_its_image(self) -> None:
         self.image = self.images.add(images.create("qcow2", size=GiB),
                                      "qcow2")
         self.assert_own(self.make())
 
-    def test_for_a_template(self) -> None:
+    def test_the_base_of_a_template_is_not_resized(self) -> None:
         self.images.cache.create_swap(INSTANCE, GiB)
         self.assertEqual(["swap_1024"], self.keys())
 
-    def test_for_a_copy(self) -> None:
+    def test_no_base_is_resized_for_a_copy(self) -> None:
         self.images.config(use_cow_images=False)
         disk = self.make()
         self.assertEqual([self.key], self.keys())
@@ -172,7 +172,7 @@ class NotResizedTest(ResizedTestCase):
 
 class LifeTest(ResizedTestCase):
 
-    def test_it_is_removed_like_any_base(self) -> None:
+    def test_a_resized_base_is_removed_like_any_base(self) -> None:
         disk = self.make()
         cache, key = self.images.cache, f"{self.key}_1"
         self.assertRaises(exception.BaseInUse, cache.remove_base, key)
@@ -181,14 +181,14 @@ class LifeTest(ResizedTestCase):
         self.assertEqual([self.key], self.keys())
         self.assert_clean()
 
-    def test_it_needs_the_images_own_base_no_more(self) -> None:
+    def test_a_resized_base_does_not_need_the_base_of_its_image(self) -> None:
         self.make()
         self.images.cache.remove_base(self.image)
         self.make(instance=OTHER)
         self.assertEqual(([f"{self.key}_1"], 1),
                          (self.keys(), self.images.store.reads))
 
-    def test_lost_it_is_made_again_for_the_disk_that_needs_it(self) -> None:
+    def test_a_lost_resized_base_is_made_again_for_its_disk(self) -> None:
         disk = self.make()
         before = self.beginning(disk)
         for resized in (True, False):
@@ -210,7 +210,8 @@ class LifeTest(ResizedTestCase):
                         f"of={output}"], check=True)
         return output.read_bytes()
 
-    def test_it_is_not_made_again_of_a_base_of_another_format(self) -> None:
+    def test_a_lost_resized_base_is_not_replaced_by_another_format(
+            self) -> None:
         self.image = self.images.add(images.qcow2(self.content), "qcow2")
         disk = self.make()
         for key in self.keys():
@@ -224,7 +225,7 @@ class LifeTest(ResizedTestCase):
         self.assertEqual([Format.RAW] * 2, [
             entry.record.format for entry in self.images.cache.bases()])
 
-    def test_a_failure_leaves_nothing_of_it(self) -> None:
+    def test_a_failed_resize_leaves_no_base(self) -> None:
         full = exception.NoSpace(path="/", what="cp", needed=2, available=1)
         with mock.patch.object(pipeline.file_copy, "copy",
                                side_effect=full):
@@ -234,7 +235,7 @@ class LifeTest(ResizedTestCase):
         self.assert_clean()
         self.assertEqual(f"{self.key}_1", self.make().base_key())
 
-    def test_nobody_removes_the_images_own_base_meanwhile(self) -> None:
+    def test_the_base_of_the_image_is_locked_while_it_is_resized(self) -> None:
         cache = self.images.cache
         remover = threading.Thread(
             target=lambda: cache.remove_base(self.key))
@@ -251,7 +252,7 @@ class LifeTest(ResizedTestCase):
         remover.join()
         self.assertEqual([f"{self.key}_1"], self.keys())
 
-    def test_who_comes_at_once_gets_one(self) -> None:
+    def test_threads_that_need_a_resized_base_at_once_share_one(self) -> None:
         with mock.patch.object(pipeline.file_copy, "copy",
                                wraps=pipeline.file_copy.copy) as copy:
             threads = [threading.Thread(target=self.make, args=(GiB, name))
@@ -263,14 +264,14 @@ class LifeTest(ResizedTestCase):
         self.assertEqual(1, copy.call_count)
         self.assertEqual(3, len(list(self.images.cache.disks())))
 
-    def test_another_image_of_the_same_id_does_not_get_it(self) -> None:
+    def test_a_resized_base_is_refused_for_changed_image_data(self) -> None:
         self.make()
         self.images.store.add(images.content(MiB), "raw",
                               image_id=self.image)
         self.images.cache.remove_base(self.key)
         self.assertRaises(exception.ImageChanged, self.make, GiB, OTHER)
 
-    def test_min_disk_holds_for_it_too(self) -> None:
+    def test_min_disk_applies_to_a_resized_base(self) -> None:
         self.make()
         self.images.store.add(self.content, "raw", image_id=self.image,
                               min_disk=2 * GiB)
@@ -287,7 +288,7 @@ class AdoptedTest(ResizedTestCase):
         path.write_bytes(self.content)
         os.truncate(path, size)
 
-    def test_it_is_proven_and_used(self) -> None:
+    def test_a_resized_base_of_nova_is_validated_and_used(self) -> None:
         self.leave(GiB)
         disk = self.make()
         self.assertEqual((f"{self.key}_1", GiB),
@@ -295,7 +296,7 @@ class AdoptedTest(ResizedTestCase):
         self.assertEqual(["adopted", "hit", "created"], self.images.heard)
         self.assertEqual(0, self.images.store.reads)
 
-    def test_one_that_was_never_finished_is_refused(self) -> None:
+    def test_an_unfinished_resized_base_of_nova_is_refused(self) -> None:
         self.leave(4 * MiB)
         with self.assertRaises(exception.StorageFailed) as caught:
             self.make()
@@ -304,13 +305,14 @@ class AdoptedTest(ResizedTestCase):
         self.assertEqual(4 * MiB,
                          (self.bases / f"{self.key}_1").stat().st_size)
 
-    def test_one_that_reads_another_file_is_refused(self) -> None:
+    def test_a_resized_base_with_a_foreign_backing_file_is_refused(
+            self) -> None:
         self.bases.mkdir()
         (self.bases / f"{self.key}_1").write_bytes(
             images.backed_by(pathlib.Path("/etc/passwd"), size=GiB))
         self.assertRaises(exception.ImageUnacceptable, self.make)
 
-    def test_one_that_no_file_system_takes_leaves_nothing(self) -> None:
+    def test_a_resized_base_that_is_too_large_leaves_nothing(self) -> None:
         self.assertRaises(exception.HostError, self.make, 2**62)
         self.assertEqual([self.key], self.keys())
         self.assert_clean()
@@ -325,12 +327,11 @@ class BlockDeviceTest(ResizedTestCase):
             qemu_nbd, "devices", return_value=[]))
         self.images.config(resize_fs_using_block_device=True)
 
-    def test_a_raw_base_needs_none(self) -> None:
+    def test_resizing_a_raw_base_needs_no_block_device(self) -> None:
         self.make()
         self.assertEqual(GiB, images.ext_size(self.bases / f"{self.key}_1"))
 
-    def test_what_is_in_a_qcow2_base_grows_in_the_disk_and_needs_one(
-            self) -> None:
+    def test_a_file_system_in_a_qcow2_base_grows_in_the_disk(self) -> None:
         self.images.config(force_raw_images=False)
         self.image = self.images.add(images.qcow2(self.content), "qcow2")
         self.assertRaises(exception.NbdUnavailable, self.make)
