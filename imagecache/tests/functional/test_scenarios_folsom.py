@@ -19,18 +19,19 @@ from imagecache.tests.functional.scenarios import (
 )
 
 DOORS = ("ImageCache", "imagebackend")
-COPY_BASE = "cp --reflink=auto --sparse=auto -- base output"
-GROW_BASE = [each.replace("disk.new", "output") for each in GROW]
+COPY_BASE = ("write download",
+             "cp --reflink=auto --sparse=auto -- base download")
+GROW_BASE = [each.replace("disk.new", "download") for each in GROW]
 RESIZE = f"qemu-img resize -q -f qcow2 disk.new {SIZE}"
 
 
 def commit(gib: int) -> list[str]:
-    return [f"mv output base_{gib}",
+    return [f"mv download base_{gib}",
             f"mv base_{gib}.json.new base_{gib}.json"]
 
 
-RESIZE_RAW = [COPY_BASE, *GROW_BASE, *commit(1)]
-RESIZE_QCOW2 = [COPY_BASE, RESIZE.replace("disk.new", "output"), *commit(1)]
+RESIZE_RAW = [*COPY_BASE, *GROW_BASE, *commit(1)]
+RESIZE_QCOW2 = [*COPY_BASE, RESIZE.replace("disk.new", "download"), *commit(1)]
 
 
 @ddt.ddt
@@ -55,7 +56,7 @@ class FolsomTest(scenarios.ScenarioTestCase):
         self.assert_filesystem(SIZE)
         # And one of another size all but the download.
         self.assert_made([
-            COPY_BASE, *GROW_BASE, *commit(2),
+            *COPY_BASE, *GROW_BASE, *commit(2),
             overlay("raw", 2 * GiB, of="base_2"), *APPEAR],
             size=2 * GiB, door=door)
         self.assert_filesystem(2 * GiB)
@@ -105,7 +106,7 @@ class FolsomTest(scenarios.ScenarioTestCase):
         image = self.partitioned()
         self.publish(self.qcow2(image))
         self.configure()
-        self.assert_made([*FETCH_RAW, COPY_BASE, *commit(1),
+        self.assert_made([*FETCH_RAW, *COPY_BASE, *commit(1),
                           overlay("raw", of="base_1"), *APPEAR])
         self.assert_disk("qcow2", [("base_1", "raw")])
         self.assert_content(image)
