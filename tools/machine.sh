@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # shellcheck shell=bash
 #
-# What this machine needs to run the project; sourced by the tools beside it.
-# Nothing is installed that is there already, and nothing without saying so.
+# Install what the project needs on this machine; sourced by other tools.
+# They install only what is missing, and say so.
 
 export PATH=$PATH:/usr/sbin:/sbin
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,7 +14,7 @@ say() { printf '%s\n' "$*" >&2; }
 
 die() { say "$*"; exit 1; }
 
-quietly() {    # quietly COMMAND...: what it prints matters only if it fails
+quietly() {    # quietly COMMAND...: print its output only if it fails
     local log
     log=$(mktemp)
     if ! "$@" > "$log" 2>&1 < /dev/null; then
@@ -28,7 +28,7 @@ quietly() {    # quietly COMMAND...: what it prints matters only if it fails
 need_packages() {    # need_packages PROFILE: as bindep.txt has it
     local missing
     if ! command -v apt-get > /dev/null; then
-        say "There is no apt-get here: what bindep.txt lists must be there."
+        say "There is no apt-get here: please install the packages of bindep.txt."
         return
     fi
     mapfile -t missing < <(missing_packages "$1")
@@ -45,8 +45,8 @@ need_packages() {    # need_packages PROFILE: as bindep.txt has it
     start_services_again
 }
 
-# The tests start what they need themselves, so what a package would start is
-# only in the way.  Who has said what may be started knows better.
+# The tests start their own services, so packages must not start any.  An
+# administrator's policy-rc.d stays as it is.
 may_start=/usr/sbin/policy-rc.d
 
 start_no_services() {
@@ -89,7 +89,7 @@ wanted_packages() {    # wanted_packages PROFILE: of this system, as bindep(1)
         }' "$top/bindep.txt"
 }
 
-need_account() {    # need_account USER GROUP WHY: a system's, not a person's
+need_account() {    # need_account USER GROUP WHY: an account of the system
     if ! getent group "$2" > /dev/null; then
         say "Adding the group $2: $3"
         quietly "${as_root[@]}" groupadd --system "$2"
@@ -110,7 +110,7 @@ need_venv() {    # need_venv DIR PIP-ARGUMENT...
         sha256sum)
     grep -qsxF "$made_of" "$venv/made-of" && return
     say "Installing with pip, in ${venv#"$top"/}: $*"
-    # pbr asks git for a version, and there is not always a git to answer.
+    # pbr asks git for a version, and there may be no git repository.
     git -C "$top" rev-parse HEAD > /dev/null 2>&1 || export PBR_VERSION=0.0.1
     [ -d "$venv" ] || rm -f "$venv"    # tox writes a file of this name
     [ -x "$venv/bin/pip" ] || quietly python3 -m venv --clear "$venv"
@@ -118,15 +118,15 @@ need_venv() {    # need_venv DIR PIP-ARGUMENT...
     echo "$made_of" >> "$venv/made-of"
 }
 
-need_ceph() {    # need_ceph VENV: the distribution's bindings, and only those
+need_ceph() {    # need_ceph VENV: link the distribution's bindings
     local venv=$1 suffix module
     suffix=$("$venv/bin/python" -c \
         'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
     mkdir -p "$venv/ceph"
     for module in rados rbd; do
         [ -e "/usr/lib/python3/dist-packages/$module$suffix" ] || die \
-            "python3-$module has nothing for the Python of ${venv#"$top"/}:" \
-            "it must be the distribution's own python3."
+            "python3-$module does not fit the Python of ${venv#"$top"/}:" \
+            "please make that environment with the distribution's python3."
         ln -sf "/usr/lib/python3/dist-packages/$module$suffix" "$venv/ceph/"
     done
     echo "$venv/ceph" > "$("$venv/bin/python" -c \

@@ -141,7 +141,7 @@ def boot(disk: Disk, own: bool) -> bool:
         command += ["-kernel", GUEST / "vmlinuz", "-initrd", GUEST / "initrd",
                     "-append", "console=ttyS0 quiet panic=-1"]
     else:
-        # Whatever it is: it has a boot loader, and greets who is there.
+        # Any other image has a boot loader, and greets on the console.
         command += ["-m", "1024"]
         environment |= {"MARKER": "Welcome to|login", "TIMEOUT": "150"}
     started = time.perf_counter()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the functional tests have: a cache, configured as an agent has it."""
+"""The base class of functional tests: it makes caches as an agent does."""
 
 from __future__ import annotations
 

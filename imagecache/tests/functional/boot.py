@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest that boots, and what it says of the disk it got."""
+"""A guest that boots, and its report on the disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKEN = "imagecache"    # in the image, so the guest can say whose disk it is
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a guest says of the disk it booted from; sizes in bytes."""
+    """The report of a guest on the disk it booted from; sizes in bytes."""
 
     dev: str
     disk_bytes: int    # of the block device that holds the root file system
@@ -50,9 +50,9 @@ class BootImage(fixtures.Fixture):
 
     def boot(self, disk: pathlib.Path, format: Format | str,
              *arguments: str) -> Report:
-        """Start a machine from ``disk`` and wait for what it says.
+        """Boot a machine from ``disk`` and return the report of its guest.
 
-        :param arguments: more of qemu's
+        :param arguments: more arguments of qemu
         """
         done = subprocess.run(
             [TOOLS / "boot-disk", disk, format,
@@ -77,7 +77,7 @@ def _cache() -> pathlib.Path:
 
 
 def _recipe() -> str:
-    """A name that is new whenever the image would be made otherwise."""
+    """Return a name that depends on the programs that make the image."""
     digest = hashlib.sha256()
     for path in (TOOLS / "make-boot-image", TOOLS / "kernel/fetch.sh",
                  *sorted(TOOLS.glob("guest/*"))):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Ceph on 127.0.0.1, a second after asking: mon, mgr and one OSD.
+"""A real Ceph on 127.0.0.1 that starts in a second: mon, mgr and one OSD.
 
 Its daemons are ordinary processes on files below one temporary directory.
 tools/test installs them, and links the bindings (see tools/machine.sh).
@@ -169,15 +169,15 @@ class CephCluster(fixtures.Fixture):
             yield connection
 
     def command(self, prefix: str, **arguments: Any) -> Any:
-        """What the monitor answers, as ``ceph`` would ask it."""
+        """Send the monitor a command, as ``ceph`` does; return its answer."""
         with self.connect() as connection:
             return _command(connection, prefix, **arguments)
 
     def set_quota(self, pool: str, size: int) -> None:
-        """Let a pool take no more than about size bytes; 0: as many as can be.
+        """Limit a pool to about ``size`` bytes; 0 removes the limit.
 
-        It is enforced some seconds late, as the OSD reports at its leisure,
-        and lifted when this returns.
+        The OSD reports every few seconds, so a limit takes effect late.  The
+        removal of a limit has taken effect when this returns.
         """
         self.command("osd pool set-quota", pool=pool, field="max_bytes",
                      val=str(size))
@@ -185,11 +185,11 @@ class CephCluster(fixtures.Fixture):
             self.await_full(pool, False)
 
     def await_full(self, pool: str, full: bool = True) -> None:
-        """Return when a pool takes no more, or takes something again."""
+        """Wait until a pool is full, or until it is not."""
         deadline = time.monotonic() + _PATIENCE
         while self._is_full(pool) is not full:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{pool} is as it was")
+                raise TimeoutError(f"{pool} did not change")
             time.sleep(0.1)
 
     def _is_full(self, pool: str) -> bool:
@@ -198,7 +198,7 @@ class CephCluster(fixtures.Fixture):
                    if entry["pool_name"] == pool)
 
     def used(self, pool: str) -> int:
-        """Bytes that a pool holds, as of about a second ago."""
+        """Return the bytes in a pool, as of about a second ago."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             for entry in self.command("df")["pools"]:
@@ -208,7 +208,7 @@ class CephCluster(fixtures.Fixture):
         raise TimeoutError(f"No statistics of {pool}\n{self._last_words()}")
 
     def pause(self, *names: str) -> None:
-        """Let daemons fall silent, all of them by default."""
+        """Stop daemons, all of them by default; they answer nothing."""
         self._signal(signal.SIGSTOP, names)
 
     def resume(self, *names: str) -> None:
@@ -255,7 +255,7 @@ class CephCluster(fixtures.Fixture):
             self._wait(connection)
 
     def _wait(self, connection: Any) -> None:
-        """Return when every pool takes a write.
+        """Wait until every pool accepts a write.
 
         An operation sent before the OSD is up would be tried again after 5 s.
         """
@@ -313,7 +313,7 @@ def _command(connection: Any, prefix: str, **arguments: Any) -> Any:
 
 
 def _free_port() -> int:
-    """A port that no outgoing connection is given before the mon binds it."""
+    """Return a port that the kernel gives to no outgoing connection."""
     while True:
         port = random.randrange(20000, 32000)
         with contextlib.suppress(OSError):

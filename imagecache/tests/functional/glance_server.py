@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Glance on a free port of 127.0.0.1: sqlite, gunicorn, its stores.
 
-It runs out of a virtual environment of its own, as what Glance depends on is
-not what this library does: $IMAGECACHE_GLANCE_VENV, or .venv-glance in the
+It has a virtual environment of its own, because its dependencies are not
+those of this library: $IMAGECACHE_GLANCE_VENV, or .venv-glance in the
 checkout.
 """
 
@@ -188,17 +188,17 @@ class GlanceServer(fixtures.Fixture):
             token_endpoint.Token(self.url, token)))
 
     def file(self, image_id: str) -> pathlib.Path:
-        """The file in which the store behind Glance keeps an image."""
+        """Return the file in which the store of Glance keeps an image."""
         return self.root / "images" / image_id
 
     def downloads(self, image_id: str) -> list[int]:
-        """How many bytes each download of an image has sent, so far."""
+        """Return the bytes that each download of an image has sent."""
         lines = (self.root / "access.log").read_text().splitlines()
         return [int(sent) for method, path, _, sent in map(str.split, lines)
                 if method == "GET" and path == f"/images/{image_id}/file"]
 
     def start(self) -> None:
-        """Start the server; again, and on the same port, after kill()."""
+        """Start the server; after kill() on the same port as before."""
         with socket.create_server(("127.0.0.1", self._port)) as listener:
             self._port = listener.getsockname()[1]
             fd = listener.fileno()
@@ -226,7 +226,7 @@ class GlanceServer(fixtures.Fixture):
             time.sleep(0.01)
 
     def pause(self) -> None:
-        """Let the server fall silent, with all connections open."""
+        """Stop the server: it is silent, and its connections stay open."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:

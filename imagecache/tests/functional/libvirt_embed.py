@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A libvirt of its own: no daemon, nothing left behind.
+"""A private libvirt without a daemon, which leaves nothing behind.
 
     unshare --mount --pid --fork --mount-proc --kill-child \\
         /usr/bin/python3 -I libvirt_embed.py define|boot DOMAIN.xml...
@@ -8,8 +8,8 @@ It prints a JSON list of the domains as libvirt understood them.  To define
 one is to have libvirt read and complete it; to boot one is to start it and to
 wait for its end.
 
-The first process of a process namespace, because the emulators are nobody's
-children: here they are inherited, and buried, and end when this ends.
+It must be the first process of a process namespace.  The emulators are not
+its children, so only there it inherits them, and they end with it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(what: str, paths: list[str]) -> int:
 
 
 def hide_kvm(root: pathlib.Path) -> None:
-    """Have guests emulated, on every machine alike.
+    """Have libvirt emulate guests on every machine.
 
     Where root may open /dev/kvm and libvirt-qemu may not, libvirt asks qemu
     again and again what it can do: 64 seconds instead of one.
@@ -60,7 +60,7 @@ def hide_kvm(root: pathlib.Path) -> None:
 
 
 def work(root: pathlib.Path, what: str, paths: list[str]) -> None:
-    """Do it and end this process, which has libvirt's threads in it."""
+    """Do the work and end this process, which has threads of libvirt."""
     status = 1
     try:
         connection = connect(root)

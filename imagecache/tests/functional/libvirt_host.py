@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host with a libvirt that nobody else uses; needs root or sudo.
+"""A host with a private libvirt; needs root or sudo.
 
 The packages are libvirt-daemon-driver-qemu and python3-libvirt, which is for
 the system's Python only; and a user and a group must be there, libvirt-qemu.
@@ -27,7 +27,8 @@ def define(*domains: etree._Element) -> list[etree._Element]:
 def boot(domain: etree._Element) -> etree._Element:
     """Run a guest until it powers off; return its domain while it ran.
 
-    Its files become libvirt-qemu's, who must be able to reach them.
+    The user libvirt-qemu becomes the owner of its files, and must be able
+    to reach them.
     """
     return _run("boot", domain)[0]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems of any kind, each in a file of its own; needs root or sudo."""
+"""File systems on loop devices; needs root or sudo."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of disks in Ceph have: a cluster for each class."""
+"""The base classes of the tests of disks in Ceph: a cluster for each class."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RbdMixin:
 
     def configure(self, images: fixture.ImageCacheFixture,
                   **options: object) -> None:
-        """Have disks in Ceph; ``options`` are of [libvirt]."""
+        """Configure disks in Ceph; ``options`` are of [libvirt]."""
         images.config("libvirt", **{
             "images_type": "rbd", "images_rbd_pool": "vms",
             "rbd_user": self.user,
@@ -62,12 +62,12 @@ class RbdMixin:
 
     @property
     def bases(self) -> str:
-        """The pool of the bases."""
+        """Return the name of the pool of the bases."""
         return self.base_pool or "vms"
 
     @contextlib.contextmanager
     def pool(self, name: str = "vms") -> Iterator[rbd.Pool]:
-        """Yield a pool, as an operator who may do everything."""
+        """Yield a pool, opened by the administrator of Ceph."""
         access = rbd.Access(str(self.conf_path), "admin", PATIENCE,
                             PATIENCE)
         with rbd.connected(access) as cluster, cluster.pool(name) as pool:
@@ -81,7 +81,7 @@ class RbdMixin:
             yield volume
 
     def volumes(self) -> set[str]:
-        """Return what there is in the pools."""
+        """Return the volumes of all pools, as pool/name."""
         found: set[str] = set()
         for name in ceph_cluster.POOLS:
             with self.pool(name) as pool:
@@ -101,7 +101,7 @@ class RbdMixin:
         assert written in ([], [None]), written
 
     def clear(self) -> None:
-        """Remove everything, clones before what they are clones of."""
+        """Remove all volumes, clones before their parents."""
         deadline = time.monotonic() + 60
         while left := self.volumes():
             for path in left:

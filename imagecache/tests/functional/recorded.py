@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an agent did to make a disk, as the kernel saw it.
+"""The programs and renames by which an agent makes a disk.
 
-strace(1) follows the agent and every program it starts, so nothing depends
-on what the code under test says of itself.  The record holds each program
+strace(1) follows the agent and every program it starts, so the record
+does not depend on the code under test.  The record holds each program
 with its arguments, and each file that was fetched, renamed, linked or, if it
 had a name of its own, removed; names stand for paths:
 
@@ -48,9 +48,9 @@ class Outcome:
     log: str
 
 
-def run(config: pathlib.Path, door: str, instance: str, image: str,
+def run(config: pathlib.Path, api: str, instance: str, image: str,
         size: int) -> Outcome:
-    """Let an agent make a disk; return what it did."""
+    """Have an agent make a disk; return its steps."""
     trace = config.with_suffix(".trace")
     # Who first looks for plugins notes them in a file, beside its place, too;
     # stevedore does not where there is this one.
@@ -60,7 +60,7 @@ def run(config: pathlib.Path, door: str, instance: str, image: str,
     done = subprocess.run(
         ["strace", "--follow-forks", "--seccomp-bpf", "--quiet=all",
          "--string-limit=4096", "--signal=none", f"--trace={_CALLS}",
-         "--output", trace, sys.executable, AGENT, config, door, instance,
+         "--output", trace, sys.executable, AGENT, config, api, instance,
          image, str(size)], text=True, capture_output=True, check=False,
         env=os.environ | {"XDG_CACHE_HOME": str(noted.parents[1])})
     if done.returncode:
@@ -107,7 +107,7 @@ def joined(trace: str) -> list[str]:
 
 
 def _step(call: str) -> str | None:
-    """Return what a call did in words of a shell; None if nothing to us."""
+    """Return a call as a command of a shell; None if it does not count."""
     name, _, rest = call.partition("(")
     words = [ast.literal_eval(f'"{each}"') for each in _STRING.findall(rest)]
     if " = -1 " in call:
@@ -130,7 +130,7 @@ def _step(call: str) -> str | None:
 
 
 def _arguments(rest: str) -> list[str]:
-    """The arguments of a program, out of its execve()."""
+    """Return the arguments of a program from its execve()."""
     listed = re.match(r'"(?:[^"\\]|\\.)*", \[(.*)\], 0x', rest)
     return [ast.literal_eval(f'"{each}"')
             for each in _STRING.findall(listed[1])]

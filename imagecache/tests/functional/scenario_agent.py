@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make one disk, and say how it went: an agent that strace(1) can follow.
+"""An agent that makes one disk, for strace(1) to follow.
 
-    scenario_agent.py CONFIG DOOR INSTANCE IMAGE SIZE
+    scenario_agent.py CONFIG API INSTANCE IMAGE SIZE
 
 What it prints is JSON: the error if there was one, the events, and the locks
 it still holds, as the kernel has them.
@@ -27,7 +27,7 @@ from imagecache.sources.registry import ImageStores
 BEGIN = "/the-scenario-begins"    # a name to look for in the trace
 
 
-def main(config: str, door: str, instance: str, image: str,
+def main(config: str, api: str, instance: str, image: str,
          size: str) -> None:
     logging.basicConfig(level=logging.WARNING)
     conf = cfg.ConfigOpts()
@@ -38,7 +38,7 @@ def main(config: str, door: str, instance: str, image: str,
     with contextlib.suppress(FileNotFoundError):
         os.unlink(BEGIN)
     try:
-        DOORS[door](conf, instance, image, int(size), heard.append)
+        APIS[api](conf, instance, image, int(size), heard.append)
     except exception.ImageCacheError as e:
         traceback.print_exc()
         error = [type(e).__name__, str(e)]
@@ -53,7 +53,7 @@ def new_code(conf, instance, image, size, observe):
 
 
 def novas_driver(conf, instance, image, size, observe):
-    """What nova's driver does for a root disk, in its own words."""
+    """Make a root disk with the calls of nova's driver."""
     stores = ImageStores(conf, None)
 
     def fetch_image(context, target, image_id, trusted_certs=None):
@@ -74,7 +74,7 @@ def locks() -> list[str]:
             .splitlines() if f" {os.getpid()} " in line]
 
 
-DOORS = {"ImageCache": new_code, "imagebackend": novas_driver}
+APIS = {"ImageCache": new_code, "imagebackend": novas_driver}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -54,7 +54,7 @@ APPEAR = ["mv disk.info.new disk.info", "ln disk.new disk"]
 
 def overlay(base_format: str, size: int = SIZE, of: str = "base",
             cluster_size: int | None = None) -> str:
-    """The command that makes a qcow2 disk."""
+    """Return the command that makes a qcow2 disk."""
     clusters = f" -o cluster_size={cluster_size}" if cluster_size else ""
     return (f"qemu-img create -q -f qcow2 -u -b {of} -F {base_format}"
             f"{clusters} disk.new {size}")
@@ -100,7 +100,7 @@ class ScenarioTestCase(base.TestCase):
     def partitioned(self) -> pathlib.Path:
         """Make a raw disk with one partition that is a file system.
 
-        There was one without partitions before, as its superblock says.
+        An older file system without partitions has left its superblock.
         """
         path = self.root / "partitioned.raw"
         before = self.filesystem().read_bytes()[SECTOR:MiB]
@@ -132,17 +132,17 @@ class ScenarioTestCase(base.TestCase):
             f"[{group}]\n" + "\n".join(lines) + "\n"
             for group, lines in groups.items()))
 
-    def make(self, size: int = SIZE, door: str = "ImageCache",
+    def make(self, size: int = SIZE, api: str = "ImageCache",
              instance: str | None = None) -> recorded.Outcome:
-        """Let an agent make a disk; afterwards it holds no lock."""
+        """Have an agent make a disk; check that it releases its locks."""
         self.instance = instance or str(uuid.uuid4())
-        outcome = recorded.run(self.config, door, self.instance, self.image,
+        outcome = recorded.run(self.config, api, self.instance, self.image,
                                size)
         self.assertEqual([], outcome.locks)
         return outcome
 
     def assert_made(self, steps: list[str], **how: object) -> list[str]:
-        """Make a disk, by just these steps; return the events of it."""
+        """Make a disk; check that these are its steps; return its events."""
         outcome = self.make(**how)
         self.assertIsNone(outcome.error, outcome.log)
         self.assertEqual(steps, outcome.steps)
@@ -164,7 +164,7 @@ class ScenarioTestCase(base.TestCase):
 
     def assert_disk(self, format: str, chain: list[tuple[str, str]],
                     size: int = SIZE) -> None:
-        """Hold what a disk is, and that all who describe it agree.
+        """Check a disk, and that all APIs describe it in the same way.
 
         :param chain: names and formats of what it is read through
         """
@@ -182,14 +182,14 @@ class ScenarioTestCase(base.TestCase):
             (path.parent / "disk.info").read_bytes()))
         self.assertEqual((path, format, size), (
             self.disk().path, self.disk().format, self.disk().size()))
-        self._assert_said_at_novas_door(path, format, size)
+        self._assert_nova_says_so(path, format, size)
         shown = json.loads(run(
             sys.executable, "-c", COMMAND, "--config-file", self.config,
             "disk", "show", "--instance", self.instance, "-f", "json"))
         self.assertEqual((str(path), format, size), (
             shown["path"], shown["format"], shown["size"]))
 
-    def _assert_said_at_novas_door(self, path: pathlib.Path, format: str,
+    def _assert_nova_says_so(self, path: pathlib.Path, format: str,
                                    size: int) -> None:
         image = imagebackend.Backend(conf=self.conf()).by_name(
             {"uuid": self.instance}, "disk", disk_info_mapping=MAPPING)
@@ -202,7 +202,7 @@ class ScenarioTestCase(base.TestCase):
                 image.get_disk_size(image.path)))
 
     def assert_files(self, *bases: str, disks: int = 1) -> None:
-        """Hold what is in the cache, and that nobody left anything."""
+        """Check which files there are."""
         expected = sorted([
             *(f"_base/{name}{end}" for name in bases
               for end in ("", ".json")),
@@ -215,14 +215,14 @@ class ScenarioTestCase(base.TestCase):
         self.assertEqual([], list(self.instances.glob("_base/.staged/*")))
 
     def content(self) -> pathlib.Path:
-        """What the guest finds on its disk, as a raw file."""
+        """Return what a guest reads from the disk, as a raw file."""
         path = self.root / "content"
         run("qemu-img", "convert", "-f", self.disk().format, "-O", "raw",
             self.disk().path, path)
         return path
 
     def assert_filesystem(self, size: int) -> None:
-        """Hold the size of the file system, and that it is in order."""
+        """Check the size of the file system, which e2fsck must accept."""
         path = self.content()
         self.assertEqual(size, images.ext_size(path))
         run("e2fsck", "-f", "-n", path)
@@ -231,7 +231,7 @@ class ScenarioTestCase(base.TestCase):
                         == (self.root / "hello").read_bytes())
 
     def assert_content(self, image: pathlib.Path) -> None:
-        """Hold that a disk begins as its image, and goes on with zeros."""
+        """Check that a disk begins as its image, and has zeros after that."""
         content = self.content()
         run("qemu-img", "compare", "-f", "raw", "-F", "raw", image, content)
 

@@ -53,7 +53,7 @@ class TracedTest(base.TestCase):
         self.assertLess(len(accepted), len(claims) / 5)
 
     def test_the_trace_shows_programs_that_reach_for_the_canary(self) -> None:
-        """Or the test above would mean nothing."""
+        """Otherwise the first test would pass without reason."""
         _, reached = self._trace("cat", str(self.canary.sentinel.path))
         self.assertNotEqual([], reached)
         _, reached = self._trace(

@@ -36,7 +36,7 @@ class AgentTest(base.TestCase):
         return done.returncode, done.stdout, done.stderr
 
     def disks(self):
-        """Return what is in the directories of instances, and these."""
+        """Return the directories of instances."""
         return [path for path in self.instances.glob("*")
                 if path.name not in ("_base", "locks")]
 
@@ -66,7 +66,7 @@ class AgentTest(base.TestCase):
         self.assertIn("removed ", said)
         self.assertEqual([], self.disks())
 
-    def test_who_must_act_is_said_and_nothing_is_left(self):
+    def test_an_error_says_who_must_act_and_leaves_nothing(self):
         big = self.root / "big.qcow2"
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", big, "2G"],
                        check=True)

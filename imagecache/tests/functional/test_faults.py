@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left when something fails, at every step: a whole disk, or none."""
+"""A failure at any step leaves a whole disk, or none."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FaultTestCase(base.TestCase):
         self.cache().remove_base(self.ref)
 
     def files(self) -> set[str]:
-        """Return what is there, but for locks."""
+        """Return all files except locks."""
         return {str(path.relative_to(self.instances))
                 for path in self.instances.rglob("*")
                 if not path.is_dir() and path.parent.name != "locks"
@@ -68,7 +68,7 @@ class FaultTestCase(base.TestCase):
         self.assertFalse((self.instances / INSTANCE).exists())
 
     def assert_recovers(self) -> None:
-        """The next one gets a whole disk, and finds nothing in its way."""
+        """Check that the next process makes a whole disk."""
         self.assertEqual(0, processes.Child(self.make).wait())
         disk = self.cache().disk(INSTANCE)
         self.assertTrue(self.content + bytes(SIZE)
@@ -160,9 +160,9 @@ class RawKilledTest(FaultTestCase):
 
 
 def is_second_name(path: pathlib.Path) -> bool:
-    """Whether it is another name of a disk, which goes with it.
+    """Say whether it is a second name of a disk, removed with the disk.
 
-    A process that is killed as soon as its disk has appeared leaves it.
+    A process that is killed when its disk has just appeared leaves it.
     """
     disk = path.parent / "disk"
     return path.name.startswith(".disk.") and path != disk \
@@ -170,10 +170,10 @@ def is_second_name(path: pathlib.Path) -> bool:
 
 
 def die_before_call(step: int) -> None:
-    """Let this process be killed before its nth call that may matter.
+    """Kill this process before its nth call that changes files.
 
-    That is, of those that Python's audit hooks are told of: what opens,
-    makes, moves or removes a file, and what starts a program.
+    The calls are those that Python audits: calls that open, make, move or
+    remove a file, or start a program.
     """
     calls = itertools.count(1)
 
@@ -186,7 +186,7 @@ def die_before_call(step: int) -> None:
 
 
 class ProgramTest(FaultTestCase):
-    """qemu-img, or who started it, is killed in the middle of its work."""
+    """qemu-img, or the agent that started it, is killed during its work."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -215,7 +215,7 @@ class ProgramTest(FaultTestCase):
         self.assert_nothing_left()
         self.assertEqual(0, processes.Child(self.cache_it).wait())
 
-    def test_a_program_dies_with_who_started_it(self) -> None:
+    def test_a_program_dies_with_its_agent(self) -> None:
         child = processes.Child(self.make)
         program = processes.stop_below(child.pid, "qemu-img", "convert")
         child.kill()
@@ -225,7 +225,7 @@ class ProgramTest(FaultTestCase):
         [entry] = self.cache().bases()
         self.assertEqual([], os.listdir(entry.path.parent / ".staged"))
 
-    def test_a_copy_dies_with_who_started_it(self) -> None:
+    def test_a_copy_dies_with_its_agent(self) -> None:
         self.images.config("libvirt", images_type="raw")
         self.cache_it()
         child = processes.Child(self.make)
@@ -245,7 +245,7 @@ class ProgramTest(FaultTestCase):
 
 
 class FullTest(FaultTestCase):
-    """A file system that is too small, at each step that needs it."""
+    """A file system that is too small for each step in turn."""
 
     image_type = "raw"
 
@@ -282,8 +282,8 @@ class FullTest(FaultTestCase):
         self.assert_no_space(lambda: provision(
             self.cache().disk(INSTANCE), image))
 
-    def test_a_download_that_others_leave_no_room_for(self) -> None:
-        """It was there when the download began."""
+    def test_a_download_whose_room_another_process_takes(self) -> None:
+        """There was room when the download began."""
         path = self.mount(4 * SIZE)
         self.ref = self.images.add(os.urandom(SIZE), "raw")
 
@@ -416,7 +416,7 @@ class ReadOnlyTest(FaultTestCase):
         self.make(instance=OTHER)
         self.assertTrue(self.cache().disk(OTHER).exists())
 
-    def test_but_none_can_be_added(self) -> None:
+    def test_no_base_is_added_on_a_read_only_file_system(self) -> None:
         bases = self.instances / "_base"
         bases.mkdir()
         self.protect(bases)
@@ -442,7 +442,7 @@ class MemoryTest(FaultTestCase):
 
 
 class Endless:
-    """An image store whose one image is zeros, or ends in them."""
+    """An image store with one image, of zeros at its end or in whole."""
 
     def __init__(self, size: int, content: bytes = b"") -> None:
         self.size = size
@@ -475,7 +475,7 @@ class Tmpfs(fixtures.Fixture):
 
 
 def peak_memory() -> int:
-    """Return the most bytes this process has had since this was asked."""
+    """Return the peak of this process's memory since the last call."""
     status = pathlib.Path("/proc/self/status").read_text()
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     [line] = [line for line in status.splitlines() if "VmHWM" in line]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of disks when a file system is full."""
+"""Disks on a full file system."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FullTest(base.TestCase):
             disk_format="raw")
 
     def files(self) -> list[pathlib.Path]:
-        """What is there, but for locks."""
+        """Return all files except locks."""
         return [path.relative_to(self.instances)
                 for path in self.instances.rglob("*")
                 if path.is_file() and path.parent.name != "locks"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parsers meet what a fuzzer thinks of, for some seconds.
+"""A fuzzer feeds the parsers for some seconds.
 
-It thinks of the same each time; ``tox -e fuzz`` begins anywhere.
+Its inputs are the same each time; those of ``tox -e fuzz`` are random.
 """
 
 from __future__ import annotations

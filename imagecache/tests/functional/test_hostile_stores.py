@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image stores that misbehave: an error in time, and nothing else."""
+"""An image store that misbehaves causes an error in time, and no harm."""
 
 from __future__ import annotations
 

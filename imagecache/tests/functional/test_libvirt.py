@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What libvirt is told of a disk, heard by libvirt."""
+"""libvirt understands all that it is told of a disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAVOR = {"quota:disk_read_bytes_sec": "104857600",
 
 
 def possible(source_type, bus, device):
-    """Whether libvirt has such a disk, by the rules it gives when asked."""
+    """Say whether libvirt accepts such a disk, by its own rules."""
     if device == "cdrom":
         return bus != "virtio"
     if device == "lun":
@@ -31,7 +31,7 @@ def possible(source_type, bus, device):
 
 
 def lost(told, heard):
-    """Say what stands in one element and not in another."""
+    """Yield what one element has and the other has not."""
     for name, value in told.attrib.items():
         if heard.get(name) != value:
             yield f"{told.tag} {name}={value}"
@@ -63,7 +63,7 @@ class UnderstandingTest(base.TestCase):
                 ("disk", "cdrom", "lun"))
             if possible(source_type, bus, device)))
 
-    def test_what_drivers_add_is_understood(self):
+    def test_additions_of_drivers_are_understood(self):
         secret = guest.LibvirtConfigGuestDiskEncryptionSecret(
             type="passphrase", uuid=domains.SECRET)
         luks = guest.LibvirtConfigGuestDiskEncryption(

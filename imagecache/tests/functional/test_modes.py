@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may read what is made, what survives a power failure, what it costs."""
+"""The modes of files, the order of flushes, and the cost in system calls."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class UmaskTest(ModesTestCase):
              "disk": {0o644}}, modes[0])
 
     def modes(self, umask: int) -> dict[str, set[int]]:
-        """Return what each kind of thing has, made under a umask."""
+        """Return the mode of each kind of file, made under a umask."""
         root = self.root / f"{umask:o}"
         self.addCleanup(os.umask, os.umask(umask))
         self.make_all(self.fixture(root.name).cache)
@@ -95,7 +95,7 @@ class OtherUserTest(ModesTestCase):
             self.assertTrue(output.read_bytes()
                             == self.content + bytes(SIZE))
 
-    def test_nobody_else_writes_to_anything(self) -> None:
+    def test_no_other_user_may_write(self) -> None:
         self.make_all(self.fixture("instances").cache)
         for path in (self.root / "instances").rglob("*"):
             if path.parent.name != "locks":
@@ -118,8 +118,8 @@ class OtherUserTest(ModesTestCase):
 
         self.assertEqual(0, processes.Child(act).wait())
 
-    def test_a_base_of_another_user_is_used_all_the_same(self) -> None:
-        """As after a change of the user that the agent runs as."""
+    def test_a_base_of_another_user_is_used(self) -> None:
+        """The agent may have run as that user before."""
         cache = self.fixture("instances").cache
         cache.fetch(str(self.image))
         instances = self.root / "instances"
@@ -134,7 +134,8 @@ class OtherUserTest(ModesTestCase):
         self.assertEqual(0, processes.Child(act).wait())
         self.assertTrue(cache.disk(INSTANCE).exists())
 
-    def test_what_may_not_be_written_is_the_hosts_fault(self) -> None:
+    def test_a_directory_that_may_not_be_written_is_the_hosts_fault(
+            self) -> None:
         cache = self.fixture("instances").cache
         cache.fetch(str(self.image))
         self.own(0, "-R", self.root / "instances")
@@ -155,7 +156,7 @@ class OtherUserTest(ModesTestCase):
 
 
 class TraceTest(ModesTestCase):
-    """What strace(1) sees of a disk."""
+    """The system calls of a disk, by strace(1)."""
 
     def test_a_warm_overlay_starts_one_program_in_one_process(self) -> None:
         calls = self.trace("qcow2", OTHER)
@@ -199,7 +200,7 @@ class TraceTest(ModesTestCase):
             self.fixture("instances").cache.disk(OTHER).remove()
 
     def test_no_program_is_asked_what_a_base_is(self) -> None:
-        """Once it has been validated."""
+        """A base is validated once."""
         calls = self.trace("qcow2", OTHER)
         self.assertEqual([], [
             call for call in calls if call.startswith("open")

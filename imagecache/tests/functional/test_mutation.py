@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few defences are taken away, to see that somebody notices.
+"""A few defences are taken away, and tests fail.
 
-``python -m imagecache.tests.mutation`` takes each.
+``python -m imagecache.tests.mutation`` takes each defence away.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FEW = 12
 
 class MutationTest(base.TestCase):
 
-    def test_the_loss_of_a_defence_is_noticed(self) -> None:
+    def test_without_a_defence_its_tests_fail(self) -> None:
         # Those that unit tests notice, from all over the table.
         found = [each for each in mutations() if each.name not in table.SPARED
                  and all(test.startswith("unit.") for test in each.tests)]
@@ -24,7 +24,7 @@ class MutationTest(base.TestCase):
                 with self.subTest(mutation.name), copy.without(mutation):
                     self.assertIsNotNone(copy.failure(mutation.tests))
 
-    def test_what_lacks_nothing_is_not_complained_about(self) -> None:
-        """Or the test above would mean nothing."""
+    def test_with_all_defences_the_tests_pass(self) -> None:
+        """Otherwise the first test would pass without reason."""
         with Copy() as copy:
             self.assertIsNone(copy.failure(table.TESTS["formats/qcow2.py"]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks in a real Ceph: what they can do besides what all disks can."""
+"""Disks in a real Ceph: what only they do."""
 
 from __future__ import annotations
 
@@ -140,12 +140,12 @@ class DiskTest(RbdTestCase):
         with self.volume(disk.path) as volume:
             volume.protect("snap")
         with self.pool() as pool:
-            pool.clone(pool, disk.path.name, "snap", "somebodys")
+            pool.clone(pool, disk.path.name, "snap", "of-another")
         with self.assertRaises(exception.StorageBusy) as caught:
             disk.remove()    # there is nothing to wait for
-        self.assertIn("vms/somebodys", str(caught.exception))
+        self.assertIn("vms/of-another", str(caught.exception))
         self.assertTrue(self.content + bytes(SIZE)
-                        == self.read_volume("vms/somebodys"))
+                        == self.read_volume("vms/of-another"))
 
     def test_a_disk_in_use_is_removed_as_soon_as_it_is_not(self):
         disk = self.make()
@@ -261,7 +261,7 @@ class KilledGuestTest(RbdTestCase):
         self.assertFalse(disk.exists())
 
 
-class NovasDoorTest(RbdTestCase):
+class NovaTest(RbdTestCase):
 
     def image(self, **options):
         return self.images.backend().by_name(
@@ -427,7 +427,7 @@ class CommandTest(rbd_case.RbdMixin, command.CommandTestCase):
         self.succeed("base", "remove", listed["key"])
         self.assertEqual(set(), self.volumes())
 
-    def test_what_is_left_of_disks_stops_no_list_and_can_be_removed(self):
+    def test_parts_of_disks_stop_no_list_and_can_be_removed(self):
         with self.pool() as pool:
             for name in ("disk", "disk.eph0"):
                 pool.create(f"{INSTANCE}_{name}", SIZE)
@@ -446,20 +446,21 @@ class BootTest(RbdTestCase):
         one, other = (self.cache.create_disk(
             instance, self.images.add(image.path.read_bytes(), "qcow2"),
             size=size) for instance in (INSTANCE, OTHER))
-        report = image.boot(self.door(one).path, one.format)
+        report = image.boot(self.nova_image(one).path, one.format)
         self.assertEqual((size, boot.TOKEN, 1),
                          (report.disk_bytes, report.token, report.boots))
-        self.assertEqual(2, image.boot(self.door(one).path, "raw").boots)
-        self.assertEqual(1, image.boot(self.door(other).path, "raw").boots)
+        self.assertEqual(2, image.boot(self.nova_image(one).path, "raw").boots)
+        self.assertEqual(
+            1, image.boot(self.nova_image(other).path, "raw").boots)
 
-    def door(self, disk):
+    def nova_image(self, disk):
         return self.images.backend().by_name(
             {"uuid": disk.instance}, disk.name)
 
 
 class ListedTest(RbdTestCase):
 
-    def test_a_list_that_nobody_finishes_holds_nothing(self):
+    def test_an_abandoned_list_holds_no_connection(self):
         disk = self.make()
         bases = self.cache.bases()
         next(bases)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens when the cluster is silent, full, or not for us."""
+"""A cluster that is silent, full, or forbidden."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ErrorsTestCase(rbd_case.RbdMixin, base.TestCase):
         return cache.create_disk(instance, self.ref)
 
     def assert_works(self, instance=INSTANCE):
-        """The next one gets a whole disk, and nothing else is there."""
+        """Check that the next call makes a whole disk, and only that."""
         disk = self.make(instance=instance)
         self.assertTrue(self.content == self.read_volume(disk.path))
         [entry] = self.images.cache.bases()
@@ -58,12 +58,12 @@ class ErrorsTestCase(rbd_case.RbdMixin, base.TestCase):
 
 
 class SilentTest(ErrorsTestCase):
-    """A cluster that stops answering: an error in time, and no trace."""
+    """A cluster that stops answering causes an error in time."""
 
     missed = 5
 
     def when(self, name, *daemons):
-        """Return who silences daemons at an event, for once."""
+        """Return an observer that stops daemons at the first such event."""
         def observe(event: Event):
             if event.name == name and not done:
                 done.append(name)
@@ -110,7 +110,7 @@ class SilentTest(ErrorsTestCase):
 
 
 class FullTest(ErrorsTestCase):
-    """A pool that takes no more: an error at once, and nothing left."""
+    """A full pool causes an error at once, and nothing is left."""
 
     def setUp(self):
         super().setUp()
@@ -121,7 +121,7 @@ class FullTest(ErrorsTestCase):
                 pool.remove("filler")
 
     def fill(self, pool, size=256 * KiB):
-        """Have a pool that is full, and return the name of what is in it."""
+        """Fill a pool."""
         with self.pool(pool) as found:
             found.create("filler", MiB)
         self.write_volume(f"{pool}/filler", b"x" * size)
@@ -185,7 +185,7 @@ class FullTest(ErrorsTestCase):
         self.drain("bases")
         self.assert_works()
 
-    def test_what_is_in_a_full_pool_can_be_removed(self):
+    def test_a_disk_in_a_full_pool_can_be_removed(self):
         disk = self.make()
         self.fill("vms")
         disk.remove()
@@ -225,11 +225,11 @@ class RefusedTest(ErrorsTestCase):
         self.images.config("image_cache", rbd_base_pool="no-such-pool")
         self.assertRaises(exception.StorageMissing, self.make)
 
-    def test_a_pool_that_is_not_for_us(self):
+    def test_a_pool_of_disks_that_is_forbidden(self):
         self.assertIn("vms", self.refused(
             exception.StorageForbidden, rbd_user="glance"))
 
-    def test_a_pool_of_bases_that_is_not_for_us(self):
+    def test_a_pool_of_bases_that_is_forbidden(self):
         self.assertIn("bases", self.refused(
             exception.StorageForbidden, rbd_user="nova"))
 

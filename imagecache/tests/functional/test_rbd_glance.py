@@ -101,7 +101,7 @@ images_rbd_glance_copy_poll_interval = 1
         return imagecache.ImageCache(conf, observe=self.events.append)
 
     def _create(self, cache, image_id, size=GiB, **demands):
-        """Make a disk that is checked to hold what was uploaded."""
+        """Make a disk, and check that it has the data of the image."""
         disk = cache.create_disk(str(uuid.uuid4()), image_id, size=size,
                                  **demands)
         self.assertEqual(size, disk.size())
@@ -119,13 +119,13 @@ images_rbd_glance_copy_poll_interval = 1
             return volume.parent()
 
     def _check_clone(self, disk, image_id):
-        """It is one of Glance's image, of which no byte was downloaded."""
+        """Check that it is a clone of Glance's image, and not downloaded."""
         self.assertEqual(("images", image_id, "snap"), self._parent(disk))
         self.assertEqual([], self.server.downloads(image_id))
         self.assertIsNone(disk.base_key())
 
     def _check_base(self, disk, image_id):
-        """It is a clone of the pool's own base, made of a download."""
+        """Check that it is a clone of a base that was downloaded once."""
         pool, name, _ = self._parent(disk)
         self.assertEqual("vms", pool)
         self.assertIn(disk.base_key(), name)
@@ -198,7 +198,7 @@ class GlanceStoreTest(RbdGlanceTestCase):
         self.assertIn("nowhere", str(caught.exception))
 
     def _published(self):
-        """Return a queued image, of which the data are there."""
+        """Return a queued image whose data are in the pool."""
         source, image_id = self._upload(), self._queued()
         with self._cluster("glance") as cluster, \
                 cluster.pool("images") as images:
@@ -420,7 +420,7 @@ class RbdGlanceTest(RbdGlanceTestCase):
             self._cache(), f"rbd://{uuid.uuid4()}/images/{{}}/snap")
 
     def _check_not_cloned(self, cache, location):
-        """It gets a base, though Glance gives this as its location."""
+        """Check that an image with this location gets a base."""
         image_id = self._upload()
         image = sources.Image(self.store, dataclasses.replace(
             self.store.describe(image_id),
@@ -476,7 +476,7 @@ class NovaTest(RbdGlanceTestCase):
                                     "rbd")
 
     def _boot(self, image_id, size=GiB):
-        """As its driver does: clone, or else download."""
+        """Make a disk as nova's driver does: clone, or else download."""
         disk = self._disk()
 
         def fetch(context, target, image_id):
@@ -493,7 +493,7 @@ class NovaTest(RbdGlanceTestCase):
         return disk
 
     def _snapshot(self, disk, base_id, image_format="raw"):
-        """As its driver does; return the id of the new image."""
+        """Take a snapshot as nova's driver does; return its image id."""
         image_id = self._queued()
         location = disk.direct_snapshot(
             "jo", uuid.uuid4().hex, image_format, image_id, base_id)

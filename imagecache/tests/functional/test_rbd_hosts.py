@@ -45,13 +45,13 @@ class HostsTestCase(rbd_case.ImageTestCase):
             instance or str(uuid.uuid4()), self.ref, size=2 * SIZE)
 
     def told(self, event):
-        """Return the hosts that have told of an event."""
+        """Return the hosts that reported an event."""
         return [line.split()[0]
                 for line in self.journal.read_text().splitlines()
                 if line.split(maxsplit=1)[1] == event]
 
     def assert_whole(self):
-        """There is one base, and every disk has its content."""
+        """Check that there is one base, and that disks have its content."""
         [entry] = self.host("looking").bases()
         self.assertTrue(self.content == self.read_volume(entry.path))
         disks = list(self.host("looking").disks())
@@ -124,7 +124,7 @@ class RaceTest(HostsTestCase):
 
 
 class RemovalRaceTest(HostsTestCase):
-    """How bases and clones go together is up to the format of the clones."""
+    """The format of the clones says how bases and clones go together."""
 
     def test_a_base_that_vanishes_before_it_is_cloned_is_made_again(self):
         self.make("a").remove()
@@ -202,7 +202,7 @@ class KilledTest(HostsTestCase):
     missed = 5
 
     def assert_recovers(self):
-        """Another host gets a whole disk, and finds nothing in its way."""
+        """Check that another host makes a whole disk."""
         child = processes.Child(lambda: self.make("b", instance=INSTANCE))
         self.assertEqual(0, child.wait())
         self.assert_whole()
@@ -224,7 +224,7 @@ class KilledTest(HostsTestCase):
                 self.assert_recovers()
 
     def test_killed_before_anything_changes_in_the_cluster(self):
-        """What is there is whole at each of them, or is not there."""
+        """A base is whole at each of these moments, or not there."""
         made = 0
         while True:
             made += 1
@@ -243,7 +243,7 @@ class KilledTest(HostsTestCase):
         self.assertGreater(made, 7)
         self.assert_whole()
 
-    def test_what_a_killed_host_downloaded_goes_with_its_next_attempt(self):
+    def test_the_next_attempt_removes_the_download_of_a_killed_host(self):
         def die(event):
             if event.name == "validated":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -297,7 +297,7 @@ NO_CHANGE = ("connecting", "asking", "opening", "closing", "listing",
 
 
 def die_before_operation(step):
-    """Have this process killed before its n-th change to the cluster."""
+    """Kill this process before its n-th change to the cluster."""
     translated, asked = ceph.translated, 0
 
     def counting(what, where):

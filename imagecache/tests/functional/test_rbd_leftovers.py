@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What librbd leaves in a pool if it is killed in the middle of a step."""
+"""librbd leaves parts of volumes if it is killed during a step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LeftoversTestCase(rbd_case.ImageTestCase):
 class LeftoversTest(LeftoversTestCase):
 
     def assert_makes_a_disk(self):
-        """A disk can be made, and nothing is in its way."""
+        """Check that a disk can be made, and removed with its base."""
         disk = self.make()
         self.assertTrue(self.content + bytes(SIZE)
                         == self.read_volume(disk.path))
@@ -47,7 +47,7 @@ class LeftoversTest(LeftoversTestCase):
         self.assertEqual(set(), self.volumes())
 
     def leave(self, name, parts):
-        """Have a part of a volume."""
+        """Make a volume that has only some of its objects."""
         with self.pool() as pool:
             pool.create(name, SIZE)
             with pool.open(name) as volume:
@@ -61,7 +61,7 @@ class LeftoversTest(LeftoversTestCase):
             if "header" not in parts:
                 pool._context.remove_object(f"rbd_header.{number}")
 
-    def test_a_part_of_a_base_is_in_nobodys_way(self):
+    def test_a_part_of_a_base_does_not_stop_a_disk(self):
         key = self.make().base_key()
         self.clear()
         for parts in PARTS:
@@ -83,7 +83,7 @@ class LeftoversTest(LeftoversTestCase):
         self.assert_makes_a_disk()
         self.assertEqual(1, self.images.store.reads)
 
-    def test_a_part_of_a_disk_is_in_nobodys_way(self):
+    def test_a_part_of_a_disk_does_not_stop_a_disk(self):
         for parts in PARTS:
             with self.subTest(parts):
                 self.leave(f"{INSTANCE}_disk", parts)
@@ -105,8 +105,8 @@ class LeftoversTest(LeftoversTestCase):
         disk.remove()
         self.assert_makes_a_disk()
 
-    def test_what_others_have_made_is_a_disk(self):
-        """Whatever is in it, and as long as there is anything to lose."""
+    def test_a_volume_that_another_program_made_is_a_disk(self):
+        """A volume counts as a disk as long as there is data to lose."""
         self.make(OTHER)
         [entry] = self.images.cache.bases()
         made = [f"{uuid.uuid4()}_disk" for _ in range(4)]
@@ -149,12 +149,12 @@ class LeftoversTest(LeftoversTestCase):
             pool.remove(name)
 
     def clone(self, parent, name):
-        """As somebody else would."""
+        """Clone a volume without this library."""
         with self.pool() as pool:
             pool.clone(pool, parent, BASE_SNAPSHOT, name)
 
     def forget(self, parent, name):
-        """Have a clone that is not among its parent's children."""
+        """Remove a clone from the list of its parent's children."""
         with self.pool() as pool, pool.open(name) as clone, \
                 pool.open(parent) as volume:
             pool._context.execute("rbd_children", "rbd", "remove_child", (

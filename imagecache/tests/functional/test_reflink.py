@@ -22,7 +22,7 @@ BLOCK_SIZE = 4096
 
 
 class ReflinkPromises:
-    """What a raw disk costs and holds, on any file system."""
+    """The cost and the content of a raw disk, on any file system."""
 
     filesystem: str
 
@@ -43,13 +43,13 @@ class ReflinkPromises:
             image_type="raw", disk_format="raw")
 
     def used(self) -> int:
-        """Bytes of the file system that something occupies."""
+        """Return the bytes of the file system that are in use."""
         os.sync()
         status = os.statvfs(self.mounted)
         return (status.f_blocks - status.f_bfree) * status.f_frsize
 
     def cost(self, disks: int) -> int:
-        """Return what some disks take, once there is a base for them."""
+        """Return the space that some disks of a base take."""
         self.make()
         before = self.used()
         for _ in range(disks):
@@ -76,7 +76,7 @@ class ReflinkPromises:
 
 
 class SharingPromises(ReflinkPromises):
-    """And what it costs where blocks can be shared: next to nothing."""
+    """Where blocks can be shared, a disk costs almost nothing."""
 
     def test_the_disk_occupies_the_blocks_of_its_base(self):
         disk = self.make()
@@ -133,6 +133,6 @@ def blocks(path: pathlib.Path) -> dict[int, int]:
         first, last, place = map(int, row.groups())
         places |= {block: place + block - first
                    for block in range(first, last + 1)}
-    # XFS leaves a new file some room to grow; that is nobody's data.
+    # XFS leaves a new file some room to grow; that is not data.
     return {block: place for block, place in places.items()
             if block < DATA_SIZE // BLOCK_SIZE}

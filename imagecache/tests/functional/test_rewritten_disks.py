@@ -53,7 +53,7 @@ class RewrittenTestCase(base.TestCase):
         return self.images.cache.disk(INSTANCE)
 
     def actions(self) -> Iterator[tuple[str, Callable[[], object]]]:
-        """Yield all that can be done with a disk, the last being its end."""
+        """Yield every action on a disk; the last removes it."""
         disk, cache = self.disk(), self.images.cache
         nova = self.images.backend().by_libvirt_path(
             {"uuid": INSTANCE}, str(disk.path), disk.format.value)
@@ -86,7 +86,7 @@ class RewrittenTestCase(base.TestCase):
         disk.extract(self.root / "out", format)
 
     def act(self, write: Callable[[], None]) -> list[str]:
-        """Do everything to a disk, after ``write``; return complaints."""
+        """Do each action on a disk, after ``write``; return the harm done."""
         found = []
         self.images.cache.create_disk(INSTANCE, self.image, size=SIZE)
         for name, action in list(self.actions()):

@@ -28,7 +28,7 @@ CONFINED = test_sandbox_images.CONFINED
 
 
 class WithoutLandlock:
-    """Where bubblewrap must do; it works for root, and for most users."""
+    """A kernel without Landlock, where bubblewrap is the sandbox."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -76,7 +76,7 @@ class BubblewrapWithoutSeccompTest(WithoutLandlock, sandboxed.TestCase):
 
 
 class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
-    """It makes namespaces for some milliseconds, and may be ended in any."""
+    """bubblewrap sets up for some milliseconds, and may end at each."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -88,7 +88,7 @@ class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
                                                wall_clock=wall_clock))
 
     def family(self) -> list[str]:
-        """Return the processes of bubblewrap that were given our file."""
+        """Return the processes of bubblewrap that have this test's file."""
         given = os.fsencode(self.given)
         return [pid.name for pid in pathlib.Path("/proc").glob("[0-9]*")
                 if given in command_line(pid)]
@@ -99,7 +99,7 @@ class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
                 self.sleep(moment / 2000 + 0.0001)
             self.assertEqual([], self.family())
 
-    def test_nothing_survives_who_started_it_at_any_moment(self):
+    def test_nothing_survives_its_agent_at_any_moment(self):
         for moment in range(40):
             parent = os.fork()
             if not parent:
@@ -112,7 +112,7 @@ class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
             os.waitpid(parent, 0)
         processes.wait_for(lambda: not self.family())
 
-    def test_who_started_it_hears_how_it_ended(self):
+    def test_the_agent_hears_how_a_program_ended(self):
         for line, code in (("os._exit(3)", 3),
                            ("signal.raise_signal(9)", 128 + 9)):
             with self.assertRaises(exception.CommandFailed) as caught:
@@ -160,7 +160,7 @@ class BubblewrapProgressTest(WithoutLandlock, base.TestCase):
 
 class BombTest(base.TestCase):
 
-    def test_one_that_burns_time_is_stopped(self):
+    def test_an_image_that_burns_processor_time_is_stopped(self):
         path = self.root / "image"
         bomb(path)
         with self.assertRaises(exception.CommandFailed) as caught:
@@ -211,7 +211,7 @@ class BubblewrapBlockDeviceTest(WithoutLandlock, BlockDeviceTest):
 
 
 class UnprivilegedTest(test_sandbox_images.TestCase):
-    """As an agent runs, which is not as root."""
+    """The agent does not run as root."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -238,17 +238,17 @@ class UnprivilegedTest(test_sandbox_images.TestCase):
 
 
 class BubblewrapUnprivilegedTest(WithoutLandlock, UnprivilegedTest):
-    """Which needs a kernel that gives namespaces to everybody."""
+    """bubblewrap needs a kernel that gives namespaces to all users."""
 
     def work(self) -> object:
-        bubblewrap.works.cache_clear()    # for whoever works now
+        bubblewrap.works.cache_clear()    # another user works now
         try:
             return super().work()
         except exception.InvalidConfiguration:
             return "refused"
 
     def test_it_needs_no_privileges(self):
-        # No kernel does in a chroot, and some do for nobody.
+        # No kernel does in a chroot, and some never do.
         if as_nobody(has_namespaces):
             super().test_it_needs_no_privileges()
         else:
@@ -292,8 +292,8 @@ def as_root(*command: str) -> str:
 def bomb(path: pathlib.Path) -> None:
     """Write a qcow2 image of 400 KiB that reads as 1 TiB of zeros.
 
-    Each entry of its first table is the first, and that cluster by cluster
-    names zeros that are there to be read.
+    All entries of its first table name one second table, whose clusters are
+    zeros that must be read.
     """
     size, entries = 1 << 40, 2048
     with path.open("wb") as f:

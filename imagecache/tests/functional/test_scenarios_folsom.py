@@ -18,7 +18,7 @@ from imagecache.tests.functional.scenarios import (
     overlay,
 )
 
-DOORS = ("ImageCache", "imagebackend")
+APIS = ("ImageCache", "imagebackend")
 COPY_BASE = ("write download",
              "cp --reflink=auto --sparse=auto -- base download")
 GROW_BASE = [each.replace("disk.new", "download") for each in GROW]
@@ -40,56 +40,56 @@ class FolsomTest(scenarios.ScenarioTestCase):
     def configure(self, **options: object) -> None:
         super().configure(image_cache__resized_bases=True, **options)
 
-    @ddt.data(*DOORS)
-    def test_cow_of_a_resized_raw_base(self, door):
+    @ddt.data(*APIS)
+    def test_cow_of_a_resized_raw_base(self, api):
         self.publish(self.qcow2(self.filesystem()))
         self.configure()
         self.assert_made([
             *FETCH_RAW, *RESIZE_RAW, overlay("raw", of="base_1"), *APPEAR],
-            door=door)
+            api=api)
         self.assert_disk("qcow2", [("base_1", "raw")])
         self.assert_filesystem(SIZE)
         self.assert_files("base", "base_1")
         # The next one of this size does none of that.
-        self.assert_made([overlay("raw", of="base_1"), *APPEAR], door=door)
+        self.assert_made([overlay("raw", of="base_1"), *APPEAR], api=api)
         self.assert_disk("qcow2", [("base_1", "raw")])
         self.assert_filesystem(SIZE)
         # And one of another size all but the download.
         self.assert_made([
             *COPY_BASE, *GROW_BASE, *commit(2),
             overlay("raw", 2 * GiB, of="base_2"), *APPEAR],
-            size=2 * GiB, door=door)
+            size=2 * GiB, api=api)
         self.assert_filesystem(2 * GiB)
         self.assert_files("base", "base_1", "base_2", disks=3)
         self.assertEqual(IMAGE_SIZE, self.base().stat().st_size)
 
-    @ddt.data(*DOORS)
-    def test_cow_of_a_resized_qcow2_base(self, door):
+    @ddt.data(*APIS)
+    def test_cow_of_a_resized_qcow2_base(self, api):
         image = self.qcow2(self.filesystem(), "-c")
         self.publish(image)
         self.configure(force_raw_images=False)
         disk = [overlay("qcow2", of="base_1", cluster_size=65536), *APPEAR]
-        self.assert_made([*FETCH_AS_IT_IS, *RESIZE_QCOW2, *disk], door=door)
+        self.assert_made([*FETCH_AS_IT_IS, *RESIZE_QCOW2, *disk], api=api)
         self.assert_disk("qcow2", [("base_1", "qcow2")])
         self.assert_filesystem(IMAGE_SIZE)    # it is within the qcow2
-        self.assert_made(disk, door=door)
+        self.assert_made(disk, api=api)
         self.assert_files("base", "base_1", disks=2)
         self.assertTrue(self.base().read_bytes() == image.read_bytes())
 
-    @ddt.data(*DOORS)
-    def test_copy_of_a_raw_base_which_is_resized(self, door):
+    @ddt.data(*APIS)
+    def test_copy_of_a_raw_base_which_is_resized(self, api):
         self.publish(self.qcow2(self.filesystem()))
         self.configure(use_cow_images=False)
-        self.assert_made([*FETCH_RAW, COPY, *GROW, *APPEAR], door=door)
+        self.assert_made([*FETCH_RAW, COPY, *GROW, *APPEAR], api=api)
         self.assert_disk("raw", [])
         self.assert_filesystem(SIZE)
         self.assert_files("base")
 
-    @ddt.data(*DOORS)
-    def test_copy_of_a_qcow2_base_which_is_resized(self, door):
+    @ddt.data(*APIS)
+    def test_copy_of_a_qcow2_base_which_is_resized(self, api):
         self.publish(self.qcow2(self.filesystem(), "-c"))
         self.configure(use_cow_images=False, force_raw_images=False)
-        self.assert_made([*FETCH_AS_IT_IS, COPY, RESIZE, *APPEAR], door=door)
+        self.assert_made([*FETCH_AS_IT_IS, COPY, RESIZE, *APPEAR], api=api)
         self.assert_disk("qcow2", [])
         self.assert_filesystem(IMAGE_SIZE)
         self.assert_files("base")
@@ -124,7 +124,7 @@ class FolsomTest(scenarios.ScenarioTestCase):
         self.assert_disk("qcow2", [("base", "raw")], size)
         self.assert_files("base")
 
-    def test_a_size_that_nobody_asked_for_is_the_image_s(self):
+    def test_a_disk_without_a_size_has_the_size_of_the_image(self):
         self.publish(self.qcow2(self.filesystem()))
         self.configure()
         events = self.assert_made(

@@ -32,7 +32,7 @@ def compressed(path: pathlib.Path) -> int:
 
 @ddt.ddt
 class AsItIsTest(scenarios.ScenarioTestCase):
-    """force_raw_images=False: what is qcow2 stays qcow2."""
+    """force_raw_images=False: a qcow2 image stays qcow2."""
 
     @ddt.data(True, False)
     def test_a_compressed_image_stays_compressed(self, cow):
@@ -72,7 +72,7 @@ class AsItIsTest(scenarios.ScenarioTestCase):
         self.publish(self.qcow2(self.filesystem()))
         self.configure(force_raw_images=False, use_cow_images=False)
         self.assertIsNone(self.make().error)
-        # Whatever the options have become since.
+        # The options may have changed since.
         self.configure()
         self.assert_made([
             f"qemu-img resize -q -f qcow2 disk {2 * SIZE}"], size=2 * SIZE,
@@ -103,7 +103,7 @@ class ImagesTypeTest(scenarios.ScenarioTestCase):
         self.publish(self.qcow2(self.filesystem()))
 
     def assert_is(self, format: str) -> str:
-        """Hold what disks are made; return what the agent logged."""
+        """Check what disks are made; return the log of the agent."""
         outcome = self.make()
         self.assertIsNone(outcome.error, outcome.log)
         made = [overlay("raw")] if format == "qcow2" else [COPY, *GROW]
@@ -114,7 +114,7 @@ class ImagesTypeTest(scenarios.ScenarioTestCase):
 
     @ddt.data(("raw", "raw"), ("flat", "raw"), ("qcow2", "qcow2"))
     @ddt.unpack
-    def test_a_type_counts_whatever_use_cow_images_says(self, name, format):
+    def test_a_type_counts_for_each_use_cow_images(self, name, format):
         self.configure(libvirt__images_type=name,
                        use_cow_images=format == "raw")
         self.assert_is(format)
@@ -139,7 +139,7 @@ class ImagesTypeTest(scenarios.ScenarioTestCase):
         self.configure()
         self.assertNotIn("deprecated", self.assert_is("qcow2"))
 
-    def test_a_type_that_nobody_knows_is_refused(self):
+    def test_an_unknown_type_is_refused(self):
         self.configure(libvirt__images_type="wax")
         outcome = self.make()
         self.assertEqual("InvalidConfiguration", outcome.error[0])

@@ -18,56 +18,56 @@ from imagecache.tests.functional.scenarios import (
     overlay,
 )
 
-DOORS = ("ImageCache", "imagebackend")
+APIS = ("ImageCache", "imagebackend")
 RESIZE = f"qemu-img resize -q -f qcow2 disk.new {SIZE}"
 
 
 @ddt.ddt
 class GrizzlyTest(scenarios.ScenarioTestCase):
 
-    @ddt.data(*DOORS)
-    def test_cow_of_a_raw_base(self, door):
+    @ddt.data(*APIS)
+    def test_cow_of_a_raw_base(self, api):
         """The default of every option."""
         self.publish(self.qcow2(self.filesystem()))
         self.configure()
-        self.assert_made([*FETCH_RAW, overlay("raw"), *APPEAR], door=door)
+        self.assert_made([*FETCH_RAW, overlay("raw"), *APPEAR], api=api)
         self.assert_disk("qcow2", [("base", "raw")])
         self.assert_filesystem(IMAGE_SIZE)
-        # The next disk of this image, of whatever size.
+        # The next disk of this image, of any size.
         self.assert_made([overlay("raw", 2 * SIZE), *APPEAR], size=2 * SIZE,
-                         door=door)
+                         api=api)
         self.assert_disk("qcow2", [("base", "raw")], 2 * SIZE)
         self.assert_files("base", disks=2)
 
-    @ddt.data(*DOORS)
-    def test_cow_of_a_qcow2_base(self, door):
+    @ddt.data(*APIS)
+    def test_cow_of_a_qcow2_base(self, api):
         image = self.qcow2(self.filesystem(), "-c", "-o", "cluster_size=16k")
         self.publish(image)
         self.configure(force_raw_images=False)
         self.assert_made([
             *FETCH_AS_IT_IS, overlay("qcow2", cluster_size=16 * KiB),
-            *APPEAR], door=door)
+            *APPEAR], api=api)
         self.assert_disk("qcow2", [("base", "qcow2")])
         self.assert_filesystem(IMAGE_SIZE)
         self.assert_files("base")
         self.assertTrue(self.base().read_bytes() == image.read_bytes())
 
-    @ddt.data(*DOORS)
-    def test_copy_of_a_raw_base(self, door):
+    @ddt.data(*APIS)
+    def test_copy_of_a_raw_base(self, api):
         self.publish(self.qcow2(self.filesystem()))
         self.configure(use_cow_images=False)
-        self.assert_made([*FETCH_RAW, COPY, *GROW, *APPEAR], door=door)
+        self.assert_made([*FETCH_RAW, COPY, *GROW, *APPEAR], api=api)
         self.assert_disk("raw", [])
         self.assert_filesystem(SIZE)
         self.assert_files("base")
         self.assertEqual(IMAGE_SIZE, self.base().stat().st_size)
 
-    @ddt.data(*DOORS)
-    def test_copy_of_a_qcow2_base(self, door):
+    @ddt.data(*APIS)
+    def test_copy_of_a_qcow2_base(self, api):
         image = self.qcow2(self.filesystem(), "-c")
         self.publish(image)
         self.configure(use_cow_images=False, force_raw_images=False)
-        self.assert_made([*FETCH_AS_IT_IS, COPY, RESIZE, *APPEAR], door=door)
+        self.assert_made([*FETCH_AS_IT_IS, COPY, RESIZE, *APPEAR], api=api)
         self.assert_disk("qcow2", [])
         self.assert_filesystem(IMAGE_SIZE)
         self.assert_files("base")

@@ -20,7 +20,7 @@ from imagecache.tests.functional.scenarios import (
     overlay,
 )
 
-DOORS = ("ImageCache", "imagebackend")
+APIS = ("ImageCache", "imagebackend")
 RESIZE = f"qemu-img resize -q -f qcow2 disk.new {SIZE}"
 GROWN = f"qemu-img resize -q -f qcow2 disk {2 * SIZE}"
 
@@ -31,22 +31,22 @@ class SwitchedOffTest(scenarios.ScenarioTestCase):
     def configure(self, **options):
         super().configure(resize_fs_using_block_device=False, **options)
 
-    @ddt.data(*DOORS)
-    def test_at_first_boot(self, door):
+    @ddt.data(*APIS)
+    def test_at_first_boot(self, api):
         for kind in ("ext2", "ext3", "ext4"):
             self.publish(self.qcow2(self.filesystem(kind)))
             self.configure()
-            self.assert_made([*FETCH_RAW, overlay("raw"), *APPEAR], door=door)
+            self.assert_made([*FETCH_RAW, overlay("raw"), *APPEAR], api=api)
             self.assert_disk("qcow2", [("base", "raw")])
             self.assert_filesystem(IMAGE_SIZE)
 
-    @ddt.data(*DOORS)
-    def test_when_the_disk_grows(self, door):
+    @ddt.data(*APIS)
+    def test_when_the_disk_grows(self, api):
         image = self.filesystem()
         self.publish(self.qcow2(image))
         self.configure()
         self.make()
-        self.assert_made([GROWN], size=2 * SIZE, door=door,
+        self.assert_made([GROWN], size=2 * SIZE, api=api,
                          instance=self.instance)
         self.assert_disk("qcow2", [("base", "raw")], 2 * SIZE)
         self.assert_filesystem(IMAGE_SIZE)

@@ -44,7 +44,7 @@ class RbdTest(scenarios.ScenarioTestCase):
 
     @ddt.data(True, False)
     def test_a_qcow2_image_is_converted_into_the_pool_once(self, cow):
-        """Whatever use_cow_images says."""
+        """use_cow_images makes no difference."""
         raw = self.filesystem()
         self.publish(self.qcow2(raw))
         self.configure(use_cow_images=cow)
@@ -68,8 +68,8 @@ class RbdTest(scenarios.ScenarioTestCase):
     def test_bases_that_are_not_raw_are_refused_before_anything_is_done(self):
         self.publish(self.qcow2(self.filesystem()))
         self.configure(force_raw_images=False)
-        for door in ("ImageCache", "imagebackend"):
-            outcome = self.make(door=door)
+        for api in ("ImageCache", "imagebackend"):
+            outcome = self.make(api=api)
             self.assertEqual("InvalidConfiguration", outcome.error[0])
             self.assertIn("force_raw_images", outcome.error[1])
             self.assertEqual([], outcome.steps)
@@ -85,7 +85,7 @@ class RbdTest(scenarios.ScenarioTestCase):
                          (report.disk_bytes, report.token))
 
     def assert_volume(self, content) -> None:
-        """Hold what a disk is, and that all who describe it agree."""
+        """Check a disk, and that all APIs describe it in the same way."""
         disk, image = self.disk(), self.described()
         self.assertEqual((SIZE, Format.RAW, f"vms/{self.instance}_disk"),
                          (disk.size(), disk.format, str(disk.path)))

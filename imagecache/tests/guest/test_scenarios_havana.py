@@ -62,7 +62,7 @@ class SwitchedOnTest(scenarios.ScenarioTestCase):
         self.configure()
         self.make(IMAGE_SIZE)
         self.assert_made([GROWN, *THROUGH_DEVICE], size=2 * SIZE,
-                         door="imagebackend", instance=self.instance)
+                         api="imagebackend", instance=self.instance)
         self.assert_grown(2 * SIZE, [("base", "raw")])
 
     def test_on_a_base_that_stayed_qcow2(self):
