@@ -17,7 +17,7 @@ from hostile_images.sample import (
     alone,
     raw,
 )
-from imagecache.model import MiB
+from imagecache.model import KiB, MiB
 from imagecache.testing import images
 
 _SKIPPED = ("CVE-2024-40767", "CVE-2024-44082")   # raw was not inspected
@@ -133,6 +133,14 @@ def _vmdk_texts() -> Iterator[Refused]:
     yield Refused("raw-is-vmdk-any-version", "raw", "second-opinion",
                   lambda sentinel: descriptor("monolithicFlat", flat(sentinel),
                                           version="4"), _SKIPPED)
+    # Text that qemu does not take for a vmdk, and other programs may.
+    for id, start in {
+            "mark-only": b"# Disk DescriptorFile\nhello\n",
+            "setting-first": b"# hello\nparentCID=ffffffff\n",
+            "extent-first": b"\r\n#\nRW 8 FLAT \"/etc/passwd\" 0\n",
+            "comments-first": b"#\n" * 256}.items():
+        yield Refused(f"raw-is-vmdk-{id}", "raw", "second-opinion", alone(
+            bytes, start + b'createType="monolithicFlat"\n' * 20), _SKIPPED)
     # By qemu's: the first lines are enough.
     yield Refused("raw-is-vmdk-and-binary", "raw", NO_FORMAT,
                   lambda sentinel: descriptor("monolithicFlat", flat(sentinel))
@@ -189,6 +197,13 @@ def harmless() -> Iterator[Accepted]:
             "comments-past-first-sector": b"#\n" * 256 + text,
             "version-0": b"version=0\n" + text,
             "version-10": b"version=10\n" + text,
+            "shell-archive": b"#!/bin/sh\n# an archive follows\nexit 0\n" * 99
+            + images.content(64 * KiB),
+            "cloud-config-in-utf-8":
+            "#cloud-config\nhostname: caf\u00e9\n".encode() * 200,
+            "text-about-vmdk":
+            b"#!/bin/sh\n"
+            b'sed -n "s/createType=\"\\(.*\\)\"/\\1/p" *.vmdk\n' * 99,
             "almost-cloop": foreign.CLOOP[:30].ljust(4096, b"\n"),
             "dmg": foreign.dmg()}.items():
         yield raw(f"raw-{id}", content)

@@ -33,6 +33,21 @@ MAGIC: dict[str, tuple[int, bytes]] = {
 _VMDK_TEXT = re.compile(
     rb"(?:#[^\n]*\n|[ \t]*\r?\n)*version=[123]\r?\n", re.DOTALL)
 
+# Text whose first line, after comments, is none of a vmdk's.
+_OTHER_TEXT = re.compile(
+    rb"(?!# *Disk *DescriptorFile)(?:#[^\n]*\n|[ \t]*\r?\n)*"
+    rb"(?!#|[ \t]|\r?\n|(?:version|encoding|(?:parent)?CID|createType"
+    rb"|isNativeSnapshot|parentFileNameHint)[ \t]*=|(?:RW|RDONLY|NOACCESS)\s)"
+    rb"[^\n]*\n", re.IGNORECASE)
+
+
+def is_other_text(start: bytes) -> bool:
+    """Say whether text is surely no vmdk, though it may be about one.
+
+    :param start: the first 512 bytes, or the whole file
+    """
+    return _OTHER_TEXT.match(start[:NEEDED]) is not None
+
 
 def format_of(start: bytes) -> str | None:
     """Name the format that a file begins as; None for raw.

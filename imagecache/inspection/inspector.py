@@ -180,9 +180,9 @@ class Inspector:
             try:
                 matches = each.formats
             except AttributeError:
-                # That of vmdk, in oslo.utils 10.2: of text, and something
-                # behind it.  What qemu takes for the text of a vmdk was
-                # refused by our own rules.
+                # The inspector of vmdk (oslo.utils 10.2) raises it if text is
+                # followed by other bytes, as in a shell archive.  Our own
+                # rules refuse the text that qemu takes for a vmdk.
                 continue
             if matches is None:
                 return None
@@ -194,6 +194,10 @@ class Inspector:
         """Ask the inspector, which must not know better."""
         inspectors = self._opinion() or []
         names = sorted(map(str, inspectors))
+        # The inspector takes any text with a createType for a vmdk.
+        if self._claimed is Format.RAW and names == ["vmdk"] \
+                and raw.is_other_text(self._start):
+            names = ["raw"]
         # Two may match and agree: a hybrid ISO has a partition table as well.
         if {_THEIRS.get(name) for name in names} != {found}:
             raise self._refusal(f"its content is {found}, and also "
