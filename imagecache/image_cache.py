@@ -25,7 +25,7 @@ from imagecache.provision import provision
 from imagecache.sources import templates
 from imagecache.sources.key_manager import KeyManager
 from imagecache.sources.registry import ImageStores
-from imagecache.sources.resolve import is_uuid
+from imagecache.sources.resolve import can_be_path, is_uuid
 
 
 class HasUuid(Protocol):
@@ -256,7 +256,7 @@ class ImageCache:
     def _bases_named(self, key_or_ref: str) -> list[Entry]:
         entries = list(self.bases())
         refs = {key_or_ref, text.mask_url(key_or_ref)}
-        if "\0" not in key_or_ref:   # or it is no path
+        if can_be_path(key_or_ref):
             refs.add(os.path.realpath(key_or_ref))
         return [e for e in entries
                 if key_or_ref in (e.key, str(e.path))] \

@@ -40,6 +40,21 @@ EXTRACTS = {"raw": "raw", "qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi",
             "vhd": "vpc", "vhdx": "vhdx"}
 # An extracted file holds a guest's data, in the clear.
 _EXTRACTED_MODE = 0o600
+# A file system takes 255 bytes, and the name of an unfinished file is longer.
+_LONGEST_NAME = 200
+
+
+def _require_name(output: pathlib.Path) -> None:
+    """:raises InvalidName: no new file can have this path"""
+    try:
+        path, name = os.fsencode(output), os.fsencode(output.name)
+    except UnicodeEncodeError:
+        path = name = b"\0"
+    if not name or b"\0" in path or len(name) > _LONGEST_NAME:
+        raise exception.InvalidName(
+            name=str(output), what="the path of a file",
+            reason=f"its name must have 1 to {_LONGEST_NAME} bytes, none of"
+            " them zero")
 
 
 class Disk(abc.ABC):
@@ -200,8 +215,9 @@ class Disk(abc.ABC):
             raise exception.InvalidDiskFormat(disk_format=output_format)
         compress = output_format == Format.QCOW2 \
             and self.host.policy.compress_snapshots
-        with durable.staged(output.parent, output.name) as new, \
-                durable.translated("extracting a disk", output):
+        _require_name(output)
+        with durable.translated("extracting a disk", output), \
+                durable.staged(output.parent, output.name) as new:
             durable.create_file(new, _EXTRACTED_MODE)
             with durable.written(new):
                 self._copy_out(new, EXTRACTS[output_format], backing,

@@ -10,6 +10,7 @@ from typing import Any
 
 from imagecache import exception, sources
 from imagecache.backends.base import Disk
+from imagecache.host import require_plain
 from imagecache.provision import provision
 
 # Arguments of the functions with which nova's drivers make swap space and
@@ -28,7 +29,10 @@ def source_of(fetch_func: Callable[..., object], filename: str,
     base's own path, which is the same on both hosts.
 
     :param safe: the driver vouches for what the function writes
+    :raises InvalidName: no base can have this name
     """
+    require_plain(filename, "a base")
+
     def write(path: pathlib.Path) -> None:
         fetch_func(*args, target=str(path), **kwargs)
 

@@ -15,6 +15,13 @@ from imagecache import exception
 from imagecache.model import Description, MiB
 from imagecache.sources import Stream, resolve
 
+# File systems that the kernel makes up.  What looks like a regular file there
+# has no size, or another one than it says, and reading it can do harm.
+_PSEUDO = frozenset({
+    "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs",
+    "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore",
+    "securityfs", "selinuxfs", "sysfs", "tracefs"})
+_MOUNTS = pathlib.Path("/proc/self/mountinfo")
 _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe",
           stat.S_IFSOCK: "a socket", stat.S_IFBLK: "a block device",
           stat.S_IFCHR: "a character device"}
@@ -86,7 +93,9 @@ def _opened(path: pathlib.Path) -> Iterator[int]:
     except OSError as e:
         _refuse(e, str(path))
     try:
-        _require_regular(os.fstat(fd), path)
+        status = os.fstat(fd)
+        _require_regular(status, path)
+        _require_stored(status, path)
         yield fd
     finally:
         os.close(fd)
@@ -98,6 +107,28 @@ def _require_regular(status: os.stat_result, path: pathlib.Path) -> None:
         raise exception.InvalidImageRef(
             image_ref=str(path),
             reason=f"it is {kind}, and only a regular file can be an image")
+
+
+def _require_stored(status: os.stat_result, path: pathlib.Path) -> None:
+    """Refuse a file without blocks that the kernel makes up."""
+    if status.st_blocks == 0 and _file_system(status.st_dev) in _PSEUDO:
+        raise exception.InvalidImageRef(
+            image_ref=str(path), reason="it is a file that the kernel makes"
+            " up, and only a stored file can be an image")
+
+
+def _file_system(device: int) -> str | None:
+    """Return the kind of a mounted file system; None if that is unknown."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = _MOUNTS.read_text(errors="replace").splitlines()
+    except OSError:   # without /proc
+        return None
+    for mount in mounts:
+        fields, _, kind = mount.partition(" - ")
+        if fields.split()[2] == number:
+            return kind.partition(" ")[0]
+    return None
 
 
 def _version(status: os.stat_result) -> str:

@@ -187,7 +187,8 @@ def _parse(ref: str) -> tuple[str, Login | None, resolve.MaybeDigest]:
     address, digest = resolve.split_digest(ref)
     try:
         parts = urllib.parse.urlsplit(address)
-        _ = parts.port   # raises ValueError if it is no number
+        _ = parts.port     # raises ValueError if it is no number
+        address.encode()   # or if it has a surrogate
     except ValueError:
         parts = urllib.parse.SplitResult("", "", "", "", "")
     if parts.scheme not in _PORTS or not parts.hostname:

@@ -37,7 +37,7 @@ class ImageStores:
         """
         store = self._store(ref)
         described = store.describe(ref)
-        if disk_format:
+        if disk_format is not None:   # "" is a claim that no image meets
             described = dataclasses.replace(described,
                                             disk_format=disk_format)
         if digest and digest != described.digest:

@@ -83,13 +83,21 @@ def claimed_format(path: str) -> str | None:
     return _CLAIMS.get(pathlib.PurePosixPath(path).suffix.lower())
 
 
+def can_be_path(text: str) -> bool:
+    """Say whether the kernel takes a text as a path."""
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:   # a surrogate that stands for no byte
+        return False
+
+
 def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
     """The absolute path behind a path or a file:// URL, links followed.
 
     :raises InvalidImageRef: it is not a path on this host
     """
     path, digest = ref, None
-    if ref[:7].lower() == "file://":
+    if can_be_path(ref) and ref[:7].lower() == "file://":
         url, digest = split_digest(ref)
         host, slash, rest = url[7:].partition("/")
         if host.lower() not in ("", "localhost") or "?" in rest:
@@ -97,7 +105,7 @@ def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
                 image_ref=text.mask_url(ref), reason="a file URL is"
                 " file:///path: it has no other host and no query")
         path = os.fsdecode(urllib.parse.unquote_to_bytes(slash + rest))
-    if not path or "\0" in path:
+    if not can_be_path(path):
         raise exception.InvalidImageRef(
             image_ref=ref, reason="it is no path")
     return pathlib.Path(os.path.realpath(path)), digest

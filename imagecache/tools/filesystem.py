@@ -42,10 +42,10 @@ def mkfs_command(fs_type: str, label: str) -> list[str]:
             f"No file system {fs_type!r} is known; there are "
             + ", ".join(_MKFS), disk_format=fs_type)
     longest = _LONGEST_LABEL[fs_type]
-    if not label or len(label.encode()) > longest or "\0" in label:
+    if not label or not label.isprintable() or len(label.encode()) > longest:
         raise exception.InvalidName(
             name=label, what=f"a label for {fs_type}",
-            reason=f"it must have 1 to {longest} bytes")
+            reason=f"it must have 1 to {longest} bytes, all printable")
     return _MKFS[fs_type](label)
 
 

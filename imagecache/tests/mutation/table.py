@@ -209,7 +209,7 @@ CHANGES: tuple[Change, ...] = (
            "        _require_regular(path.stat(), path)\n", "",
            ("unit.test_sources_file",)),
     Change("a pipe since then", "sources/file.py",
-           "        _require_regular(os.fstat(fd), path)\n", "",
+           "        _require_regular(status, path)\n", "",
            ("unit.test_sources_file",)),
 )
 
