@@ -17,7 +17,7 @@ from imagecache.policy import Policy
 from imagecache.system.locks import Locks
 from imagecache.tools import qemu_img, qemu_nbd
 
-# A file system takes 255 bytes, and an attempt's name has more to it.
+# A file system takes 255 bytes, and the name of an attempt is longer.
 _LONGEST_NAME = 200
 
 
@@ -40,9 +40,10 @@ class Host:
         return BaseCache(store, self.locks, self.policy, self.observe)
 
     def instance_directory(self, instance: str) -> pathlib.Path:
-        """Return where an instance's disks are.
+        """Return the directory of an instance's disks.
 
-        :raises InvalidName: it would be elsewhere, or among what is not disks
+        :raises InvalidName: it would be outside of the instances path, or
+            is a directory of this library
         """
         found = self.policy.instances / require_plain(instance, "an instance")
         if found in (self.policy.bases, self.policy.locks):
@@ -62,7 +63,7 @@ class Host:
     def block_device(self, path: pathlib.Path, format: Format, size: int,
                      backing: pathlib.Path | None
                      ) -> contextlib.AbstractContextManager[pathlib.Path]:
-        """Return a device as which a disk in a file can be changed."""
+        """Attach a disk in a file, and yield the block device."""
         return qemu_nbd.attached(
             path, format, size, backing=backing, locks=self.locks,
             limits=self.policy.conversion.writing(
@@ -71,11 +72,11 @@ class Host:
 
 
 def require_plain(name: str, what: str) -> str:
-    """Return a name that stays in the directory it is used in.
+    """Return a name, if a file of that name stays in its directory.
 
-    :raises InvalidName: it does not
+    :raises InvalidName: it may not
     """
-    # What begins with a dot is an attempt at something else.
+    # Names of attempts begin with a dot.
     if not name.isprintable() or not name or name.startswith(".") \
             or "/" in name or len(name.encode()) > _LONGEST_NAME:
         raise exception.InvalidName(

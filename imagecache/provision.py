@@ -11,8 +11,8 @@ def provision(disk: Disk, source: sources.Source, size: int | None = None,
               *, exists: bool | None = None) -> None:
     """Make ``disk`` exist with the content of ``source``.
 
-    A disk that exists keeps its content; it grows if it must, and gets its
-    base back if that was lost.
+    A disk that exists keeps its content; it grows if ``size`` is larger,
+    and its base is fetched again if it is missing.
 
     :param size: bytes the guest must see; None or 0 keeps the image's size
     :param exists: whether the disk exists; None: ask its storage, once
@@ -45,7 +45,7 @@ def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
                 disk.create(base, size)
             return
         except exception.BaseNotFound:
-            # In a store that hosts share, another host has just removed it.
+            # Another host that shares the store has just removed the base.
             if not attempts_left:
                 raise
         except exception.DiskExists:
@@ -56,7 +56,7 @@ def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
 
 
 def _restore_base(disk: Disk, source: sources.Source) -> None:
-    """Fetch the base again that a disk cannot be read without."""
+    """Fetch the base again through which an existing disk is read."""
     key = disk.base_key()
     base = sources.behind(key, source) if key else None
     if base:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of backends; a new one is a file and a line here.
+"""The table of backends: a new backend is a folder, and a line here.
 
 Backends of other projects are found by their entry points, in the namespace
 ``imagecache.backends``; the names of this table are not theirs to take.
@@ -39,7 +39,7 @@ BACKENDS: dict[str, type[Disk]] = {
     "rbd": Rbd,
 }
 
-# By what a disk is encrypted; what is not here cannot be.
+# The kind of an encrypted disk; disks of other kinds cannot be encrypted.
 ENCRYPTED_KINDS: dict[type[Disk], Callable[..., Disk]] = {
     EncryptedLvm: EncryptedLvm,
     EncryptedQcow2: EncryptedQcow2,
@@ -102,7 +102,7 @@ def resolve(disk: Disk, image_type: str | None,
     """
     exists = disk.exists()
     if not exists and image_type is None and not disk.capabilities.file:
-        # A file, made while another backend was configured?
+        # It may be a file, made while another backend was configured.
         file = Raw(disk.host, disk.instance, disk.name)
         if file.exists():
             disk, exists = file, True
@@ -127,8 +127,8 @@ def with_key(disk: Disk, encryption: Encryption | None,
              exists: bool) -> Disk:
     """Return a disk as an encrypted one, if it is or will be encrypted.
 
-    :param encryption: its key, and how it is encrypted if it is new; None
-        for one that is not, or is only asked what needs no key
+    :param encryption: its key, and how it is encrypted if it is new; None if
+        it is not encrypted, or if no method that needs the key will be called
     :param exists: whether the disk exists
     :raises InvalidDiskFormat: it exists, and is not encrypted
     :raises InvalidConfiguration: disks of this backend cannot be encrypted

@@ -61,11 +61,11 @@ class Disk(abc.ABC):
     """One disk of one instance on one host.
 
     :param name: of the disk within its instance, such as ``disk``
-    :param path: where the disk is, if that does not follow from the names
+    :param path: of the disk; None: it follows from the names
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities()
-    # On record as anything else, a disk is another backend's.
+    # A disk on record in another format belongs to another backend.
     formats: ClassVar[Collection[Format]] = tuple(Format)
     encrypts: ClassVar[bool] = False
 
@@ -78,22 +78,23 @@ class Disk(abc.ABC):
 
     @classmethod    # noqa: B027  (most have nothing to refuse)
     def require(cls, policy: Policy) -> None:
-        """Refuse what such disks can never be made with.
+        """Refuse a configuration with which no such disk can be made.
 
-        :raises InvalidConfiguration: an option is missing, or a library
+        :raises InvalidConfiguration: an option or a library is missing
         """
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
-        """Where the bases are that such disks are made from."""
+        """Return the cache of the bases that such disks are made from."""
         return host.directory_cache
 
     @classmethod
     def listed(cls, host: Host, instance: str | None = None
                ) -> Iterator[Disk]:
-        """Yield the disks of one instance, or of all, that are no files.
+        """Yield the disks of one instance, or of all, that are not files.
 
-        Those that are have a record in their instance's directory.
+        Disks that are files are found by the records in the directories of
+        their instances.
         """
         return iter(())
 
@@ -110,18 +111,21 @@ class Disk(abc.ABC):
     @property
     @abc.abstractmethod
     def format(self) -> Format:
-        """What the hypervisor must read it as; on record, never probed."""
+        """The format in which the hypervisor must read it.
+
+        It comes from a record, and is never detected.
+        """
 
     def recorded(self) -> Format | None:
-        """Return the format on record; None where nobody keeps records."""
+        """Return the format on record; None: there is no record."""
         return None
 
     def is_encrypted(self) -> bool:
-        """Say whether the disk is on record as encrypted."""
+        """Return whether the disk is on record as encrypted."""
         return False
 
     def session(self) -> contextlib.AbstractContextManager[object]:
-        """Keep open what the disk is reached through, during the block."""
+        """Keep the connection to the disk's storage open during the block."""
         return contextlib.nullcontext()
 
     @abc.abstractmethod
@@ -133,12 +137,13 @@ class Disk(abc.ABC):
         """Make the disk from ``base``; leave nothing behind on failure.
 
         :param size: bytes the guest must see; None or 0: what the base has
+        :raises DiskExists: another process has made the disk meanwhile
         """
 
     def open(self) -> None:
-        """Let a guest have the disk, of which a boot may have robbed it.
+        """Activate the disk, for example after a reboot of the host.
 
-        Nothing needs to be done for most.
+        Most kinds of disks need no activation.
 
         :raises KeyRequired, WrongKey: it is encrypted
         """
@@ -155,7 +160,7 @@ class Disk(abc.ABC):
     def grow(self, size: int) -> None:
         """Grow to ``size`` bytes; do nothing if it is that large already.
 
-        No guest may be running on the disk: its file system may grow too.
+        No guest may be running on the disk: its file system may grow as well.
 
         :raises DiskNotFound: there is no disk
         :raises StorageBusy: a process has it open for writing, where that can
@@ -174,14 +179,14 @@ class Disk(abc.ABC):
         return self.size()
 
     def base_key(self) -> str | None:
-        """Return the key of the base it is read through, if there is one.
+        """Return the key of the base it reads from; None: it has none.
 
         :raises DiskNotFound: there is no disk
         """
         return None
 
     def base_format(self) -> Format | None:
-        """Return what it reads that base as; None if that is open.
+        """Return the format in which it reads that base; None: either.
 
         :raises DiskNotFound: there is no disk
         """
@@ -196,21 +201,21 @@ class Disk(abc.ABC):
         return self.cache.lease(source, size)
 
     def clone(self, source: sources.Source, size: int | None) -> bool:
-        """Make the disk straight from where its image is, without a base.
+        """Make the disk a clone of the image itself, without a base.
 
-        :return: False if that cannot be done; then nothing has changed
-        :raises ImageError: the image is there, and will not do
+        :return: False if the disk cannot be a clone; then nothing has changed
+        :raises ImageError: the image is refused
         """
         return False
 
     def generate(self, template: sources.Template,
                  size: int | None) -> None:
-        """Let a template fill the disk; only if ``generates_in_place``."""
+        """Have a template fill the disk; only if ``generates_in_place``."""
         raise NotImplementedError
 
     def _extract(self, output: pathlib.Path, output_format: str,
                  backing: pathlib.Path | None = None) -> None:
-        """Copy the content into a new file, which appears whole."""
+        """Copy the content into a new file, which appears complete."""
         if output_format not in EXTRACTS:
             raise exception.InvalidDiskFormat(disk_format=output_format)
         compress = output_format == Format.QCOW2 \
@@ -238,7 +243,7 @@ class Disk(abc.ABC):
             qemu_img.most(self.size()))
 
     def _extracting(self, done: int) -> None:
-        # Of how much, nobody knows: the base is read as well.
+        # The total is unknown: part of the base is read as well.
         self._observe(Name.CONVERT, done=done, total=None)
 
     def _grow_filesystem(self, path: pathlib.Path) -> None:
@@ -261,13 +266,13 @@ class Extractor(Protocol):
 
 @runtime_checkable
 class Flattener(Protocol):
-    """A disk that can do without the base it was made from."""
+    """A disk that can be made independent of its base."""
 
     def flatten(self) -> None: ...
 
 
 @runtime_checkable
 class Rebaser(Flattener, Protocol):
-    """A disk that can change the base it was made from, as well."""
+    """A disk that can also be moved to another base."""
 
     def rebase(self, base: Base) -> None: ...

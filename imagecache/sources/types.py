@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the bytes of a disk come from.
 
-A source is an *Image*, chosen by a tenant and trusted by nobody, or a
-*Template*, made by this host.  Intent is a type here, not a key to look for.
+A source is an *Image*, which a tenant chose and no code trusts, or a
+*Template*, which this host makes.  A caller says which by the type.
 """
 
 from __future__ import annotations

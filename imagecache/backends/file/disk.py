@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FileDisk: what the disks that are files have in common."""
+"""FileDisk: the common part of the disks that are files."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class FileDisk(Disk):
 
     capabilities = Capabilities(file=True)
 
-    # Without a record it is raw: the reading in which nothing that a guest
-    # may have written to it means anything to the host.
+    # Without a record a disk is raw: read as raw, no bytes that a guest has
+    # written mean anything to the host.
     unrecorded: ClassVar[Format] = Format.RAW
 
     @property
@@ -69,7 +69,7 @@ class FileDisk(Disk):
             return
         records = (self._record, self._encrypted)
         for record in records:
-            record.formats()    # damaged, it is to be mended first
+            record.formats()    # a damaged record is an error: mend it first
         with durable.translated("removing a disk", self.path):
             self.path.unlink(missing_ok=True)
             durable.clear_staged(directory, self.path.name)
@@ -77,7 +77,7 @@ class FileDisk(Disk):
                 record.forget(self.path)
                 durable.clear_staged(directory, record.file_name,
                                      but_alive=True)
-            with contextlib.suppress(OSError):   # it holds something else
+            with contextlib.suppress(OSError):   # it is not empty
                 directory.rmdir()
         self._observe(Name.REMOVED)
 
@@ -94,7 +94,7 @@ class FileDisk(Disk):
 
     def _backing(self, path: pathlib.Path,
                  format: Format) -> pathlib.Path | None:
-        """The base that a file is read through, whose header is judged.
+        """Return the base of a qcow2 file, after a check of its header.
 
         :raises UnsafeDisk: no program may open the file
         """
@@ -111,7 +111,10 @@ class FileDisk(Disk):
         return self.host.encrypted(self.path.parent)
 
     def _require(self) -> None:
-        """Refuse what is not there, or is a disk of another kind."""
+        """Refuse a disk that does not exist, or is of another kind.
+
+        :raises DiskNotFound, InvalidDiskFormat: it is
+        """
         if not self.exists():
             raise exception.DiskNotFound(location=self.path)
         if self.format not in self.formats:
@@ -129,10 +132,12 @@ class FileDisk(Disk):
 
     @contextlib.contextmanager
     def _new(self, format: Format) -> Iterator[pathlib.Path]:
-        """Yield where to make the disk; it appears when the block ends.
+        """Yield a path for the new disk; the disk appears when the block ends.
 
-        Its format is on record before anybody can see it, and it survives a
-        power failure.
+        Its format is on record before the disk is visible, and the disk
+        survives a power failure.
+
+        :raises DiskExists: another process has made the disk meanwhile
         """
         directory, name = self.path.parent, self.path.name
         with durable.translated("creating a disk", self.path), \
@@ -156,20 +161,21 @@ class FileDisk(Disk):
 
     def _preallocate(self, path: pathlib.Path, size: int,
                      format: Format = Format.RAW) -> None:
-        """Take the space now that a guest who fills ``size`` bytes needs.
+        """Allocate the space that a guest needs to fill ``size`` bytes.
 
-        :raises NoSpace: there is not as much, and next to nothing was taken
+        :raises NoSpace: there is too little space; almost none was allocated
         """
         if not self.host.policy.preallocate:
             return
         if format is Format.QCOW2:
-            # Tables take space as well, and again when they move to grow.
+            # The tables take space, and once more when they move to grow.
             size += 2 * (qemu_img.measure(
                 size, format, qcow2.read_header(path).cluster_size) - size)
         needed = size - path.stat().st_blocks * 512
         available = durable.available(path.parent)
-        # Tried, it would take all there is from the other guests first, and
-        # ext4 would not give it back.  A byte tells whether it can be done.
+        # Do not try with too little space: it would take all that is left
+        # from the other guests, and ext4 would not free it.  One byte shows
+        # whether the file system can preallocate at all.
         if not file_copy.preallocate(path, size if needed <= available
                                       else 1):
             self._observe(Name.BLOCKS_NOT_ALLOCATED)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks in files that are encrypted with LUKS; their base is not.
+"""Disks in files that are encrypted with LUKS; their bases are not.
 
-``disk.luks`` is on record beside ``disk.info``: which disks these are.  It is
-never found out by looking: what a guest writes to where its raw disk begins
-can be a header of LUKS as well.
+The record ``disk.luks``, beside ``disk.info``, lists these disks.  Their
+content is never asked whether it is encrypted: a guest can write a header of
+LUKS to the beginning of its raw disk.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from imagecache.tools import luks
 
 
 class Encrypted(FileDisk):
-    """What they have in common.
+    """The common part of both kinds.
 
-    :param encryption: None for a disk that is only asked what needs no key
+    :param encryption: None if no method that needs the key will be called
     """
 
     encrypts = True
@@ -41,7 +41,7 @@ class Encrypted(FileDisk):
 
     @property
     def encryption(self) -> Encryption:
-        """:raises KeyRequired: nobody gave it"""
+        """:raises KeyRequired: the caller gave no key"""
         if self._encryption is None:
             raise exception.KeyRequired(location=self.path)
         return self._encryption
@@ -63,11 +63,11 @@ class Encrypted(FileDisk):
     def _new(self, format: Format) -> Iterator[pathlib.Path]:
         with super()._new(format) as new:
             yield new
-            durable.fsync_file(new)    # without its keys all is lost
+            durable.fsync_file(new)    # without its key slots, all is lost
 
 
 class EncryptedQcow2(Encrypted, Qcow2):
-    """An overlay on a base that anybody on the host may read."""
+    """An encrypted overlay on a base that is not encrypted."""
 
     def create(self, base: Base, size: int | None) -> None:
         size = size or base.virtual_size
@@ -95,7 +95,7 @@ class EncryptedQcow2(Encrypted, Qcow2):
 class EncryptedRaw(Encrypted):
     """A copy of the base.
 
-    What is behind the image's end is noise until the guest writes it.
+    Behind the end of the image, the guest reads noise until it writes there.
     """
 
     capabilities = Capabilities(file=True)
@@ -123,7 +123,7 @@ class EncryptedRaw(Encrypted):
         if size <= now:
             return
         self._require_unused()
-        # LUKS goes on to the end of its file: no key is needed.
+        # LUKS reaches to the end of its file: no key is needed.
         full = luks.read_header(self.path).offset + whole_sectors(size)
         self._preallocate(self.path, full, Format.RAW)
         with durable.translated("growing a disk", self.path):

@@ -26,7 +26,7 @@ class Qcow2(Qcow2File):
             qemu_img.create_overlay(new, base.path, base.format, size,
                                     base.cluster_size)
             self._preallocate(new, size, Format.QCOW2)
-            # What was resized as qcow2 holds a file system as small as ever.
+            # The file system in a resized qcow2 base has not grown.
             if size > base.virtual_size or (base.format is Format.QCOW2 \
                     and sources.is_resized(base.key)):
                 self._grow_inside(new, size)
@@ -62,7 +62,7 @@ class Qcow2(Qcow2File):
         self._observe(Name.GROWN, size=size)
 
     def flatten(self) -> None:
-        """Copy in what the disk still reads from its base, and let it go.
+        """Copy all that the disk reads from its base, and detach it.
 
         No guest may be running on the disk.
         """
@@ -71,7 +71,7 @@ class Qcow2(Qcow2File):
             self._rebase(None, Format.RAW)
 
     def rebase(self, base: Base) -> None:
-        """Put the disk on another base; its content stays as it is.
+        """Move the disk to another base; its content does not change.
 
         No guest may be running on the disk.
         """
@@ -83,7 +83,7 @@ class Qcow2(Qcow2File):
         if not self.cache.has(source):
             with self.cache.lease(source.original, source.size) as base:
                 if base.virtual_size == source.size:
-                    yield base    # it has the size already
+                    yield base    # the image has the size already
                     return
         with self.cache.lease(source, source.size) as base:
             yield base

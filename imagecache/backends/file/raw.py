@@ -26,8 +26,8 @@ from imagecache.tools import file_copy
 class Raw(Qcow2File):
     """A disk that needs nothing but its own file.
 
-    Where ``force_raw_images`` is off and the base is qcow2, the copy is kept
-    as qcow2; its record says so, and everybody who asks is told so.
+    Where ``force_raw_images`` is off and the base is qcow2, the copy stays
+    qcow2: its record and all its descriptions say so.
     """
 
     capabilities = Capabilities(generates_in_place=True, file=True)
@@ -89,13 +89,14 @@ class Raw(Qcow2File):
 
     def _extend(self, path: pathlib.Path, format: Format, now: int,
                 size: int) -> None:
-        """Bring a file to its full size, and what is in it with it."""
+        """Grow a file to its full size, and the file system in it."""
         if size > now and format is Format.QCOW2:
             self._resize_qcow2(path, size)
             return
         full = whole_sectors(max(size, now))
         self._preallocate(path, full, format)
-        if size > now:    # or byte by byte the image: a kernel may be signed
+        # An unchanged size keeps every byte: a kernel may be signed.
+        if size > now:
             with durable.translated("growing a disk", self.path):
                 os.truncate(path, full)
             self._grow_filesystem(path)

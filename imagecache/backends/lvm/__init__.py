@@ -26,21 +26,21 @@ from imagecache.system import durable
 from imagecache.tools import blockdev
 from imagecache.tools.lvm import Pool, Volume, named
 
-# What a sparse volume's pool has beyond what the image takes, as nova has
-# it, and what LVM takes for the pool's metadata, twice.
+# The space in a sparse volume's pool beyond that of the image, as in nova, and
+# the space that LVM takes for the pool's metadata, twice.
 _SPARE = 64 * MiB
 _METADATA = 16 * MiB
-# An empty file system has no more than this part of its size in records: a
-# journal, and tables of inodes, which ext3 has from the start.
+# At most this fraction of an empty file system holds data: a journal, and
+# tables of inodes, which ext3 has from the start.
 _RECORDS = 32
 
 
 class Lvm(VolumeDisk):
     """A raw volume, made from a base.
 
-    Thin, if there is a pool for that: a snapshot of the base in it.  Else the
-    base is in the directory, and is copied into a volume that has all its
-    space at once (thick), or has a thin pool to itself (sparse).
+    With a thin pool it is a snapshot of the base in that pool.  Without one,
+    the base is a file, and is copied into a volume that has all its space at
+    once (thick), or that has a thin pool of its own (sparse).
     """
 
     capabilities = Capabilities(generates_in_place=True, block_device=True)
@@ -62,7 +62,7 @@ class Lvm(VolumeDisk):
             self._make(base, full, state)
 
     def _make_at_once(self, base: Base, pool: ThinPool) -> None:
-        """Make it by one command of LVM's, which does it all or nothing."""
+        """Make the disk by one command of LVM, which is atomic."""
         if not pool.had_room():
             pool.require(0, "a disk")
         try:
@@ -76,9 +76,9 @@ class Lvm(VolumeDisk):
         self._observe(Name.CREATED)
 
     def _snapshot(self, name: str, base: Base) -> None:
-        """Make a snapshot of a base that may be gone; see ThinStore.lookup.
+        """Make a snapshot of a base that another program may have removed.
 
-        :raises BaseNotFound: it is
+        :raises BaseNotFound: the base is gone
         """
         try:
             self._group.snapshot(name, base.path.name, self.tags)
@@ -121,7 +121,7 @@ class Lvm(VolumeDisk):
 
     @property
     def _reads_zeros(self) -> bool:
-        """Whether a new volume holds nothing of any other."""
+        """Whether a new volume reads as zeros."""
         return self._pool is not None or self.host.policy.lvm.sparse
 
     @contextlib.contextmanager
@@ -130,11 +130,11 @@ class Lvm(VolumeDisk):
              data: int = 0) -> Iterator[pathlib.Path]:
         """Yield a volume of ``size``; it is the disk when the block ends.
 
-        Until then it has a name of its own, so that whatever goes wrong,
-        nothing is removed but what was made here.
+        Until then it has the name of an attempt, so that an error removes
+        only what was made here.
 
         :param data: bytes that the block will write, beside the base's
-        :raises DiskExists: another made the disk meanwhile
+        :raises DiskExists: another process has made the disk meanwhile
         """
         attempt = attempt_at(self.volume.name)
         try:
@@ -173,7 +173,7 @@ class Lvm(VolumeDisk):
 
     @contextlib.contextmanager
     def _first(self) -> Iterator[None]:
-        """Say so if the block fails because another made the disk."""
+        """:raises DiskExists: the block failed because the disk exists"""
         try:
             yield
         except exception.CommandFailed:
@@ -203,7 +203,7 @@ class Lvm(VolumeDisk):
                                         named(own_pool(attempt))))
 
     def _survey(self) -> tuple[Volume | None, Pool | None]:
-        """Return the disk's volume and its pool, if there are any yet."""
+        """Return the disk's volume and its pool; None: it does not exist."""
         if self._pool is None:
             return self._find(self._group.volumes(*self._names)), None
         pool, found = self._group.pool_and_volumes(self._pool.name,
@@ -211,9 +211,9 @@ class Lvm(VolumeDisk):
         return self._find(found), pool
 
     def _bring_back(self, volume: Volume, size: int) -> None:
-        """Give the disk its device again, which it has lost with a boot.
+        """Activate a disk that lost its device in a reboot.
 
-        :raises DiskExists: it has one
+        :raises DiskExists: it has a device
         """
         self._require_kind(volume)
         if volume.active:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disks that are encrypted logical volumes, which the kernel decrypts.
 
-The volume is LUKS, and a tag says so.  What the guest gets is a device of
-dm-crypt, which is there while the disk is open: from its making to the host's
-next boot, and from open() to close().
+The volume is LUKS, and a tag says so.  The guest gets a device of dm-crypt,
+which exists while the disk is open: from its creation to the next boot of the
+host, and from open() to close().
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUFFIX = "-dmcrypt"    # nova's, of the device that a guest gets
 class EncryptedLvm(Lvm):
     """A copy of a base in the directory, in a volume of its own.
 
-    What is behind the image's end is noise until the guest writes it.
+    Behind the end of the image, the guest reads noise until it writes there.
     """
 
     capabilities = Capabilities(block_device=True)
@@ -42,12 +42,12 @@ class EncryptedLvm(Lvm):
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
-        # A snapshot of a base could not be encrypted.
+        # A snapshot of a base cannot be encrypted.
         return host.directory_cache
 
     @property
     def encryption(self) -> Encryption:
-        """:raises KeyRequired: nobody gave it"""
+        """:raises KeyRequired: the caller gave no key"""
         if self._encryption is None:
             raise exception.KeyRequired(location=self.volume)
         return self._encryption
@@ -78,9 +78,9 @@ class EncryptedLvm(Lvm):
             raise
 
     def open(self) -> None:
-        """Let the guest have it; do nothing if it is open.
+        """Make the device for the guest; do nothing if it exists.
 
-        :raises KeyRequired, WrongKey: and it is not
+        :raises KeyRequired, WrongKey: the disk stays closed
         """
         if not self.path.is_block_device():
             self._require()
@@ -88,9 +88,9 @@ class EncryptedLvm(Lvm):
                           self._root_helper)
 
     def close(self) -> None:
-        """Take it from the guest, and the key from the kernel.
+        """Remove the guest's device, and the key from the kernel.
 
-        :raises StorageFailed: the guest still has it
+        :raises StorageFailed: the guest still uses it
         """
         try:
             cryptsetup.close(self.path.name, self._root_helper)
@@ -110,12 +110,12 @@ class EncryptedLvm(Lvm):
     def grow(self, size: int) -> None:
         """Grow to ``size`` bytes; a file system in it stays as it is.
 
-        :raises KeyRequired, WrongKey: and its size is as it was
+        :raises KeyRequired, WrongKey: its size has not changed
         """
         if size > self.size():
             self.open()
             volume, full = self._require(), cryptsetup.OFFSET + size
-            if full > volume.size:    # or else who began was killed here
+            if full > volume.size:    # False: an earlier call was killed here
                 self._extend(volume, full)
             cryptsetup.resize(self.path.name, self._root_helper)
             self._observe(Name.GROWN, size=size)

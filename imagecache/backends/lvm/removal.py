@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How logical volumes go: wiped first, and never seen half wiped."""
+"""Remove logical volumes: wiped first, and never visible half wiped."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ _PATIENCE = 5
 def discard(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
     """Remove a disk.
 
-    What is wiped has the name of an attempt by then, so what a killed process
-    leaves is cleared away like one, and so is what could not be wiped: it
-    may be wiped in part.
+    Rename before wiping, so that a crash or an error leaves a stale attempt
+    and not a disk that is wiped in part.
 
-    :raises StorageFailed: somebody has it open; nothing has changed
-    :raises CommandFailed: there is no such disk any more; to remove it again
-        goes on with what is left of it
+    :raises StorageFailed: a process has it open; nothing has changed
+    :raises CommandFailed: the disk does not exist any more; to remove it
+        again removes what is left of it
     """
     _require_closed(group, volume)
     if volume.pool:
@@ -43,9 +42,10 @@ def discard(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
 
 def sweep(group: VolumeGroup, attempts: Iterable[Volume],
           policy: LvmPolicy) -> None:
-    """Remove attempts, and the pools they have to themselves.
+    """Remove attempts, and the pools that belong to them alone.
 
-    A pool with a volume in it is that of a disk, or goes with its attempt.
+    A pool that holds a volume belongs to a disk, or is removed with its
+    attempt.
     """
     for left in attempts:
         if left.volumes is None:
@@ -82,6 +82,6 @@ def _require_closed(group: VolumeGroup, volume: Volume) -> None:
         if time.monotonic() > give_up:
             raise exception.StorageFailed(
                 what="removing a disk", path=group.device(volume.name),
-                reason="somebody has it open; is its guest running?")
+                reason="a process has it open; stop its guest first")
         time.sleep(0.2)
         now = group.volume(volume.name)

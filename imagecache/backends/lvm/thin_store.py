@@ -5,14 +5,14 @@
     <group>/.base-<key>.<pid>.<unique>   one attempt
     <bases>/.staged/<key>.<unique>/      its download, a file on this host
     <bases>/.used/<host>/<group>.base-<key>
-                                         its record once more, so that to use
-                                         it again takes no command; the time
-                                         stamp says when that last was
+                                         its record once more, so that its
+                                         next use takes no command; the time
+                                         stamp is its last use
 
-The commit is the rename, one transaction of LVM's: what was killed before it
-has left an attempt, which the next one at the key clears away.  A committed
-base has no device, so nothing can write to it, or keep it from being removed;
-a snapshot needs none.
+The commit is the rename, one transaction of LVM.  A process that is killed
+before it leaves an attempt, which the next attempt at the key removes.  A
+committed base has no device, so no program can write to it, or prevent its
+removal by having it open; a snapshot needs no device.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class ThinStore:
         return str(self.pool)
 
     def lookup(self, key: str) -> Entry | None:
-        """Return the base, which may be gone if others remove volumes."""
+        """Return the base; it is gone if another program removed its volume.
+        """
         try:
             record = record_json.loads(self._used(key).read_text())
             used = self._used(key).stat().st_mtime
@@ -110,9 +111,9 @@ class ThinStore:
         return entry
 
     def require(self, key: str) -> None:
-        """Look whether a base is there, and not only on record.
+        """Ask LVM for the base; its record alone may be out of date.
 
-        :raises BaseNotFound: it is not; the next lookup knows
+        :raises BaseNotFound: it is gone; the next lookup() returns None
         """
         if self.group.volume(self._name(key)) is None:
             self._forget(key)
@@ -148,7 +149,7 @@ class ThinStore:
         return self._base(key, record)
 
     def touch(self, key: str) -> None:
-        # Who cannot write there uses the base anyway.
+        # Best effort: a read-only cache directory is not an error.
         with contextlib.suppress(OSError):
             os.utime(self._used(key))
 
@@ -183,7 +184,7 @@ class ThinStore:
             / f"{self.group.name}.{self._name(key)}"
 
     def _remember(self, key: str, record: Record) -> None:
-        # What is not remembered is read from the tags again.
+        # Best effort: without the file, the record is read from the tags.
         with contextlib.suppress(OSError, exception.HostError):
             durable.make_directory(self._used(key).parent)
             durable.write_file(self._used(key),
@@ -194,7 +195,7 @@ class ThinStore:
             self._used(key).unlink(missing_ok=True)
 
     def _clear(self, name: str) -> None:
-        """Remove what attempts left; the caller has the lock of the key."""
+        """Remove all attempts; the caller has the lock of the key."""
         for left in self.group.volumes(attempts_at(name)):
             self.group.remove(left.name)
 
@@ -215,14 +216,14 @@ class ThinStore:
 
 
 def store_of(policy: Policy, observe: events.Observer) -> ThinStore | None:
-    """Return where the bases of thin disks are; None if they are not thin."""
+    """Return the store of the bases of thin disks; None: disks are thick."""
     pool = pool_of(policy, observe)
     return None if pool is None else ThinStore(
         pool, DirectoryStore(policy.bases, policy.instances))
 
 
 def _tags(record: Record) -> list[str]:
-    """Put a record into tags, in letters that tags may have."""
+    """Encode a record as tags, in the characters that tags may have."""
     text = base64.urlsafe_b64encode(
         record_json.dumps(record).encode()).decode()
     return [f"{_TAG}{start // _PIECE}={text[start:start + _PIECE]}"
@@ -230,7 +231,7 @@ def _tags(record: Record) -> list[str]:
 
 
 def _recorded(tags: Iterable[str]) -> Record | None:
-    """Return the record, if it is all there."""
+    """Return the record in the tags; None if a part is missing."""
     pieces = dict(tag.removeprefix(_TAG).split("=", 1)
                   for tag in tags if tag.startswith(_TAG))
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VolumeDisk: a disk that is a logical volume, once it is there."""
+"""VolumeDisk: all that a disk in a logical volume does once it exists."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NAME = re.compile(r"(?P<instance>.*[^_])_(?P<disk>(?:[^_]|__)+)")
 
 
 class VolumeDisk(Disk):
-    """A raw volume, with nova's name for it."""
+    """A raw volume, with the name that nova gives it."""
 
     formats = (Format.RAW,)
     tags: ClassVar[tuple[str, ...]] = (DISK_TAG,)    # of its volume
@@ -40,7 +40,7 @@ class VolumeDisk(Disk):
     @classmethod
     def listed(cls, host: Host, instance: str | None = None
                ) -> Iterator[Disk]:
-        """Yield what was made here, and what has a name as nova's have."""
+        """Yield this library's disks, and volumes with names like nova's."""
         group = volumes.group_of(host.policy)
         for volume in sorted(group.volumes("segtype!=thin-pool"),
                              key=lambda each: each.name):
@@ -58,11 +58,11 @@ class VolumeDisk(Disk):
 
     @property
     def volume(self) -> pathlib.Path:
-        """Where the volume is."""
+        """The device of the volume."""
         if self._path is not None:
             return volumes.place(self._path)
         group = volumes.group_of(self.host.policy)
-        self.host.instance_directory(self.instance)   # if it can be one
+        self.host.instance_directory(self.instance)   # raises InvalidName
         name = require_plain(self.name, "a disk").replace("_", "__")
         return group.device(lvm.require_name(
             f"{self.instance}_{name}", group.name))
@@ -80,7 +80,7 @@ class VolumeDisk(Disk):
         return self.volume.is_block_device()
 
     def has_volume(self) -> bool:
-        """Say whether there is a volume, with a device or without one."""
+        """Return whether the volume exists, with a device or without one."""
         return self._volume() is not None
 
     def size(self) -> int:
@@ -103,7 +103,7 @@ class VolumeDisk(Disk):
         self._observe(Name.GROWN, size=size)
 
     def _extend(self, volume: Volume, size: int) -> None:
-        """:raises NoSpace: and nothing has changed"""
+        """:raises NoSpace: nothing has changed"""
         group, pool = self._group, self._pool
         if volume.pool is None:
             require_free(group, size - volume.size, "a larger disk")
@@ -137,9 +137,9 @@ class VolumeDisk(Disk):
         return self._group.volume(self.volume.name)
 
     def _require(self) -> Volume:
-        """Return the volume, which then has a device.
+        """Return the volume; activate it if it has no device.
 
-        :raises DiskNotFound: there is none
+        :raises DiskNotFound: it does not exist
         """
         volume = self._volume()
         if volume is None:
@@ -150,7 +150,9 @@ class VolumeDisk(Disk):
         return volume
 
     def _require_kind(self, volume: Volume) -> None:
-        """:raises InvalidDiskFormat: it is encrypted, or is to be"""
+        """:raises InvalidDiskFormat: it is encrypted and should not be, or
+            the reverse
+        """
         if (LUKS_TAG in volume.tags) != self.encrypts:
             raise exception.InvalidDiskFormat(
                 f"{self.volume} is{' not' if self.encrypts else ''} on record"
@@ -161,12 +163,14 @@ class VolumeDisk(Disk):
 
     @property
     def _names(self) -> tuple[str, str]:
-        """The selections of the disk, and of attempts at it."""
+        """LVM's selections of the disk, and of the attempts at it."""
         return named(self.volume.name), attempts_at(self.volume.name)
 
     def _find(self, found: list[Volume]) -> Volume | None:
-        """Finish what killed processes have begun: to make, or to remove."""
-        # A program may have outlived the process, and write to it still.
+        """Return the disk's volume; remove the attempts of killed processes.
+        """
+        # An open attempt may still be written to by a program that outlived
+        # its process.
         self._sweep([each for each in found if is_abandoned(each.name)
                      and not each.open])
         return next((each for each in found

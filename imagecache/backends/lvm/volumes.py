@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logical volumes: where they are made, with what room and what names."""
+"""Logical volumes: their groups, the space they take, and their names."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from imagecache.tools.lvm import Pool, VolumeGroup
 # is 48 bytes), and for each new volume.
 _METADATA_PER_CHUNK = 64
 _METADATA_PER_VOLUME = 64 * KiB
-# A pool that is so far from being reported, in per cent, is not looked at for
-# so many seconds.
+# A pool that is so many per cent below its warning level is not checked again
+# for so many seconds.
 _MUCH = 10
 _MINUTE = 60
 
@@ -36,43 +36,46 @@ _MAPPED = re.compile(r"/dev/mapper/((?:[^-/]|--)+)-((?:[^-/]|--)+)")
 
 
 def attempt_at(name: str) -> str:
-    """Return a name for a volume that is not, or no more, to be seen.
+    """Return a name for a volume that must not be visible.
 
-    No other attempt ever uses it, and no disk or base can have it.
+    It is unique, and no disk or base can have it.
     """
     pid = os.getpid()
     return f".{name}.{pid}-{_start(pid)}.{secrets.token_hex(3)}"
 
 
 def leftover_of(name: str) -> str:
-    """Return a name as attempt_at() does, of an attempt that is abandoned."""
+    """Return the name of an abandoned attempt; see attempt_at()."""
     return f".{name}.0-0.{secrets.token_hex(3)}"    # no process is number 0
 
 
 def own_pool(attempt: str) -> str:
-    """Return the name of the thin pool of one volume, from its making on."""
+    """Return the name of the thin pool that belongs to one volume alone."""
     return f"{attempt}p"
 
 
 def attempted(name: str) -> str | None:
-    """Return the name an attempt is at, if a volume is one."""
+    """Return the name that an attempt will get; None: it is no attempt."""
     match = _ATTEMPT.fullmatch(name)
     return match["name"] if match else None
 
 
 def is_abandoned(attempt: str) -> bool:
-    """Say whether the process of an attempt runs no more."""
+    """Return whether the process of an attempt has ended."""
     match = _ATTEMPT.fullmatch(attempt)
     return match is not None and _start(int(match["pid"])) != match["start"]
 
 
 def attempts_at(name: str) -> str:
-    """The selection of the volumes that are attempts at a name."""
+    """Return LVM's selection of the attempts at a name."""
     return f'lv_name=~"^[.]{re.escape(name)}[.][0-9]+-[0-9]+[.][0-9a-f]+p?$"'
 
 
 def _start(pid: int) -> str | None:
-    """When a process started, in ticks since boot: numbers come again."""
+    """Return when a process started, in ticks since boot.
+
+    The number of a process alone does not identify it: numbers are reused.
+    """
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -81,9 +84,9 @@ def _start(pid: int) -> str | None:
 
 
 def require_free(group: VolumeGroup, needed: int, what: str) -> None:
-    """Refuse at once what a volume group cannot hold.
+    """Refuse a volume that a volume group cannot hold.
 
-    :raises NoSpace: it has fewer bytes, in whole extents
+    :raises NoSpace: the group has fewer bytes, in whole extents
     """
     free, extent = group.space()
     needed = -(-needed // extent) * extent
@@ -95,30 +98,31 @@ def require_free(group: VolumeGroup, needed: int, what: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ThinPool:
-    """The watch over a thin pool, which promises more than it has.
+    """A thin pool, which promises its volumes more space than it has.
 
-    One that runs full makes its guests' writes fail; so it is reported
-    before, and takes no more volumes.
+    When a pool is full, the writes of its guests fail.  So an event reports a
+    pool that is nearly full, and no more volumes are made in it.
     """
 
     group: VolumeGroup
     name: str
-    warning: int      # per cent of data or metadata: tell somebody
-    limit: int        # make nothing more
+    warning: int      # per cent of data or metadata: send an event
+    limit: int        # make no more volumes
     observe: events.Observer = events.silent
-    stamp: pathlib.Path | None = None    # of when it was found with much room
+    stamp: pathlib.Path | None = None    # when it last had space
 
     def __str__(self) -> str:
         return f"{self.group.name}/{self.name}"
 
     def require(self, data: int, what: str,
                 found: Pool | None = None) -> None:
-        """Refuse what would bring the pool over its limit.
+        """Refuse a volume that would bring the pool over its limit.
 
         :param data: bytes that will be written at once
-        :param found: how it was a moment ago, if somebody knows
-        :raises NoSpace: of data, or of metadata
-        :raises InvalidConfiguration: guests could read what others wrote
+        :param found: the pool as it was a moment ago, if that is known
+        :raises NoSpace: for data, or for metadata
+        :raises InvalidConfiguration: the pool does not zero its chunks, so a
+            guest could read what another guest wrote
         """
         pool = found or self.group.pool(self.name)
         if not pool.zeroes:
@@ -135,10 +139,10 @@ class ThinPool:
         self._report(pool, data, metadata)
 
     def had_room(self) -> bool:
-        """Say whether it was found with much room within the last minute.
+        """Return whether the pool had much space within the last minute.
 
-        A snapshot takes none by itself, so it need not be looked at for each
-        of many.
+        A snapshot takes no space by itself, so the pool need not be checked
+        for each snapshot of many.
         """
         if self.stamp is None:
             return False
@@ -168,7 +172,7 @@ class ThinPool:
                 {kind: round(share) for kind, share in shares.items()}))
 
     def _remember(self, has_room: bool) -> None:
-        # Who cannot write there looks each time.
+        # Best effort: without the file, the pool is checked each time.
         with contextlib.suppress(OSError, exception.HostError):
             if self.stamp and has_room:
                 durable.make_directory(self.stamp.parent)
@@ -191,9 +195,9 @@ def group_of(policy: Policy) -> VolumeGroup:
 
 
 def pool_of(policy: Policy, observe: events.Observer) -> ThinPool | None:
-    """Return the thin pool of new disks; None if they are not to be in one.
+    """Return the thin pool of new disks; None: disks are not thin.
 
-    :raises InvalidConfiguration: it is to be in no volume group
+    :raises InvalidConfiguration: no volume group is configured
     """
     if policy.lvm.thin_pool is None:
         return None
@@ -204,17 +208,17 @@ def pool_of(policy: Policy, observe: events.Observer) -> ThinPool | None:
 
 
 def notes(bases: pathlib.Path) -> pathlib.Path:
-    """Return where a host notes what it has found in its volume groups.
+    """Return where a host keeps what it knows of its volume groups.
 
-    Hosts may share the directory of bases; volume groups they do not.
+    Hosts may share the directory of bases, but not their volume groups.
     """
     return bases / ".used" / os.uname().nodename
 
 
 def place(path: pathlib.Path) -> pathlib.Path:
-    """Return a volume's path as it is named here.
+    """Return the path of a volume as ``/dev/<group>/<volume>``.
 
-    :raises InvalidDevicePath: it is none of a volume
+    :raises InvalidDevicePath: it is not the path of a volume
     """
     if _PLACE.fullmatch(str(path)):
         return path
@@ -227,7 +231,10 @@ def place(path: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def flushed(volume: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yield a device; what the block wrote to it survives a power failure."""
+    """Yield a device, and flush it when the block ends.
+
+    What the block wrote then survives a power failure.
+    """
     with durable.translated("writing a volume", volume), \
             volume.open("r+b") as f:
         yield volume

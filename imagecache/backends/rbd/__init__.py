@@ -83,7 +83,7 @@ class Rbd(Disk):
 
     @classmethod
     def by_path(cls, host: Host, path: str) -> Self:
-        """Describe the disk that libvirt or qemu know by a name.
+        """Describe the disk to which libvirt or qemu give a name.
 
         :param path: ``pool/name``, or ``rbd:pool/name:id=...``
         :raises InvalidDevicePath: it is neither
@@ -208,7 +208,7 @@ class Rbd(Disk):
         return RbdName(pool, image).base_key
 
     def flatten(self) -> None:
-        """Copy in what the disk still reads from its base, and let it go."""
+        """Copy all that the disk reads from its base, and detach it."""
         with self._volume() as volume:
             if volume.parent():
                 volume.flatten()
@@ -216,10 +216,10 @@ class Rbd(Disk):
     def remove(self) -> None:
         """Delete the disk, and its snapshots.
 
-        A guest that died keeps it in use until Ceph notices: it is tried
-        again as often as is configured.
+        A guest that died keeps the disk in use until Ceph notices, so this
+        tries again as often as is configured.
 
-        :raises StorageBusy: it is still in use, or has clones
+        :raises StorageBusy: the disk is still in use, or has clones
         """
         policy = self.host.policy.rbd
         for left in reversed(range(policy.retries + 1)):
@@ -241,7 +241,7 @@ class Rbd(Disk):
         :raises DiskNotFound: there is no disk
         :raises InvalidDiskFormat: the output format is none of these
         """
-        self.size()    # or there is none
+        self.size()    # raises DiskNotFound
         self._extract(output, output_format)
 
     def _copy_out(self, new: pathlib.Path, output_format: str,
@@ -251,10 +251,10 @@ class Rbd(Disk):
                                 compress=compress)
 
     def import_file(self, source: pathlib.Path) -> None:
-        """Make the disk of a raw file of this host's; one before it goes.
+        """Make the disk of a raw file of this host; replace an existing disk.
 
         :raises StorageFailed: the file cannot be read; nothing has changed
-        :raises HostError: there is no disk then
+        :raises HostError: the disk does not exist any more
         """
         with durable.translated("importing a disk", source), \
                 source.open("rb") as f:
@@ -296,7 +296,7 @@ class Rbd(Disk):
             volume.roll_back(name)
 
     def _for_qemu(self) -> dict[str, str]:
-        """Return what qemu's own driver needs to know; no key is in it."""
+        """Return the options of qemu's own driver; no key is in them."""
         policy, volume = self.host.policy.rbd, self.volume
         named = {"driver": "rbd", "pool": volume.pool,
                  "image": volume.image, "user": policy.user or "",

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that Glance keeps in a host's own Ceph cluster, or copies there.
 
-A disk made of one is a clone of what Glance keeps: nothing is downloaded, so
-nothing is validated either, and nothing needs to be.  It is read as raw,
-always, whatever its bytes look like; and by nobody but its guest.
+A disk made of such an image is a clone of it: no byte is downloaded or
+validated.  None needs to be, because the disk is always read as raw, and only
+by its guest.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from imagecache.model import Format
 from imagecache.policy import Policy, RbdPolicy
 from imagecache.sources import Copy
 
-# Glance's names of what a guest can read as it is.
+# Glance's names of formats that a guest reads without a conversion.
 _RAW = ("raw", "iso")
 
-# What Glance's store calls the snapshot that it hands out.
+# The name that Glance's store gives to the snapshot of an image.
 SNAPSHOT = "snap"
 
 
@@ -55,7 +55,7 @@ class Location:
 
 
 class CloneSource(Protocol):
-    """As much of a cluster as this module asks about."""
+    """The part of a cluster that this module uses."""
 
     @property
     def fsid(self) -> str: ...
@@ -72,7 +72,7 @@ Connect = Callable[[RbdPolicy], contextlib.AbstractContextManager[CloneSource]]
 
 @dataclasses.dataclass(frozen=True)
 class RbdImages:
-    """Finds what a disk can be a clone of.
+    """Finds the snapshot of an image of which a disk can be a clone.
 
     :param pause: waits for so many seconds
     """
@@ -84,12 +84,12 @@ class RbdImages:
 
     def find(self, source: sources.Source, size: int | None, *,
              copy_to_store: bool = True) -> Location | None:
-        """Return where Glance keeps the image, or None for a base instead.
+        """Return where Glance keeps the image; None: make a base instead.
 
         :param size: bytes of the disk that is wanted; None or 0: any
         :param copy_to_store: ask Glance to copy it there, if it must, and
             if images_rbd_glance_store_name is set
-        :raises FlavorDiskTooSmall, ImageTooLarge: it is there, but too large
+        :raises FlavorDiskTooSmall, ImageTooLarge: the image is too large
         :raises SourceError: Glance cannot be asked now
         """
         if not isinstance(source, sources.Image) \
@@ -103,15 +103,15 @@ class RbdImages:
         if found is None and copy_to_store and self._copied(ref, store):
             found = self._here(ref, store.locations(ref))
         if found is None:
-            return None    # it may still have a base
+            return None    # a base can be made of it all the same
         location, virtual_size = found
         require_fit(source, virtual_size, size, self.policy)
         return location
 
     def require_download(self, source: sources.Source) -> None:
-        """Refuse an image that would have to be downloaded, if so told.
+        """Refuse an image of Glance's, if none may be downloaded.
 
-        :raises ImageUnacceptable: of Glance's; others have nowhere else to be
+        :raises ImageUnacceptable: never_download_image_if_on_rbd is set
         """
         if self.policy.rbd.never_download \
                 and isinstance(source, sources.Image) \
@@ -122,7 +122,7 @@ class RbdImages:
                 " never_download_image_if_on_rbd forbids to download it")
 
     def _needs_no_look(self, image: sources.Image) -> bool:
-        """Whether nobody asks for anything that only a reader can tell."""
+        """Return whether the image can be used without reading its bytes."""
         described = image.description
         return described.disk_format in _RAW \
             and Format.RAW in self.policy.accepted \
@@ -193,8 +193,8 @@ class RbdImages:
         except exception.ImageUnacceptable:
             if store.copy_of(ref, name) in (Copy.THERE, Copy.COMING):
                 return False
-            # It was busy until now, with something else; or else it says
-            # the same again.
+            # Glance was busy with another task until now; if not, it
+            # refuses again.
             store.request_copy(ref, name)
         return True
 
@@ -206,7 +206,7 @@ def _misplaced(location: Location | None, ref: str, fsid: str) -> str | None:
     if location.fsid != fsid:
         return "it is in another cluster"
     if location.image != ref:
-        # Where tenants may write locations, this one could name somebody
-        # else's disk.
+        # Where tenants may write locations, this one could name another
+        # tenant's disk.
         return "it is not named as Glance names an image"
     return None

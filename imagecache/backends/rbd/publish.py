@@ -3,8 +3,8 @@
 
     disk@snapshot --clone--> images/<image id> --flatten--> @snap, protected
 
-What comes out is what Glance's own store makes of an upload, so Glance takes
-it as a location of the image, and other hosts clone it.
+The result is what Glance's own store makes of an upload, so Glance accepts it
+as a location of the image, and other hosts can clone it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def pool_of_glance(cluster: rbd.Cluster, image_id: str,
     :param image_id: of the image that the disk was made from
     :param locations: its URLs, as far as Glance tells
     :param parent: pool, volume and snapshot that the disk is a clone of
-    :raises ImageUnacceptable: it is not in this cluster, or nobody says so
+    :raises ImageUnacceptable: it is not in this cluster, or not known to be
     """
     for location in filter(None, map(Location.parse, locations)):
         if location.fsid == cluster.fsid and location.image == image_id:
@@ -35,16 +35,16 @@ def pool_of_glance(cluster: rbd.Cluster, image_id: str,
     if parent and parent[1] == image_id:
         return parent[0]
     raise exception.ImageUnacceptable(
-        image_id=image_id, reason="Glance names no pool of this cluster in"
-        " which it is, so none is known that an image could go to")
+        image_id=image_id, reason="Glance names no location of it in this"
+        " cluster, so the pool for a new image is not known")
 
 
 def publish(cluster: rbd.Cluster, disk: RbdName, snapshot: str, pool: str,
             image_id: str) -> Location:
     """Copy a disk into Glance's pool, as it is at this moment.
 
-    A guest may be running on it: then the copy is what a power failure would
-    leave.  It depends on nothing when this returns.
+    If a guest is running on it, the copy is what a power failure would leave.
+    When this returns, the copy depends on no other volume.
 
     :param snapshot: a name that no snapshot of the disk has
     :raises Forbidden: the pool may not be written to
