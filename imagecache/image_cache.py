@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ImageCache: the door for new code."""
+"""ImageCache: the API for new code."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ Report = Callable[[exception.ImageCacheError], object]
 class ImageCache:
     """Instances' disks, made from cached bases.
 
-    ``instance`` is always an object or a mapping with a ``uuid``, or the
-    uuid; ``image_ref`` a Glance id, a path, or a file, http or https URL;
-    every size is in bytes.
+    ``instance`` is an object or a mapping with a ``uuid``, or the uuid
+    itself; ``image_ref`` is a Glance id, a path, or a file, http or https
+    URL; every size is in bytes.
 
-    One object serves any number of threads.  The configuration is read when
-    it is made.
+    One object serves any number of threads.  It reads the configuration once,
+    in its constructor.
 
     :param conf: None for oslo.config's global one.  Missing options are
         registered.
-    :param glance: the image store asked for Glance ids, in place of the one
-        that the [glance] section describes
-    :param context: shown to the key manager that has the certificates of
-        images' signers, in place of the credentials in [key_manager]
-    :param observe: told what happens; see imagecache.events
+    :param glance: the image store for Glance ids; None: the one that the
+        [glance] section describes
+    :param context: passed to the key manager that has the certificates of
+        images' signers; None: the credentials in [key_manager]
+    :param observe: called with each event; see imagecache.events
     """
 
     def __init__(self, conf: cfg.ConfigOpts | None = None, *,
@@ -74,21 +74,19 @@ class ImageCache:
                     digest: Digest | None = None,
                     trusted_certs: Sequence[str] | None = None,
                     encryption: Encryption | None = None) -> Disk:
-        """Make a disk from an image, fetched now if it never was.
+        """Make a disk from an image; fetch the image if it is not cached.
 
         A disk that exists keeps its content, and grows if it is smaller.
 
-        :param size: None or 0 for what the image has
-        :param image_type: a backend's name; None for what is configured
-        :param disk_format: what the image must be; None: what its store says
-        :param digest: what its bytes must be; None: what its store says
-        :param trusted_certs: ids of the certificates of which one must vouch
-            for the image's signer; None or empty for what is configured
-        :param encryption: the disk's key; None: it is not encrypted.  Its
-            base never is
-        :raises ImageError: this image will not do, or is not there
-        :raises SourceError: the image store could not be read
-        :raises HostError: this host could not do it
+        :param size: None or 0: the size of the image
+        :param image_type: a backend's name; None: as configured
+        :param disk_format: required of the image; None: as its store says
+        :param digest: required of its bytes; None: as its store says
+        :param trusted_certs: ids of certificates, of which one must vouch
+            for the image's signer; None or empty: as configured
+        :param encryption: the disk's key; None: the disk is not encrypted
+        :raises ImageError: the image is refused, or does not exist
+        :raises SourceError, HostError: the image store failed, or this host
         """
         with self._resolved(instance, name, image_type,
                             encryption) as (disk, exists):
@@ -113,7 +111,7 @@ class ImageCache:
                     name: str = "disk.swap",
                     image_type: str | None = None, *,
                     encryption: Encryption | None = None) -> Disk:
-        """Make a disk that is swap space.
+        """Make a disk of swap space.
 
         :param size: rounded up to MiB
         :raises SizeRequired: it is 0
@@ -128,10 +126,10 @@ class ImageCache:
                          label: str = "ephemeral0",
                          image_type: str | None = None, *,
                          encryption: Encryption | None = None) -> Disk:
-        """Make a disk that holds an empty file system.
+        """Make a disk with an empty file system.
 
         :param size: rounded up to whole sectors
-        :param fs_type: ext4, xfs, vfat, ...; None for what is configured
+        :param fs_type: ext4, xfs, vfat, ...; None: as configured
         :raises SizeRequired: the size is 0
         """
         size = _rounded(size, SECTOR, name)
@@ -143,14 +141,14 @@ class ImageCache:
     def disk(self, instance: Instance, name: str = "disk",
              image_type: str | None = None, *,
              encryption: Encryption | None = None) -> Disk:
-        """Describe a disk, whether it exists or not; nothing is changed.
+        """Describe a disk, whether it exists or not; change nothing.
 
-        :param image_type: None for what the disk is on record as, or else
-            for what is configured
-        :param encryption: the key of an encrypted disk; None will do to ask
-            for its size, or to remove it
-        :raises InvalidDiskFormat: it exists, and not as this type, or is not
-            encrypted
+        :param image_type: None: the type on record; without a record, the
+            type that is configured
+        :param encryption: the key of an encrypted disk; its size and its
+            removal do not need one
+        :raises InvalidDiskFormat: the disk exists and is of another type, or
+            is not encrypted
         """
         with self._resolved(instance, name, image_type,
                             encryption) as (disk, _):
@@ -160,10 +158,12 @@ class ImageCache:
               report: Report | None = None) -> Iterator[Disk]:
         """Yield the disks of one instance, or of all.
 
-        They are those that are files, and those of the configured backend.
+        These are the disks that are files, and those of the configured
+        backend.
 
-        :param report: told why an instance's disks are not known, while
-            those of the others are yielded; None: that is raised
+        :param report: called with the error if the disks of an instance
+            cannot be read; those of other instances are still yielded.  None:
+            the error is raised
         :raises InvalidDiskInfo: a record of disks is damaged
         """
         name = None if instance is None else uuid_of(instance)
@@ -183,12 +183,12 @@ class ImageCache:
               disk_format: str | None = None,
               digest: Digest | None = None,
               trusted_certs: Sequence[str] | None = None) -> Base:
-        """Bring an image into the cache before any disk needs it.
+        """Fetch an image into the cache before a disk needs it.
 
-        What is returned has no lease any more: somebody may remove it.
+        The base that is returned has no lease: another process may remove it.
 
-        :param image_type: whose disks it is for: a backend's name; None for
-            what is configured
+        :param image_type: the backend that will make disks of it; None: as
+            configured
         """
         image = self._image(image_ref, disk_format, digest, trusted_certs)
         with self._backend(image_type).cache_of(self.host).lease(
@@ -201,12 +201,12 @@ class ImageCache:
             yield from cache.entries()
 
     def base(self, key_or_ref: str) -> Entry:
-        """Return a base, by its key, its path or what it was made from.
+        """Return a base by its key, its path or its image's reference.
 
-        :param key_or_ref: a file as any path to it, from the web as the URL
-            without a login or a digest
-        :raises BaseNotFound: there is none
-        :raises CallerError: several were made from it
+        :param key_or_ref: for a file any path to it, for an image from the
+            web the URL without a login or a digest
+        :raises BaseNotFound: no base has it
+        :raises CallerError: several bases were made from that image
         """
         found = self._bases_named(key_or_ref)
         shown = text.mask_url(key_or_ref)
@@ -227,7 +227,7 @@ class ImageCache:
     def remove_base(self, key_or_ref: str) -> None:
         """Remove a base that no disk is made of.
 
-        :raises BaseNotFound, BaseInUse: and nothing has changed
+        :raises BaseNotFound, BaseInUse: nothing has changed
         """
         entry = self.base(key_or_ref)
         self._caches()[entry.store].remove(entry.key)
@@ -236,7 +236,8 @@ class ImageCache:
         return backend_for(self.host.policy, image_type)
 
     def _caches(self) -> dict[str, BaseCache]:
-        """The caches that this host's disks are made from, by their names."""
+        """Return the caches of this host's disks by the names of the stores.
+        """
         caches = (self.host.directory_cache,
                   self._backend().cache_of(self.host))
         return {str(cache.store): cache for cache in caches}
@@ -298,14 +299,14 @@ class ImageCache:
 
 
 def _rounded(size: int, unit: int, name: str) -> int:
-    """Return the size that what this host makes has, and its disk."""
+    """Return a size in whole units, for content that this host makes."""
     if size <= 0:
         raise exception.SizeRequired(name=name)
     return -(-size // unit) * unit
 
 
 def uuid_of(instance: Instance | None) -> str:
-    """Return what names an instance's directory.
+    """Return the uuid of an instance, which names its directory.
 
     :raises InvalidName: the instance has no uuid
     """

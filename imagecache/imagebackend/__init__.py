@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door for driver code that was written against nova's imagebackend.
+"""The API for driver code that was written against nova's imagebackend.
 
-A driver that said ``from nova.virt.libvirt import imagebackend`` can say
-``from imagecache import imagebackend``.  Everything here translates: names
-and call shapes are nova's, what happens is that of imagecache.provision and
-of the backends.  doc/source/from-nova.rst lists what differs, and why.
+A driver that has ``from nova.virt.libvirt import imagebackend`` can have
+``from imagecache import imagebackend``.  This package only translates: names
+and call shapes are nova's, and imagecache.provision and the backends do the
+work.  doc/source/from-nova.rst lists the differences and their reasons.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Backend:
     :param use_cow: what ``default`` means: qcow2 or raw.  None: what the
         option use_cow_images says.
     :param conf: None for oslo.config's global one.  It is read anew for each
-        disk, so that a changed option is heeded.
+        disk, so that a changed option takes effect.
     :param glance: called with the context of a request; returns the image
         store to ask what disks in Ceph can be clones of, such as a
         GlanceStore.  None: the one that [glance] describes.

@@ -29,14 +29,15 @@ from imagecache.imagebackend.fetch_function import (
 )
 from imagecache.sources.key_manager import KeyManager
 
-# Milliseconds.  nova draws its secrets, and nobody guesses one of those.
+# Milliseconds to derive a key.  nova's secrets are random: they cannot be
+# guessed, so a longer time gains nothing.
 _GUESS = 50
 
 
 class Image:
     """One disk; each backend has a subclass.
 
-    :param path: where the disk is, if it does not follow from the others
+    :param path: of the disk; None: it follows from the other arguments
     :param disk_info_mapping: where the guest finds it: bus, dev, type
     :param host: None for what oslo.config's global configuration describes
     """
@@ -96,13 +97,13 @@ class Image:
     def cache(self, fetch_func: Callable[..., object], filename: str,
               size: int | None = None, safe: bool = False, *args: Any,
               **kwargs: Any) -> None:
-        """Make the disk, from a base that ``fetch_func`` brings if need be.
+        """Make the disk; ``fetch_func`` fetches its base if it is missing.
 
         :param fetch_func: called as ``fetch_func(*args, target=path,
             **kwargs)`` to write the image to ``path``
         :param filename: the name of the base
         :param size: bytes the guest must see; None or 0: the image's
-        :param safe: what fetch_func writes is the host's own, and raw
+        :param safe: fetch_func writes this host's own data, which is raw
         """
         self._unlock(kwargs.get("context"))
         source = source_of(fetch_func, filename, safe, *args, **kwargs)
@@ -111,7 +112,7 @@ class Image:
     def create_image(self, prepare_template: Callable[..., object],
                      base: str, size: int | None, safe: bool = False,
                      *args: Any, **kwargs: Any) -> None:
-        """What cache() does, with the base's path in place of its name."""
+        """Do what cache() does, for the path of a base and not its name."""
         self.cache(prepare_template, pathlib.Path(base).name, size, safe,
                    *args, **kwargs)
 
@@ -161,7 +162,7 @@ class Image:
         return self.driver_format
 
     def correct_format(self) -> None:
-        """Nothing: driver_format is always the one on record."""
+        """Do nothing: driver_format is always the one on record."""
 
     def get_model(self, connection: object) -> imagemodel.Image:
         if self.is_block_dev:
@@ -224,9 +225,10 @@ class Image:
                           "raw" if out_format == "iso" else out_format)
 
     def _unlock(self, context: Any = None) -> None:
-        """Get the disk's key from the key manager, if it is to have one.
+        """Get the disk's key from the key manager, if the disk has one.
 
-        :param context: whose key it is; None for [key_manager]'s credentials
+        :param context: of the key's owner; None: the [key_manager] section's
+            credentials
         """
         key_id = self._key_id()
         if key_id is not None:
@@ -249,25 +251,25 @@ class Image:
     def direct_snapshot(self, context: object, snapshot_name: str,
                         image_format: str, image_id: str,
                         base_image_id: str) -> str:
-        raise NotImplementedError("this disk is not where images are")
+        raise NotImplementedError("this disk is not stored beside images")
 
     def cleanup_direct_snapshot(self, location: str,
                                 also_destroy_volume: bool = False,
                                 ignore_errors: bool = False) -> None:
-        """Nothing: there are no direct snapshots."""
+        """Do nothing: there are no direct snapshots."""
 
     def import_file(self, instance: Instance, local_file: str,
                     remote_name: str) -> None:
-        """Nothing: a local file is where it has to be."""
+        """Do nothing: a local file is already in its place."""
 
     def create_snap(self, name: str) -> None:
-        """Nothing: files have no snapshots here."""
+        """Do nothing: files have no snapshots here."""
 
     def remove_snap(self, name: str, ignore_errors: bool = False) -> None:
-        """Nothing: files have no snapshots here."""
+        """Do nothing: files have no snapshots here."""
 
     def rollback_to_snap(self, name: str) -> None:
-        """Nothing: files have no snapshots here."""
+        """Do nothing: files have no snapshots here."""
 
 
 class FileImage(Image):

@@ -31,12 +31,12 @@ class Lvm(Image):
                 pathlib.Path(path).name.removesuffix(SUFFIX)))
         super().__init__(instance, disk_name, path, disk_info_mapping,
                          host=host)
-        if self._key_id():     # without its key, as long as nobody needs that
+        if self._key_id():     # without the key until a method needs it
             self._disk = backends.EncryptedLvm(
                 host, self._disk.instance, self._disk.name, self._volume)
         policy = self.disk.host.policy.lvm
         self.sparse = policy.sparse or policy.thin_pool is not None
-        # A volume has all its space, or none that the guest has not used.
+        # A volume has all its space, or only what the guest has used.
         self.preallocate = not self.sparse
         self.driver_io = "native" if self.preallocate else None
 
