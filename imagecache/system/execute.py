@@ -69,20 +69,17 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         root_helper: str = "") -> str:
     """Run a program without a shell, and return what it printed.
 
-    :param reads: the files that the program can read in its sandbox; without
-        ``limits.sandbox`` it can read all files of its user
+    :param reads: the files that it can read, if its limits have a sandbox
     :param writes: the files that it can also change there
     :param exit_codes: the exit codes that mean success
     :param stdin: the descriptor that becomes its standard input
-    :param secret: at most 4096 bytes that the program reads from its standard
-        input, or from /dev/stdin; they are in no log and on no command line
+    :param secret: at most 4096 bytes for its standard input or /dev/stdin;
+        they are in no log and on no command line
     :param started: called with the running program
-    :param root_helper: a command that runs another as root, used if this
-        process is not root; it cannot be used in a sandbox
-    :raises CommandTimedOut: it exceeded ``limits.wall_clock``
-    :raises CommandNotFound: there is no such program
-    :raises CommandFailed: any other failure; or a program with limits printed
-        more than 1 MiB
+    :param root_helper: runs the command as root if this process is not root;
+        not in a sandbox
+    :raises CommandFailed: also CommandTimedOut and CommandNotFound, its
+        subclasses; or a program with limits printed more than 1 MiB
     :raises NoSpace: a file system is full
     :raises InvalidConfiguration: a sandbox is required, and there is none
     """

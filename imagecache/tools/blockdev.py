@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Block devices: how large one is, and how it is wiped."""
+"""Block devices: read their size, and wipe them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import pathlib
 from imagecache.model import MiB
 from imagecache.system import execute
 
-_SECTOR = 512    # of sysfs, whatever the device has
-# Between two of its steps blkdiscard can be stopped.
+_SECTOR = 512    # the unit of sysfs, for every device
+# blkdiscard can be stopped between two steps.
 _STEP = 256 * MiB
 
 
 def size(path: pathlib.Path) -> int:
-    """Return the bytes of a device; whoever may not read it may ask, too.
+    """Return the size of a device in bytes.
+
+    It is read from sysfs, which needs no permission to read the device.
 
     :raises OSError: there is no such device
     """
@@ -26,19 +28,19 @@ def size(path: pathlib.Path) -> int:
 
 
 def zero(path: pathlib.Path, size: int) -> None:
-    """Make a device's first bytes read as zeros.
+    """Overwrite the first ``size`` bytes of a device with zeros.
 
-    The kernel writes them, past the page cache, and a device that can write
-    zeros by itself is left to do so.
+    The kernel writes them past the page cache, or has the device write them if
+    the device can.
     """
     execute.run("blkdiscard", "--zeroout", "--length", str(size),
                 "--step", str(_STEP), str(path))
 
 
 def shred(path: pathlib.Path, size: int) -> None:
-    """Write noise over a device's first bytes three times, and then zeros.
+    """Overwrite the first ``size`` bytes with noise, 3 times, then zeros.
 
-    shred(1) opens devices for direct I/O: nothing of it is cached.
+    shred(1) opens devices for direct I/O, so the page cache stays as it is.
     """
     execute.run("shred", "--iterations=3", "--zero", f"--size={size}",
                 str(path))

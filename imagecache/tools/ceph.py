@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ceph's own libraries, and what their errors mean to us."""
+"""Load Ceph's libraries, and translate their errors."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ _KINDS: Mapping[int | None, type[exception.StorageFailed]] = {
     errno.EEXIST: exception.StorageExists,
     errno.EBUSY: exception.StorageBusy,
     errno.ENOTEMPTY: exception.StorageBusy,    # it has snapshots
-    errno.EROFS: exception.StorageBusy,        # another has its lock
+    errno.EROFS: exception.StorageBusy,        # another client has its lock
     errno.EPERM: exception.StorageForbidden,
     errno.EACCES: exception.StorageForbidden,
     errno.ETIMEDOUT: exception.StorageUnreachable,
     errno.ENOTCONN: exception.StorageUnreachable,
-    errno.ESHUTDOWN: exception.StorageUnreachable,   # we were blocklisted
+    errno.ESHUTDOWN: exception.StorageUnreachable,   # blocklisted
 }
 
 
 def bindings() -> tuple[Any, Any]:
     """Return the modules rados and rbd.
 
-    :raises InvalidConfiguration: they are not there
+    :raises InvalidConfiguration: they are not installed
     """
     try:
         return importlib.import_module("rados"), importlib.import_module("rbd")
     except ImportError as e:
         raise exception.InvalidConfiguration(
-            f"Disks are to be in Ceph, and Python has no bindings for it ({e})"
-            ": install the packages python3-rados and python3-rbd. They are"
-            " not on PyPI; for a virtual environment of the same Python, link"
-            " rados.*.so and rbd.*.so from /usr/lib/python3/dist-packages"
+            "Disks in Ceph are configured, and Python has no bindings for"
+            f" Ceph ({e}): install the packages python3-rados and python3-rbd."
+            " They are not on PyPI; for a virtual environment of the same"
+            " Python, link rados.*.so and rbd.*.so from"
+            " /usr/lib/python3/dist-packages"
             " into a directory that a .pth file in its site-packages names",
             option="[libvirt] images_type", value="rbd",
             reason=str(e)) from e
@@ -45,7 +46,7 @@ def bindings() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def translated(what: str, where: str) -> Iterator[None]:
-    """Turn an error of Ceph's into one that says who must act."""
+    """Translate an error of Ceph's libraries."""
     rados, rbd = bindings()
     try:
         yield
@@ -55,7 +56,7 @@ def translated(what: str, where: str) -> Iterator[None]:
 
 def failure(number: int | None, said: str, what: str,
             where: str) -> exception.HostError:
-    """Return our error for one of Ceph's, by its number."""
+    """Return this library's exception for an error number of Ceph's."""
     if number in (errno.ENOSPC, errno.EDQUOT):
         return exception.NoSpace(path=where, what=what, needed="more",
                                  available=0)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cryptsetup(8): devices whose content the kernel encrypts; all run as root.
+"""cryptsetup(8): devices whose content the kernel encrypts.
 
-A passphrase goes through a pipe that is cryptsetup's standard input.
+Every command runs as root.  cryptsetup reads a passphrase from its standard
+input, which is a pipe.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from imagecache.encryption import Encryption
 from imagecache.model import MiB
 from imagecache.system import execute
 
-# From here on a device holds content: LUKS keeps its header and keys before.
+# Where the content begins.  The LUKS header and the keys are before it.
 OFFSET = 2 * MiB
 
 _SECTOR = 512
@@ -22,14 +23,14 @@ _NOT_OPEN = 4
 
 
 def device(name: str) -> pathlib.Path:
-    """Where the content of an open device is."""
+    """Return the path where the content of an open device is."""
     return pathlib.Path("/dev/mapper", name)
 
 
 def create(path: pathlib.Path, encryption: Encryption,
            root_helper: str) -> None:
-    """Make a device LUKS; what it held is lost."""
-    # Version 1, which qemu can read and write as well.
+    """Format a device with LUKS; its old content is lost."""
+    # Version 1, because qemu can also read and write it.
     execute.run("cryptsetup", "luksFormat", "--batch-mode", "--type", "luks1",
                 "--cipher", "aes-xts-plain64",
                 "--key-size", str(encryption.key_size), "--hash", "sha256",
@@ -41,9 +42,9 @@ def create(path: pathlib.Path, encryption: Encryption,
 
 def open(path: pathlib.Path, name: str, encryption: Encryption,
          root_helper: str) -> None:
-    """Let the kernel decrypt a device; see device().
+    """Let the kernel decrypt a device, at the path that device() returns.
 
-    :raises WrongKey: it opens none of the key slots
+    :raises WrongKey: the passphrase opens none of the key slots
     """
     try:
         execute.run("cryptsetup", "open", "--type", "luks1", "--key-file=-",
@@ -56,14 +57,16 @@ def open(path: pathlib.Path, name: str, encryption: Encryption,
 
 
 def close(name: str, root_helper: str) -> None:
-    """Have the kernel forget the key; do nothing if the device is not open.
+    """Close a device, so that the kernel forgets the key.
 
-    :raises CommandFailed: somebody has it open
+    Do nothing if it is not open.
+
+    :raises CommandFailed: a process uses it
     """
     execute.run("cryptsetup", "close", name, exit_codes=(0, _NOT_OPEN),
                 root_helper=root_helper)
 
 
 def resize(name: str, root_helper: str) -> None:
-    """Let an open device be as large as what it is on."""
+    """Grow an open device to the size of the device below it."""
     execute.run("cryptsetup", "resize", name, root_helper=root_helper)

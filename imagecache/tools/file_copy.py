@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a file takes its blocks: shared with another, all at once, or not."""
+"""Copy a file by cp(1), sharing blocks if possible; preallocate one."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from imagecache.system import execute
 
 _UNSUPPORTED = ("unsupported", "not supported")
 
-# File systems that cannot preallocate.  Each is asked once: by the first file
-# there that wants it, and not by a test file, as success need not be known.
+# File systems that cannot preallocate.  The first file on each that needs
+# preallocation finds out; no test file is made.
 _unable: set[tuple[int, int]] = set()
 
 
 def copy(source: pathlib.Path, output: pathlib.Path, *,
          share: bool = True) -> None:
-    """Fill an existing, empty file with what another holds.
+    """Copy the content of a file into an existing, empty one.
 
     The two share their blocks where the file system can do that (XFS,
-    btrfs); elsewhere the holes of the source stay holes.  Uses cp(1), which
-    knows more file systems than we do, and under a limit, as what has one
-    dies with this process.
+    btrfs); elsewhere the holes of the source stay holes.  cp(1) knows more
+    file systems than this library.  It has a limit, because a program with
+    limits dies with this process.
 
-    :param share: False where space must be there for whatever is written: a
-        block that is shared needs another then, and none is reserved
+    :param share: False if every later write must find its space reserved: a
+        write to a shared block needs a new block
     """
-    # One byte more: cp asks for what is behind the end, to find it.
+    # One byte more: cp tries to read beyond the end to find it.
     limits = Limits(file_size=source.stat().st_size + 1)
     execute.run("cp", f"--reflink={'auto' if share else 'never'}",
                 "--sparse=auto", "--",
@@ -37,10 +37,10 @@ def copy(source: pathlib.Path, output: pathlib.Path, *,
 
 
 def preallocate(path: pathlib.Path, size: int) -> bool:
-    """Give a file ``size`` bytes of disk space, without changing its length.
+    """Reserve ``size`` bytes of disk space for a file; keep its length.
 
     :return: False if the file system cannot do it
-    :raises NoSpace: there is not as much
+    :raises NoSpace: there is less space
     """
     where = _file_system(path)
     if where in _unable:
@@ -60,7 +60,7 @@ def preallocate(path: pathlib.Path, size: int) -> bool:
 
 
 def _file_system(path: pathlib.Path) -> tuple[int, int]:
-    # The kernel gives the number of a device again to the next file system,
-    # and some have no identity of their own.
+    # Both numbers together: the kernel reuses device numbers, and some file
+    # systems have no identifier.
     directory = path.parent
     return directory.stat().st_dev, os.statvfs(directory).f_fsid

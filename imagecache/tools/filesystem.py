@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems on a raw file or device: make one, or let one grow."""
+"""Make a file system on a raw file or device, or grow one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from imagecache import exception
 from imagecache.model import Limits
 from imagecache.system import durable, execute
 
-# resize2fs grows nothing before it has seen that it is not mounted.
+# resize2fs reads this table first, and refuses a mounted file system.
 _MOUNTS = pathlib.Path("/proc/self/mounts")
 
-# Of a partition, in the table of DOS: status, kind, start and size.
+# An entry of a DOS partition table: status, type, start and size.
 _PARTITION = struct.Struct("<B3xB3xII")
 
 _MKFS: dict[str, Callable[[str], list[str]]] = {
@@ -32,14 +32,14 @@ _LONGEST_LABEL = {"ext2": 16, "ext3": 16, "ext4": 16, "xfs": 12, "vfat": 11,
 
 
 def mkfs_command(fs_type: str, label: str) -> list[str]:
-    """Return the command that makes a file system, less the path.
+    """Return the command that makes a file system; the path is missing.
 
-    :raises InvalidDiskFormat: no such file system is known here
-    :raises InvalidName: it cannot have this label
+    :raises InvalidDiskFormat: the type of file system is not supported
+    :raises InvalidName: this type cannot have this label
     """
     if fs_type not in _MKFS:
         raise exception.InvalidDiskFormat(
-            f"No file system {fs_type!r} is known; there are "
+            f"The file system {fs_type!r} is not supported; use one of "
             + ", ".join(_MKFS), disk_format=fs_type)
     longest = _LONGEST_LABEL[fs_type]
     if not label or not label.isprintable() or len(label.encode()) > longest:
@@ -55,12 +55,12 @@ def mkfs(fs_type: str, label: str, path: pathlib.Path) -> None:
 
 
 def is_ext(path: pathlib.Path, limits: Limits) -> bool:
-    """Say whether a disk is one ext2, ext3 or ext4, without partitions.
+    """Tell whether a disk is an ext2, ext3 or ext4 without partitions.
 
-    :raises CommandFailed: the program that knows was not heard out
+    :raises CommandFailed: dumpe2fs gave no answer
     """
     with durable.translated("reading", path), path.open("rb") as f:
-        # Whoever made them may have left what was there before.
+        # Partitioning tools may leave an older superblock in place.
         if _has_partitions(f.read(512)):
             return False
     try:
@@ -69,7 +69,7 @@ def is_ext(path: pathlib.Path, limits: Limits) -> bool:
     except exception.CommandNotFound:
         raise
     except exception.CommandFailed as e:
-        # Its exit code is part of the number of its error.
+        # A positive exit code is a part of an error number of libext2fs.
         if (e.facts.get("exit_code") or 0) <= 0 or e.facts.get("limit"):
             raise
         return False
@@ -77,7 +77,10 @@ def is_ext(path: pathlib.Path, limits: Limits) -> bool:
 
 
 def _has_partitions(start: bytes) -> bool:
-    """Say whether the kernel would find any; a GPT has a table of DOS, too."""
+    """Tell whether the kernel would find partitions, in the first sector.
+
+    A GPT disk has a DOS table as well.
+    """
     if start[510:] != b"\x55\xaa":
         return False
     entries = list(_PARTITION.iter_unpack(start[446:510]))
@@ -86,21 +89,24 @@ def _has_partitions(start: bytes) -> bool:
 
 
 def grow_ext(path: pathlib.Path, limits: Limits) -> None:
-    """Let an ext file system fill ``path``; it must not be mounted.
+    """Repair an ext file system, and grow it to the size of ``path``.
 
-    :raises CommandFailed: it is broken beyond what e2fsck mends by itself;
-        it is then as large as it was
+    It must not be mounted.  A file keeps its length.
+
+    :raises CommandFailed: e2fsck -p cannot repair the damage; the file system
+        keeps its size
     """
     size = path.stat().st_size if path.is_file() else None
     if size is not None:
         limits = limits.writing(size)
-    # 1: errors were corrected.  2: and whoever had it mounted must reboot.
+    # 1: errors were corrected.  2: the same, and a host that has it mounted
+    # should reboot.
     execute.run("e2fsck", "-f", "-p", str(path), limits=limits,
                 writes=[path], exit_codes=(0, 1, 2))
     try:
         execute.run("resize2fs", str(path), limits=limits, reads=[_MOUNTS],
                     writes=[path])
     finally:
-        if size is not None:    # resize2fs cuts a file to whole blocks
+        if size is not None:    # resize2fs truncates to whole blocks
             with durable.translated("growing a file system", path):
                 os.truncate(path, size)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images encrypted with LUKS, by qemu-img(1).
+"""Disks encrypted with LUKS, by qemu-img(1).
 
-A passphrase goes through a pipe that is qemu-img's standard input; it is on
-no command line, in no log, in no file.  As in tools.qemu_img, no format is
-guessed.
+qemu-img reads a passphrase from its standard input, which is a pipe.  The
+passphrase is on no command line, in no log and in no file.  Each call names
+the format of an image, as in tools.qemu_img.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _HEADER = struct.Struct(">6sH32s32s32sII")
 _SECTOR = 512
 
 _SECRET = ("--object", "secret,id=key,file=/dev/stdin")
-# What qemu says of a passphrase that opens none of the key slots.
+# The message of qemu if a passphrase opens none of the key slots.
 _WRONG_KEY = "Invalid password"
-# And of its user time, which the kernel may tell as 0 although it hashed for
-# 10 ms, to see how long that takes.  It fails early, and rarely twice.
+# The message of qemu if the kernel reports 0 for the CPU time of a hash of
+# 10 ms, by which qemu measures the host.  It fails early, and rarely twice.
 _WITHOUT_A_CLOCK = "Unable to get accurate CPU usage"
 _ATTEMPTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a raw disk that is encrypted begins with."""
+    """The header of an encrypted raw disk."""
 
-    offset: int          # bytes, to where the encrypted content begins
+    offset: int          # bytes before the encrypted content
     virtual_size: int    # bytes
 
 
 def read_header(path: pathlib.Path) -> Header:
-    """Return what a file says of itself; no key is needed.
+    """Read the header of a LUKS file; no key is needed.
 
-    :raises StorageFailed: it cannot be read, or is not there
-    :raises UnsafeDisk: it does not begin as LUKS of version 1
+    :raises StorageFailed: the file is missing or cannot be read
+    :raises UnsafeDisk: it has no LUKS header of version 1
     """
     with durable.translated("reading a disk", path), path.open("rb") as f:
         start = f.read(_HEADER.size)
@@ -56,12 +56,12 @@ def read_header(path: pathlib.Path) -> Header:
         if magic == MAGIC and version == 1 and 0 < offset <= size:
             return Header(offset, size - offset)
     raise exception.UnsafeDisk(
-        path=path, reason="it is on record as LUKS, and does not begin as"
-        " such (rule encryption)", rule="encryption")
+        path=path, reason="it is on record as LUKS, but has no LUKS header of"
+        " version 1 (rule encryption)", rule="encryption")
 
 
 def create(path: pathlib.Path, size: int, encryption: Encryption) -> None:
-    """Make a file whose content nobody has written: it reads as noise."""
+    """Create an encrypted file; until it is written, it reads as noise."""
     _format(path, encryption, "create", "-q", "-f", "luks", *_SECRET,
             "-o", _options("", encryption), _name(path),
             str(whole_sectors(size)))
@@ -70,7 +70,7 @@ def create(path: pathlib.Path, size: int, encryption: Encryption) -> None:
 def create_overlay(path: pathlib.Path, backing: pathlib.Path,
                    backing_format: Format, size: int,
                    cluster_size: int | None, encryption: Encryption) -> None:
-    """Create a qcow2 overlay, without opening what it is based on."""
+    """Create an encrypted qcow2 overlay, without opening its base."""
     options = "encrypt.format=luks," + _options("encrypt.", encryption)
     if cluster_size is not None:
         options += f",cluster_size={cluster_size}"
@@ -82,9 +82,9 @@ def create_overlay(path: pathlib.Path, backing: pathlib.Path,
 def fill(path: pathlib.Path, source: pathlib.Path, source_format: Format,
          encryption: Encryption, *, limits: Limits,
          progress: Progress | None = None) -> None:
-    """Write what an image holds into a file made by create().
+    """Write the content of an image into a file made by create().
 
-    The caller must fsync a descriptor of its own; see qemu_img.convert().
+    Call it within durable.written(); see qemu_img.convert().
     """
     _qemu_img(path, encryption, "convert", "-q", "-n", "-W", "-t", "writeback",
               *_SECRET, "-f", source_format, "--target-image-opts",
@@ -97,14 +97,17 @@ def extract(path: pathlib.Path, format: Format, output: pathlib.Path,
             output_format: str, encryption: Encryption, *, limits: Limits,
             backing: pathlib.Path | None = None, compress: bool = False,
             progress: Progress | None = None) -> None:
-    """Copy the content into another file, where it is not encrypted."""
-    output.touch()    # in a sandbox nothing can be created
-    # What its guest writes goes to a volume below its page cache.
+    """Copy the content of an encrypted disk into an unencrypted file.
+
+    Call it within durable.written(); see qemu_img.convert().
+    """
+    output.touch()    # the sandbox cannot create files
+    # The guest writes to a volume below the host's page cache.
     caching = "none" if path.is_block_device() else "writeback"
     _qemu_img(path, encryption, "convert", "-q", "-c" if compress else "-W",
               "-T", caching, "-t", "writeback", *_SECRET, "--image-opts",
               "-O", output_format, _opened(path, format), _name(output),
-              limits=limits, reads=_there(path, backing), writes=[output],
+              limits=limits, reads=_existing(path, backing), writes=[output],
               progress=progress)
 
 
@@ -114,7 +117,7 @@ def resize(path: pathlib.Path, size: int, encryption: Encryption, *,
     _qemu_img(path, encryption, "resize", "-q", *_SECRET, "--image-opts",
               _opened(path, Format.QCOW2), str(whole_sectors(size)),
               limits=limits.writing(path.stat().st_size + most(size)),
-              reads=_there(backing), writes=[path])
+              reads=_existing(backing), writes=[path])
 
 
 def rebase(path: pathlib.Path, old: pathlib.Path | None,
@@ -122,14 +125,14 @@ def rebase(path: pathlib.Path, old: pathlib.Path | None,
            encryption: Encryption, *, limits: Limits) -> None:
     """Give an encrypted qcow2 image another backing file, or none.
 
-    What would read differently is copied into the image first.
+    qemu-img first copies the clusters that would read differently.
 
-    :param old: what the image is read through now, if anything
+    :param old: the backing file until now, if there is one
     """
     to = ["-b", ""] if new is None else ["-b", _name(new), "-F", new_format]
     size = qcow2.read_header(path).virtual_size
     _qemu_img(path, encryption, "rebase", "-q", *_SECRET, "--image-opts", *to,
-              _opened(path, Format.QCOW2), reads=_there(old, new),
+              _opened(path, Format.QCOW2), reads=_existing(old, new),
               writes=[path],
               limits=limits.writing(path.stat().st_size + most(size)))
 
@@ -150,7 +153,7 @@ def _qemu_img(path: pathlib.Path, encryption: Encryption, *words: str,
               reads: list[pathlib.Path] | None = None,
               writes: list[pathlib.Path] | None = None,
               progress: Progress | None = None) -> None:
-    """:raises WrongKey: it opens none of the key slots"""
+    """:raises WrongKey: the passphrase opens none of the key slots"""
     try:
         with watching(progress) as started:
             execute.run("qemu-img", *words, limits=limits or Limits(),
@@ -170,7 +173,7 @@ def _options(prefix: str, encryption: Encryption) -> str:
 
 
 def _opened(path: pathlib.Path, format: Format) -> str:
-    """Return how qemu is to open an encrypted file: as what, and by what."""
+    """Return the options with which qemu opens an encrypted file."""
     how = "driver=luks,key-secret=key" if format is Format.RAW \
         else f"driver={format},encrypt.format=luks,encrypt.key-secret=key"
     name = _name(path).replace(",", ",,")
@@ -182,5 +185,5 @@ def _name(path: pathlib.Path) -> str:
     return str(path.absolute())
 
 
-def _there(*paths: pathlib.Path | None) -> list[pathlib.Path]:
+def _existing(*paths: pathlib.Path | None) -> list[pathlib.Path]:
     return [path for path in paths if path is not None]

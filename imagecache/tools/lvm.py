@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""lvm(8): one method for each command this library needs, all run as root.
+"""lvm(8): one method for each command that this library needs.
 
-Reports are read as JSON.  LVM changes a volume group in one transaction for
-each command, under a lock of its own; so what one command does has happened
-as a whole, or not at all.
+Every command runs as root.  Reports are read as JSON.  LVM executes each
+command as one transaction, under its own lock: the command has its full effect
+or none.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from imagecache.model import whole_sectors
 from imagecache.system import durable, execute
 
 _CHARACTERS = re.compile(r"[A-Za-z0-9+_.][A-Za-z0-9+_.-]*")
-# Names that LVM keeps for the parts of its volumes.
+# LVM reserves these names for the parts of its volumes.
 _RESERVED = re.compile(
     r"\.\.?|(snapshot|pvmove).*|.*_([crtv]data|[cimrt]meta|[ci]orig|cvol"
     r"|[mr]image|mlog|pmspare|vorigin|wcorig).*")
-# device-mapper takes 127 bytes for a group and a volume, whose hyphens are
-# doubled, with what an attempt's name has more, and a pool's parts.
+# device-mapper allows 127 bytes for group and volume together.  Hyphens are
+# doubled, and the suffixes of an attempt and of a pool's parts need room.
 _LONGEST = 93
 
 _VOLUME = ("lv_name", "lv_size", "lv_tags", "lv_active", "lv_device_open",
            "origin", "pool_lv", "data_percent", "thin_count")
-# And, of a thin pool:
+# The columns of a thin pool, in addition.
 _POOL = ("lv_metadata_size", "metadata_percent", "chunk_size", "zero")
 
 
@@ -40,12 +40,12 @@ class Volume:
     name: str
     size: int                # bytes
     tags: tuple[str, ...]
-    active: bool             # it has a device
-    open: bool               # somebody has its device open
+    active: bool             # the volume has a device
+    open: bool               # a process has its device open
     origin: str | None       # the volume it is a snapshot of
     pool: str | None         # the thin pool it is in
-    allocated: int | None    # bytes; None: nobody knows while it is inactive
-    volumes: int | None      # that are in it; None: it is no thin pool
+    allocated: int | None    # bytes; None: unknown, as it is inactive
+    volumes: int | None      # in a thin pool; None: it is no thin pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Pool:
     metadata_size: int       # bytes
     metadata_used: float     # per cent of them
     chunk_size: int          # bytes
-    zeroes: bool             # what is read of a new chunk, nobody wrote
+    zeroes: bool             # a new chunk reads as zeros
     volumes: int
 
     @property
@@ -68,15 +68,15 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class VolumeGroup:
-    """One volume group; none of these methods keeps anything in mind."""
+    """One volume group; the methods keep no state."""
 
     name: str
-    root_helper: str = ""    # what runs a command as root, if we are not
+    root_helper: str = ""    # runs a command as root; unused if this is root
 
     def device(self, volume: str) -> pathlib.Path:
         return pathlib.Path("/dev", self.name, volume)
 
-    # Asking.
+    # Reading.
 
     def space(self) -> tuple[int, int]:
         """Return the bytes that are free, and those of an extent."""
@@ -102,7 +102,7 @@ class VolumeGroup:
 
     def pool_and_volumes(self, name: str, *selections: str
                          ) -> tuple[Pool, list[Volume]]:
-        """Return a thin pool, and volumes as volumes() does, at once.
+        """Return a thin pool, and volumes as volumes() does, in one command.
 
         :raises InvalidConfiguration: there is no such pool
         """
@@ -117,32 +117,32 @@ class VolumeGroup:
         return _pool(pools[0]), [_volume(each) for each in found
                                  if each["lv_name"] != name]
 
-    # Making.
+    # Creating.
 
     def create(self, name: str, size: int,
                tags: Iterable[str] = ()) -> None:
-        """Make a volume of all its bytes; signatures in them are wiped."""
+        """Create a fully allocated volume, and wipe old signatures in it."""
         self._run("lvcreate", "--yes", "--wipesignatures", "y", "--zero", "y",
                   "--size", _bytes(size), *_each("--addtag", tags),
                   "--name", name, self.name)
 
     def create_pool(self, name: str, size: int,
                     tags: Iterable[str] = ()) -> None:
-        """Make a thin pool, whose new chunks read as zeros."""
+        """Create a thin pool whose new chunks read as zeros."""
         self._run("lvcreate", "--yes", "--type", "thin-pool", "--zero", "y",
                   "--size", _bytes(size), *_each("--addtag", tags),
                   "--name", name, self.name)
 
     def create_thin(self, name: str, size: int, pool: str,
                     tags: Iterable[str] = ()) -> None:
-        """Make a volume that takes space as it is written."""
+        """Create a thin volume: it takes space when it is written."""
         self._run("lvcreate", "--yes", "--type", "thin",
                   "--virtualsize", _bytes(size), "--thinpool", pool,
                   *_each("--addtag", tags), "--name", name, self.name)
 
     def snapshot(self, name: str, origin: str,
                  tags: Iterable[str] = ()) -> None:
-        """Make a writable thin snapshot, active now and after each boot."""
+        """Create a writable thin snapshot, active now and after each boot."""
         self._run("lvcreate", "--yes", "--snapshot", "--permission", "rw",
                   "--setactivationskip", "n", *_each("--addtag", tags),
                   "--name", name, f"{self.name}/{origin}")
@@ -154,18 +154,18 @@ class VolumeGroup:
                   f"{self.name}/{name}")
 
     def rename(self, old: str, new: str) -> None:
-        """Rename, which fails if there is a volume of the new name."""
+        """Rename a volume; this fails if the new name is taken."""
         self._run("lvrename", self.name, old, new)
 
     def activate(self, name: str) -> None:
-        """Give a volume its device, also if it is to be skipped at boot."""
+        """Activate a volume, also one that is skipped at boot."""
         self._change(name, "--activate", "y", "--ignoreactivationskip")
 
     def deactivate(self, name: str) -> None:
         self._change(name, "--activate", "n")
 
     def seal(self, name: str, tags: Iterable[str]) -> None:
-        """Make a volume read-only, tagged, and skipped at boot."""
+        """Make a volume read-only and skipped at boot, and tag it."""
         self._change(name, "--permission", "r", "--setactivationskip", "y",
                      *_each("--addtag", tags))
 
@@ -179,9 +179,9 @@ class VolumeGroup:
 
     @contextlib.contextmanager
     def chowned(self, name: str) -> Iterator[pathlib.Path]:
-        """Let this process's user read and write a volume in the block.
+        """Yield a volume's device, owned by this process's user in the block.
 
-        So what reads a guest's data need not run as root.
+        So a program that reads a guest's data need not run as root.
         """
         path = self.device(name)
         if os.access(path, os.R_OK | os.W_OK):
@@ -196,7 +196,7 @@ class VolumeGroup:
             self._own(path, owner)
 
     def _own(self, path: pathlib.Path, uid: int) -> None:
-        # Not its group: udev puts that back whenever the device is closed.
+        # Not its group: udev resets the group whenever the device is closed.
         self._run("chown", str(uid), str(path))
 
     def _change(self, name: str, *arguments: str) -> None:
@@ -217,22 +217,23 @@ class VolumeGroup:
 
 
 def named(name: str) -> str:
-    """The selection of one volume."""
+    """Return the selection of one volume, in the language of lvs."""
     return f'lv_name="{name}"'
 
 
 def require_name(name: str, group: str) -> str:
-    """Return a name that a volume in a group can have.
+    """Return the name if a volume in the group can have it.
 
-    :raises InvalidName: LVM would refuse it
+    :raises InvalidName: LVM would refuse the name
     """
     length = len(f"{group}-{name}") + f"{group}{name}".count("-")
     if not _CHARACTERS.fullmatch(name) or _RESERVED.fullmatch(name) \
             or length > _LONGEST:
         raise exception.InvalidName(
             name=name, what="the name of a logical volume",
-            reason="it must be of letters, digits and +_.-, none of LVM's"
-            f" own, and of {_LONGEST} bytes with its group's")
+            reason="it may have letters, digits and +_.-, must not be a name"
+            f" that LVM reserves, and must have at most {_LONGEST} bytes"
+            " together with the name of its group")
     return name
 
 
@@ -258,7 +259,7 @@ def _pool(found: dict[str, str]) -> Pool:
 
 
 def _bytes(size: int) -> str:
-    # LVM takes whole sectors, and makes whole extents of them.
+    # LVM accepts whole sectors, and rounds up to whole extents.
     return f"{whole_sectors(size)}b"
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A block device that a confined program writes to over a socket.
+"""An NBD server in this process, to which a confined program writes.
 
-    with nbd.serving(device, size) as client:
+    with nbd_server.serving(device, size) as client:
         qemu_img.convert(source, format, NbdExport(client), ...)
 
-The device is served by a thread of this process, and the program gets one
-end of a pair of sockets: it needs neither the network nor a key, and could
-not use them if what it reads took it over.  It may write, and nothing else.
+A thread of this process serves the device, and the program gets one end of a
+pair of sockets.  So the program needs neither network nor key, also if its
+input has taken it over.  It may write, and nothing else.
 
 Source: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 """
@@ -43,16 +43,17 @@ _WRITE, _DISCONNECT, _FLUSH, _ZERO = 1, 2, 3, 6
 
 _LARGEST = 32 * MiB                  # data of one request
 _LARGEST_OPTION = 4096
-# What is being written at a time.
+# At most this much is being written at a time.
 _IN_FLIGHT, _REQUESTS_IN_FLIGHT = 32 * MiB, 64
 
 
 @contextlib.contextmanager
 def serving(device: Device, size: int) -> Iterator[socket.socket]:
-    """Yield the client's end; when the block ends, all is on the device.
+    """Yield the client's socket; when the block ends, flush the device.
 
     :param size: bytes of the device
-    :raises HostError: the device's own error, whatever the client made of it
+    :raises HostError: the error of the device, even if the client reported
+        another one or none
     """
     ours, theirs = socket.socketpair()
     coalescer = Coalescer(device)
@@ -77,14 +78,14 @@ def serving(device: Device, size: int) -> Iterator[socket.socket]:
 
 
 def _end(client: socket.socket, thread: threading.Thread) -> None:
-    """Hang up, in case the program did not, and await what is in flight."""
+    """Close the connection, and wait for the requests in flight."""
     with contextlib.suppress(OSError):
         client.shutdown(socket.SHUT_RDWR)
     thread.join()
 
 
 class _HungUp(Exception):
-    """The client is gone, or does not keep to the protocol."""
+    """The client closed the connection, or violated the protocol."""
 
 
 class _Server:
@@ -135,12 +136,12 @@ class _Server:
             _REPLY_TO_OPTION_MAGIC, option, kind, len(data)) + data)
 
     def _answer(self) -> bool:
-        """Begin to do what is asked next; False: that was the end."""
+        """Start the next request; return False after the last one."""
         magic, _, command, cookie, offset, size = _REQUEST.unpack(
             self._receive(_REQUEST.size))
         if magic != _REQUEST_MAGIC or command == _DISCONNECT:
             return False
-        data = self._receive(self._within_reason(size)) \
+        data = self._receive(self._checked(size)) \
             if command == _WRITE else b""
         if command == _FLUSH:
             self._reply(cookie, self._flushed())
@@ -150,7 +151,7 @@ class _Server:
             self._begin(command, cookie, data, offset, size)
         return True
 
-    def _within_reason(self, size: int) -> int:
+    def _checked(self, size: int) -> int:
         if size > _LARGEST:
             raise _HungUp
         return size
@@ -193,7 +194,7 @@ class _Server:
         return errno.EIO
 
     def _reply(self, cookie: int, error: int) -> None:
-        with contextlib.suppress(OSError):    # it is gone
+        with contextlib.suppress(OSError):    # the client is gone
             self._send(_REPLY.pack(_REPLY_MAGIC, error, cookie))
 
     def _send(self, data: bytes) -> None:

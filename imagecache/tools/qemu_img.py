@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """qemu-img(1): one function for each subcommand this library needs.
 
-No function guesses a format: guessing is how a guest that writes an image
-header to its disk reaches the files of its host.  Whatever reads bytes that
-a tenant chose takes limits; if those have a sandbox, it reaches the files it
-names in its arguments, and no others that an image may name.
+Each call names the format of an image.  If qemu-img probed the format, a guest
+could write an image header to its raw disk and read files of the host.  A
+function that reads a tenant's data takes limits.  If these have a sandbox,
+qemu-img can open the files of its arguments, and no file that an image names.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Progress = Callable[[int], None]   # bytes read so far
 
 def info(path: pathlib.Path, format: Format, *,
          limits: Limits) -> dict[str, Any]:
-    """Return what qemu-img says of an image, without its backing chain."""
+    """Return the facts that qemu-img reports of an image alone."""
     found: dict[str, Any] = json.loads(execute.run(
         "qemu-img", "info", "--force-share", "--output=json",
         "-f", format, _name(path), limits=limits.writing(0), reads=[path]))
@@ -44,7 +44,10 @@ def info(path: pathlib.Path, format: Format, *,
 
 def measure(size: int, out_format: Format,
             cluster_size: int | None = None) -> int:
-    """Return the bytes a full image of ``size`` takes, with its metadata."""
+    """Return the bytes of a fully allocated image, with its metadata.
+
+    :param size: bytes a guest would see
+    """
     options = [] if cluster_size is None else [
         "-o", f"cluster_size={cluster_size}"]
     found = json.loads(execute.run(
@@ -55,9 +58,9 @@ def measure(size: int, out_format: Format,
 
 def required(path: pathlib.Path, format: Format, out_format: Format, *,
              limits: Limits) -> int:
-    """Return the bytes that a copy of this image in another format takes.
+    """Return the bytes that a copy of an image in another format needs.
 
-    Of a raw one it says the virtual size, whatever holes there will be.
+    For raw output, this is the virtual size; holes are not subtracted.
     """
     found = json.loads(execute.run(
         "qemu-img", "measure", "--force-share", "--output=json",
@@ -67,8 +70,11 @@ def required(path: pathlib.Path, format: Format, out_format: Format, *,
 
 
 def most(size: int) -> int:
-    """Return more bytes than any image of ``size`` has, with its tables."""
-    # With the smallest clusters, tables take a thirty-second of the data.
+    """Return an upper bound of the bytes of an image with its tables.
+
+    :param size: bytes a guest would see
+    """
+    # With the smallest clusters, the tables have 1/32 of the size of the data.
     return size + size // 16 + 64 * MiB
 
 
@@ -79,41 +85,41 @@ def convert(source: pathlib.Path, source_format: Format,
             progress: Progress | None = None) -> None:
     """Copy an image into another format.
 
-    qemu-img 7.2 reports success although the final flush of a raw output
-    failed; the caller must fsync a descriptor of its own, opened before.
+    qemu-img 7.2 reports success although its last flush failed.  Call it
+    within durable.filling() or durable.written(), which detect that.
 
-    :param backing: what the source is read through, if anything
+    :param backing: the source's backing file, if it has one
     :param into_zeros: the output exists, has its size, and reads as zeros
     """
     if isinstance(output, NbdExport):
         _convert_over(output, source, source_format, limits, progress)
         return
-    output.touch()    # in a sandbox nothing can be created
+    output.touch()    # the sandbox cannot create files
     flags = ["-n", "--target-is-zero"] if into_zeros else []
     if output.is_block_device() and not into_zeros:
         flags.append("-n")
     if compress:
         flags.append("-c")
     else:
-        flags.append("-W")      # clusters may be written in any order
+        flags.append("-W")      # write clusters in any order
     with watching(progress) as started:
         execute.run("qemu-img", "convert", "-q", *flags,
                     "-T", _caching(source), "-t", _caching(output),
                     "-f", source_format, "-O", output_format,
                     _name(source), _name(output), limits=limits,
-                    reads=_there(source, backing), writes=[output],
+                    reads=_existing(source, backing), writes=[output],
                     started=started)
 
 
 def convert_remote(source: Mapping[str, str], output: pathlib.Path,
                    output_format: str, *, limits: Limits,
                    compress: bool = False) -> None:
-    """Copy a raw device that one of qemu's network drivers reads.
+    """Copy a raw device that a network driver of qemu reads.
 
-    What is raw is not parsed, and the driver needs the network: there is no
-    sandbox.
+    There is no sandbox: qemu-img does not parse raw data, and the driver needs
+    the network and the agent's environment.
 
-    :param source: the driver and its options, which hold no secret
+    :param source: the driver and its options, without secrets
     """
     name = {"driver": "raw", "file": source}
     execute.run("qemu-img", "convert", "-q", "-c" if compress else "-W",
@@ -125,7 +131,7 @@ def convert_remote(source: Mapping[str, str], output: pathlib.Path,
 def _convert_over(output: NbdExport, source: pathlib.Path,
                   source_format: Format, limits: Limits,
                   progress: Progress | None) -> None:
-    """Write an image, raw, to a device that reads as zeros."""
+    """Write an image as raw to an NBD export that reads as zeros."""
     with watching(progress) as started:
         execute.run("qemu-img", "convert", "-q", "-n", "--target-is-zero",
                     "-W", "-t", "writeback", "-f", source_format,
@@ -136,12 +142,12 @@ def _convert_over(output: NbdExport, source: pathlib.Path,
 
 def is_sound(path: pathlib.Path, format: Format, size: int, *,
              limits: Limits, check: bool = True, read: bool = True) -> bool:
-    """Say whether an image's tables make sense, and all of it can be read.
+    """Tell whether an image's tables are valid and all its data readable.
 
     :param size: bytes a guest would see
-    :param check: look at the tables
+    :param check: check the tables
     :param read: read all data
-    :raises CommandFailed: it did not come to an end
+    :raises CommandFailed: qemu-img was killed, or reached a limit
     """
     nothing = f"driver=null-co,size={whole_sectors(size)}"
     limits = limits.writing(0)
@@ -172,7 +178,7 @@ def first_bytes(path: pathlib.Path, format: Format, size: int,
     start = {"driver": "raw", "size": size, "file": {
         "driver": format, "file": {
             "driver": "file", "filename": _name(path)}}}
-    output.touch()    # in a sandbox nothing can be created
+    output.touch()    # the sandbox cannot create files
     execute.run("qemu-img", "convert", "-q", "--force-share",
                 "-f", Format.RAW, "-O", Format.RAW,
                 f"json:{json.dumps(start)}", _name(output),
@@ -181,9 +187,9 @@ def first_bytes(path: pathlib.Path, format: Format, size: int,
 
 
 def gave_up(error: exception.CommandFailed) -> bool:
-    """Say whether qemu-img itself found that it cannot do a thing.
+    """Tell whether qemu-img itself reported the failure.
 
-    It was then neither killed, nor slow, nor did it reach a limit.
+    Otherwise it was killed, was too slow, or reached a limit.
     """
     return error.facts.get("exit_code") in (1, 2) \
         and not error.facts.get("limit")
@@ -197,7 +203,7 @@ def create(path: pathlib.Path, format: Format, size: int) -> None:
 def create_overlay(path: pathlib.Path, backing: pathlib.Path,
                    backing_format: Format, size: int,
                    cluster_size: int | None = None) -> None:
-    """Create a qcow2 overlay, without opening what it is based on."""
+    """Create a qcow2 overlay, without opening its base."""
     options = [] if cluster_size is None else [
         "-o", f"cluster_size={cluster_size}"]
     execute.run("qemu-img", "create", "-q", "-f", Format.QCOW2, "-u",
@@ -207,12 +213,12 @@ def create_overlay(path: pathlib.Path, backing: pathlib.Path,
 
 def resize(path: pathlib.Path, format: Format, size: int, *,
            limits: Limits, backing: pathlib.Path | None = None) -> None:
-    """Resize to ``size``, rounded up to sectors: it refuses other sizes.
+    """Resize an image to ``size`` bytes, rounded up to whole sectors.
 
-    :param backing: what the image is read through, if anything
+    :param backing: the image's backing file, if it has one
     """
     execute.run("qemu-img", "resize", "-q", "-f", format, _name(path),
-                str(whole_sectors(size)), reads=_there(backing),
+                str(whole_sectors(size)), reads=_existing(backing),
                 writes=[path],
                 limits=limits.writing(path.stat().st_size + most(size)))
 
@@ -222,38 +228,39 @@ def rebase(path: pathlib.Path, old: pathlib.Path | None,
            limits: Limits) -> None:
     """Give a qcow2 image another backing file, or none.
 
-    What would read differently is copied into the image first.
+    qemu-img first copies the clusters that would read differently.
 
-    :param old: what the image is read through now, if anything
+    :param old: the backing file until now, if there is one
     """
     to = ["-b", ""] if new is None else ["-b", _name(new), "-F", new_format]
     size = qcow2.read_header(path).virtual_size
     execute.run("qemu-img", "rebase", "-q", "-f", Format.QCOW2, *to,
-                _name(path), reads=_there(old, new), writes=[path],
+                _name(path), reads=_existing(old, new), writes=[path],
                 limits=limits.writing(path.stat().st_size + most(size)))
 
 
 def _caching(path: pathlib.Path) -> str:
-    # A device takes direct I/O in any case; what goes over it once would only
-    # drive other things out of the page cache.
+    # Each byte of a device is copied once.  In the page cache it would only
+    # replace data that other programs use.
     return "none" if path.is_block_device() else "writeback"
 
 
 def _name(path: pathlib.Path) -> str:
-    # A relative name with a colon would be that of a protocol.
+    # qemu takes a relative name with a colon for a protocol.
     return str(path.absolute())
 
 
-def _there(*paths: pathlib.Path | None) -> list[pathlib.Path]:
+def _existing(*paths: pathlib.Path | None) -> list[pathlib.Path]:
     return [path for path in paths if path is not None]
 
 
 @contextlib.contextmanager
 def watching(progress: Progress | None
               ) -> Iterator[execute.Started | None]:
-    """Report, four times a second, how many bytes a process has read.
+    """Report, four times a second, how many bytes a program has read.
 
-    A listener that raises ends the process, and its error the block.
+    If ``progress`` raises an error, the program is ended, and the error leaves
+    the block.
     """
     if progress is None:
         yield None
@@ -276,7 +283,7 @@ def _watch(running: execute.Running, progress: Progress,
         try:
             read = _read_by(running.process.pid)
         except OSError:
-            continue    # it has just ended
+            continue    # the process has just ended
         try:
             progress(read)
         except BaseException:
@@ -285,7 +292,7 @@ def _watch(running: execute.Running, progress: Progress,
 
 
 def _read_by(pid: int) -> int:
-    """Bytes that a process has read, and those it started."""
+    """Return the bytes that a process and its children have read."""
     process = pathlib.Path(f"/proc/{pid}")
     fields = (process / "io").read_text().split()    # rchar: N ...
     children = (process / f"task/{pid}/children").read_text().split()

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A disk in a file as a block device: the kernel's nbd, by qemu-nbd(8).
 
-Only root may connect a device, and what a guest may have tampered with must
-not be read by root.  So there are two programs: qemu-storage-daemon reads the
-disk, in a sandbox, and serves it on a socket; qemu-nbd connects the device to
-that, and reads nothing but what the other says.
+Only root may connect a device, and root must not parse a disk that a guest may
+have changed.  So there are two programs.  qemu-storage-daemon reads the disk,
+in a sandbox, and serves it on a socket.  qemu-nbd connects the device to that
+socket, and reads only its NBD protocol.
 
-Whoever claims a device holds its lock.  The kernel lets nobody claim one that
-has an owner, so those who know nothing of our locks are safe from us, and we
-from them.
+A thread that claims a device holds the lock of the device.  Programs that do
+not use these locks are safe as well: the kernel refuses to connect a device
+that has an owner.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from imagecache.model import SECTOR, Format, Limits, whole_sectors
 from imagecache.system import durable, execute
 from imagecache.system.locks import Locks
 
-# Seconds: for a device to be free, and for one to come up or to let go.
+# Seconds to wait for a free device, for a connection and for its end.
 PATIENCE = 30.0
 _PAUSE = 0.01
 
-# What qemu-nbd says if the device has an owner; it does not say why.
+# The message of qemu-nbd if the device has an owner, among other reasons.
 _TAKEN = "Failed to set NBD socket"
 
-Program = futures.Future[str]    # it is done when the program has ended
+Program = futures.Future[str]    # done when the program has ended
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +56,20 @@ class Device:
 
     @property
     def size(self) -> int:
-        """Bytes it has; 0 if nothing is connected."""
+        """Bytes; 0 if nothing is connected."""
         return int((self._about / "size").read_text()) * SECTOR
 
     @property
     def owner(self) -> int | None:
-        """The process that connected it."""
+        """The number of the process that connected the device."""
         try:
             return int((self._about / "pid").read_text())
-        except (FileNotFoundError, OSError):    # between the two it let go
+        except (FileNotFoundError, OSError):    # it disconnected meanwhile
             return None
 
     @property
     def owner_arguments(self) -> list[bytes]:
-        """Those of the program that connected it, if it can be seen."""
+        """The arguments of the process that connected it, if readable."""
         try:
             return pathlib.Path(
                 f"/proc/{self.owner}/cmdline").read_bytes().split(b"\0")
@@ -82,15 +82,16 @@ class Device:
 
 
 def devices() -> list[Device]:
-    """Return the devices this kernel has; it has none without its module."""
+    """Return the devices of this kernel; without the module nbd, none."""
     return [Device(path.name) for path in
             sorted(pathlib.Path("/sys/block").glob("nbd*"))]
 
 
 def require(path: pathlib.Path) -> None:
-    """Refuse what needs a device for a disk, where there are none.
+    """Check that this kernel has network block devices.
 
-    :raises NbdUnavailable: this kernel has none
+    :param path: of the disk, for the message
+    :raises NbdUnavailable: it has none
     """
     if not devices():
         raise exception.NbdUnavailable(
@@ -102,17 +103,17 @@ def require(path: pathlib.Path) -> None:
 def attached(path: pathlib.Path, format: Format, size: int, *,
              locks: Locks, limits: Limits, root_helper: str,
              backing: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
-    """Yield a device as which a disk can be read and written.
+    """Yield a device through which a disk can be read and written.
 
-    When the block ends all that was written is on the disk, and the device is
-    free.  If this process is killed the device is free, too, or else the next
-    that is looking for one frees it.
+    When the block ends, the disk is flushed and the device is free.  If this
+    process is killed, the device becomes free, or the next process that looks
+    for a device frees it.
 
     :param size: bytes of the disk, as a guest sees it
-    :param backing: what it is read through, if anything
+    :param backing: the disk's backing file, if it has one
     :raises NbdUnavailable: this host has no such device, or none is free
     :raises CommandFailed: the disk could not be opened, or connected
-    :raises StorageFailed: not all that was written is on the disk
+    :raises StorageFailed: not all written data is on the disk
     """
     require(path)
     with contextlib.ExitStack() as stack:
@@ -133,7 +134,10 @@ def attached(path: pathlib.Path, format: Format, size: int, *,
 def _serving(address: pathlib.Path, path: pathlib.Path, format: Format,
              limits: Limits, backing: pathlib.Path | None
              ) -> Iterator[Program]:
-    """Serve a disk on a socket; the program may open no other."""
+    """Serve a disk on a socket that the program inherits.
+
+    It may open no other socket.
+    """
     disk = {"driver": format.value, "node-name": "disk",
             "file": {"driver": "file", "filename": str(path.absolute())}}
     with contextlib.ExitStack() as stack:
@@ -156,15 +160,15 @@ class _Connector:
     path: pathlib.Path
     directory: pathlib.Path    # of sockets
     server: Program
-    size: int                  # bytes of what it serves
+    size: int                  # bytes of the disk
     locks: Locks
     limits: Limits
     root_helper: str
 
     def claim(self, stack: contextlib.ExitStack) -> Device:
-        """Connect a free device, and have the stack let it go.
+        """Connect a free device; closing the stack disconnects it.
 
-        :raises NbdUnavailable: none was free for a while
+        :raises NbdUnavailable: none became free within PATIENCE
         """
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -181,7 +185,7 @@ class _Connector:
 
     def _is_claimed(self, device: Device,
                     attempt: contextlib.ExitStack) -> bool:
-        # Hosts may share the directory of locks, and devices they do not.
+        # Hosts may share the directory of locks, but not their devices.
         name = f"{device.name}-{os.uname().nodename}"
         if not attempt.enter_context(self.locks.trying(name)):
             return False
@@ -197,25 +201,28 @@ class _Connector:
             if _TAKEN in e.message:
                 return False
             futures.wait([self.server], 1)
-            if self.server.done():     # that is why
+            if self.server.done():     # its error is the reason
                 self.server.result()
             raise
         return True
 
     @property
     def _mark(self) -> str:
-        """By it we know who connected a device: one with these locks."""
+        """Marks a device that a process with these locks connected."""
         return f"imagecache {self.locks.directory}"
 
     def _is_abandoned(self, device: Device) -> bool:
-        """Say whether its owner is one of us, and dead: we have the lock."""
+        """Tell whether a dead process with these locks connected a device.
+
+        This process holds the lock of the device, so the other one is dead.
+        """
         return os.fsencode(self._mark) in device.owner_arguments
 
     def _socket(self, device: Device) -> pathlib.Path:
         return self.directory / device.name
 
     def _is_ours(self, device: Device) -> bool:
-        """Say whether it is we who connected it, and no rival."""
+        """Tell whether this connector connected the device."""
         return os.fsencode(self._socket(device)) in device.owner_arguments
 
     @contextlib.contextmanager
@@ -223,7 +230,7 @@ class _Connector:
         image = "driver=raw,file.driver=nbd,file.export=disk," \
             "file.server.type=unix,file.server.path=" + str(
                 self.directory / "disk").replace(",", ",,")
-        # Verbose, it stays in the foreground, and ends with us.
+        # With --verbose qemu-nbd stays in the foreground, and ends with us.
         with _running("qemu-nbd", "--verbose", "--description", self._mark,
                       "--socket", str(self._socket(device)),
                       "--connect", str(device.path), "--image-opts", image,
@@ -239,11 +246,12 @@ class _Connector:
                 futures.wait([client], PATIENCE)
 
     def _await(self, device: Device, client: Program) -> None:
-        """Return when the device is ours, and has its size.
+        """Wait until this connector has the device, with the disk's size.
 
-        A rival's may have the same.
+        The size alone is no proof: another process may connect a disk of the
+        same size.
 
-        :raises CommandFailed: it never will
+        :raises CommandFailed: the connection failed
         """
         deadline = time.monotonic() + PATIENCE
         while device.size != self.size or not self._is_ours(device):
@@ -264,7 +272,7 @@ class _Connector:
 
     @contextlib.contextmanager
     def _chowned(self, device: Device) -> Iterator[None]:
-        """Let this process's user read and write it in the block."""
+        """Make this process's user the owner of the device in the block."""
         if os.access(device.path, os.R_OK | os.W_OK):
             yield
             return
@@ -288,7 +296,7 @@ def _wait_until(answer: Callable[[], bool]) -> None:
 
 @contextlib.contextmanager
 def _running(*command: str, **how: Any) -> Iterator[Program]:
-    """Run a program for as long as the block lasts."""
+    """Run a program while the block lasts."""
     program = Program()
     started = queue.SimpleQueue[execute.Running | None]()
 
@@ -296,21 +304,21 @@ def _running(*command: str, **how: Any) -> Iterator[Program]:
         try:
             program.set_result(execute.run(
                 *command, started=started.put, **how))
-        except BaseException as e:    # noqa: BLE001  (who waits raises it)
+        except BaseException as e:    # noqa: BLE001  (the future raises it)
             program.set_exception(e)
         finally:
             started.put(None)
 
-    # Not a pool's: whatever becomes of the program, this process can end.
+    # A daemon thread, not a pool's: this process can always end.
     threading.Thread(target=run, name=command[0], daemon=True).start()
     running = started.get()
     if running is None:
-        program.result()    # says why it was not started
+        program.result()    # raises why it was not started
     try:
         yield program
     finally:
         if running is not None:
-            # Another user's does not take orders from us.
+            # A process of root cannot be signalled.
             with contextlib.suppress(PermissionError):
                 running.end()
             futures.wait([program], PATIENCE)

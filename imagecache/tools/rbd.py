@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one door to Ceph: librados and librbd, as little of them as is used.
+"""Access to Ceph: the part of librados and librbd that this library uses.
 
     with rbd.connected(access) as cluster, cluster.pool("vms") as pool:
         with pool.open("disk") as volume:
             volume.resize(GiB)
 
-A connection lives as long as its block: the libraries have threads of their
-own, which a fork would lose.  It takes 7 ms to make, so a block within that
-of another, in one thread, shares the other's.  Nothing waits for ever: a
-cluster that stops answering ends in StorageUnreachable.  A full pool fails a
-write at once, and can still be removed from; by default Ceph would hold the
-write, and whoever made it, until there is space.
+A connection lives as long as its block: the libraries have threads, which do
+not survive a fork.  A connection takes 7 ms, so nested blocks in one thread
+share one.  Every operation has a time limit: a cluster that does not answer
+raises StorageUnreachable.  A write to a full pool fails at once, and volumes
+can still be removed from it; by default Ceph would block the write until there
+is space.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from imagecache import exception
 from imagecache.tools import ceph
 from imagecache.tools.rbd_image import Volume
 
-# What a base has; a disk gets the features that the cluster's users want.
+# The features of a base.  A disk gets the default features of the cluster.
 _LAYERING, _EXCLUSIVE_LOCK, _OBJECT_MAP, _FAST_DIFF = 1, 4, 8, 16
 _FEATURES = _LAYERING | _EXCLUSIVE_LOCK | _OBJECT_MAP | _FAST_DIFF
 
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """How to reach a cluster, and as whom."""
+    """The address of a cluster, and the user."""
 
-    conf: str = ""              # its ceph.conf; "": where Ceph looks for it
+    conf: str = ""              # path of ceph.conf; "": Ceph's default
     user: str | None = None     # without "client."; None: admin
     connect_timeout: int = 5    # seconds
     timeout: int = 60           # seconds, of one operation
@@ -48,7 +48,7 @@ class Access:
                 "rados_osd_op_timeout": str(self.timeout)}
 
 
-# What this thread is connected to: nothing, between two operations.
+# The connections of this thread; none between two operations.
 _held: contextvars.ContextVar[Mapping[tuple[int, Access], Cluster]] = \
     contextvars.ContextVar("held", default={})  # noqa: B039  (never changed)
 
@@ -58,18 +58,18 @@ def connected(access: Access) -> Iterator[Cluster]:
     """Yield a cluster, for as long as the block lasts.
 
     :raises StorageUnreachable: no monitor answers
-    :raises StorageForbidden: there is no such user, or its key is another
+    :raises StorageForbidden: the user is unknown, or its key is wrong
     :raises InvalidConfiguration: there is no ceph.conf
     """
     held = _held.get()
-    mine = (os.getpid(), access)    # a child of ours must not touch it
+    mine = (os.getpid(), access)    # a forked child must not use it
     if mine in held:
         yield held[mine]
         return
     client = _client(access)
     try:
-        # A new thread draws new random numbers.  In that of a fork they would
-        # be those of its siblings, and a client is known by one of them.
+        # A new thread has new random numbers.  The thread of a forked process
+        # has those of its siblings, and Ceph identifies a client by one.
         with ceph.translated("connecting", access.conf or "Ceph"), \
                 futures.ThreadPoolExecutor(1) as thread:
             thread.submit(client.connect).result()
@@ -92,7 +92,7 @@ def _client(access: Access) -> Any:
     except exception.StorageMissing as e:
         raise exception.InvalidConfiguration(
             option="[libvirt] images_rbd_ceph_conf", value=access.conf,
-            reason="there is no such file, nor one where Ceph looks for it"
+            reason="there is no such file, nor one at Ceph's default paths"
             if not access.conf else "there is no such file") from e
 
 
@@ -107,19 +107,19 @@ class Cluster:
             return str(self._client.get_fsid())
 
     def monitors(self) -> list[tuple[str, str]]:
-        """Return host and port of each; an IPv6 address has brackets."""
+        """Return host and port of each monitor; IPv6 has brackets."""
         pairs = [monitor["addr"].rpartition("/")[0].rpartition(":")
                  for monitor in self._ask("mon dump")["mons"]]
         return [(host, port) for host, _, port in pairs]
 
     def space(self, pool: str) -> int | None:
-        """Return the bytes that a pool can still take; None: not known."""
+        """Return the free bytes of a pool; None if they are not known."""
         try:
             found = self._ask("df", detail="detail")
         except exception.StorageForbidden:
             return None
         for each in found["pools"]:
-            # Without a manager, all of it is zero.
+            # Without a manager, all numbers are zero.
             if each["name"] == pool and found["stats"]["total_bytes"]:
                 stats, quota = each["stats"], each["stats"].get("quota_bytes")
                 left = quota - stats["stored"] if quota else None
@@ -128,9 +128,9 @@ class Cluster:
         return None
 
     def clonable(self, pool: str, name: str, snapshot: str) -> int | None:
-        """Return how many bytes a clone of a snapshot would have.
+        """Return the bytes of a snapshot that can be cloned.
 
-        None: it is not there, cannot be read, or cannot be cloned.
+        :return: None if it is missing, cannot be read, or cannot be cloned
         """
         try:
             with self.pool(pool) as images, \
@@ -141,7 +141,7 @@ class Cluster:
             return None
 
     def _loosely(self) -> bool:
-        """Whether clones are made that need no protected snapshot."""
+        """Tell whether the cluster clones snapshots without protection."""
         wanted = self._client.conf_get("rbd_default_clone_format")
         if wanted != "auto":
             return bool(wanted == "2")
@@ -157,7 +157,7 @@ class Cluster:
         with ceph.translated("opening", name):
             context = self._client.open_ioctx(name)
         try:
-            # A full pool is an error, not a reason to wait for ever.
+            # A full pool raises an error; by default a write would block.
             context.set_osdmap_full_try()
             yield Pool(name, context)
         finally:
@@ -191,7 +191,7 @@ class Pool:
             return False
 
     def create(self, name: str, size: int) -> None:
-        """Make a volume of zeros.
+        """Create a volume of zeros.
 
         :raises StorageExists: there is one of that name
         """
@@ -202,9 +202,9 @@ class Pool:
     @contextlib.contextmanager
     def open(self, name: str, snapshot: str | None = None, *,
              read_only: bool = False) -> Iterator[Volume]:
-        """Yield a volume, or what it was at a snapshot.
+        """Yield a volume, or one of its snapshots.
 
-        :param read_only: others need not know that it is open
+        :param read_only: take no lock, and register no watcher
         :raises StorageMissing: there is none
         """
         read_only = read_only or snapshot is not None
@@ -219,10 +219,10 @@ class Pool:
 
     def clone(self, parent: Pool, name: str, snapshot: str,
               clone: str) -> None:
-        """Make a volume that reads as a snapshot of another until written.
+        """Create a volume as a clone of a snapshot.
 
-        :raises StorageExists: there is one of that name
-        :raises StorageFailed: the snapshot is gone, or going
+        :raises StorageExists: there is a volume of that name
+        :raises StorageFailed: the snapshot was removed, or is being removed
         """
         with self._doing("cloning", clone):
             self._rbd.RBD().clone(parent._context, name, snapshot,
@@ -231,21 +231,22 @@ class Pool:
     def remove(self, name: str) -> None:
         """Remove a volume; do nothing if there is none.
 
-        :raises StorageBusy: it has snapshots, or somebody has it open
+        :raises StorageBusy: it has snapshots, or a client has it open
         """
         try:
             with self._doing("removing", name):
                 self._rbd.RBD().remove(self._context, name)
         except exception.StorageMissing:
-            # In a full pool that nothing was ever removed from, Ceph 16 has
-            # no room for its trash, says this, and leaves it there.
+            # In a full pool from which no volume was removed before, Ceph 16
+            # cannot create its trash.  It raises this error, and the volume
+            # stays.
             if self.has(name):
                 raise
 
     def set_metadata(self, key: str, value: str | None) -> None:
-        """Remember something beside the volumes; None: forget it."""
+        """Store a value in the metadata of the pool; None removes it."""
         with contextlib.suppress(exception.StorageMissing, KeyError), \
-                self._doing("noting", key):
+                self._doing("writing metadata", key):
             if value is None:
                 self._rbd.RBD().pool_metadata_remove(self._context, key)
             else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Ceph calls an image: a block device in a pool."""
+"""A block device in a pool.  Ceph calls it an image."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class Volume:
             self._image.resize(size)
 
     def lock(self) -> bool:
-        """Become the only one that may write; False: somebody else is.
+        """Take the exclusive lock; return False if another client holds it.
 
-        Of a holder that died this waits until the cluster knows, for as long
-        as it trusts a silent client (30 seconds); then none of its writes
-        can arrive any more.
+        If its holder died, this waits until the cluster has noticed, which
+        takes 30 seconds by default.  After that, no write of the dead holder
+        can arrive.
 
-        :raises StorageMissing: it was removed since it was opened
+        :raises StorageMissing: the volume was removed since it was opened
         """
         try:
             with self._doing("locking"):
@@ -48,7 +48,8 @@ class Volume:
         except exception.StorageUnreachable as e:
             if not isinstance(e.__cause__, self._rbd.ConnectionShutdown):
                 raise
-            # Had we been fenced off instead, whatever comes next fails.
+            # The error also means that this client was fenced off.  Then the
+            # next operation fails.
             raise exception.StorageMissing(
                 what="locking", path=self.path, reason=str(e)) from e
         return True
@@ -58,27 +59,27 @@ class Volume:
             return bytes(self._image.read(offset, size))
 
     def write(self, data: bytes, offset: int, done: Done) -> None:
-        """Begin to write; ``done`` is called in another thread."""
+        """Start a write; ``done`` is called in another thread."""
         with self._doing("writing"):
             self._image.aio_write(data, offset, self._reporting(done))
 
     def zero(self, size: int, offset: int, done: Done) -> None:
-        """Begin to write zeros, which take no space."""
+        """Start to write zeros, which take no space."""
         with self._doing("writing"):
             self._image.aio_write_zeroes(offset, size, self._reporting(done))
 
     def flush(self) -> None:
-        """Have all that was written survive."""
+        """Flush all writes to the cluster."""
         with self._doing("writing"):
             self._image.flush()
 
     def allocated(self) -> int:
-        """Return about how many bytes it occupies, without its parent's."""
+        """Return about how many bytes it uses, without those of its parent."""
         return self._allocated(0, self.size())
 
     def is_blank(self) -> bool:
-        """Say whether it has neither data of its own nor snapshots."""
-        # Most of those that have data have some near the beginning.
+        """Tell whether it has neither data of its own nor snapshots."""
+        # Most volumes with data have some near the beginning.
         size = self.size()
         near = min(size, _NEAR)
         return not (self.snapshots() or self._allocated(0, near)
@@ -86,7 +87,7 @@ class Volume:
 
     def _allocated(self, offset: int, size: int) -> int:
         if not size:
-            return 0      # librbd would end this process
+            return 0      # librbd would abort this process
         found = 0
 
         def count(offset: int, size: int, exists: bool) -> None:
@@ -99,7 +100,7 @@ class Volume:
         return found
 
     def parent(self) -> tuple[str, str, str] | None:
-        """Return the pool, the volume and the snapshot it is a clone of."""
+        """Return pool, volume and snapshot of its parent, if it is a clone."""
         try:
             with self._doing("reading the parent"):
                 pool, name, snapshot = self._image.parent_info()
@@ -131,9 +132,9 @@ class Volume:
                     == self._rbd.RBD_SNAP_NAMESPACE_TYPE_USER]
 
     def is_protected(self, snapshot: str) -> bool:
-        """Whether there is such a snapshot, and it cannot be removed."""
+        """Tell whether the snapshot exists and is protected."""
         try:
-            with self._doing("asking"):
+            with self._doing("reading the protection of a snapshot"):
                 return bool(self._image.is_protected_snap(snapshot))
         except exception.StorageMissing:
             return False
@@ -147,7 +148,7 @@ class Volume:
             self._image.protect_snap(snapshot)
 
     def unprotect(self, snapshot: str) -> None:
-        """:raises StorageBusy: it has clones that need the protection"""
+        """:raises StorageBusy: clones need the protection"""
         with self._doing("unprotecting a snapshot"):
             self._image.unprotect_snap(snapshot)
 
@@ -167,8 +168,8 @@ class Volume:
             return None
 
     def set_metadata(self, key: str, value: str) -> None:
-        """Remember something that goes wherever the volume goes."""
-        with self._doing("noting"):
+        """Store a value in the metadata of the volume."""
+        with self._doing("writing metadata"):
             self._image.metadata_set(key, value)
 
     def _reporting(self, done: Done) -> Callable[[Any], None]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many small writes, made into few large ones.
+"""Coalesce many small writes into a few large ones.
 
-A compressed image is decoded in pieces of 64 KiB, somewhat out of order; in
-Ceph each would be a transaction of its own, and take as long as one of 4 MiB.
+qemu-img decodes a compressed image in pieces of 64 KiB, somewhat out of order.
+In Ceph each would be a transaction, and take as long as one of 4 MiB.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from imagecache.model import MiB
 
 Done = Callable[[exception.HostError | None], None]
 
-CHUNK = 4 * MiB              # an object in Ceph, if nobody said otherwise
-_OPEN = 8                    # chunks that are gathered at a time
+CHUNK = 4 * MiB              # the default size of an object in Ceph
+_OPEN = 8                    # chunks that are being filled at a time
 _IN_FLIGHT = 32 * MiB        # bytes that are being written
 
 
 class Device(Protocol):
-    """Whoever begins to write is told in another thread how it ended."""
+    """A device that writes in the background.
+
+    It calls ``done`` in another thread, with the error or None.
+    """
 
     def write(self, data: bytes, offset: int, done: Done) -> None: ...
     def zero(self, size: int, offset: int, done: Done) -> None: ...
@@ -30,17 +33,17 @@ class Device(Protocol):
 
 
 class Coalescer:
-    """A device that takes a write at once, and writes it in its own time.
+    """A buffer in front of a device.
 
-    What it has taken is on the device behind it after flush(), which tells
-    of any write that failed; so does every write after that.  One thread at
-    a time may use it.
+    write() only takes the data.  After flush() all data is on the device.
+    flush() and every later write report a write that failed.  One thread at a
+    time may use it.
     """
 
     def __init__(self, device: Device) -> None:
         self.failure: exception.HostError | None = None
         self._device = device
-        self._open: dict[int, _Chunk] = {}    # the oldest first
+        self._open: dict[int, _Chunk] = {}    # the oldest is first
         self._landed = threading.Condition()
         self._in_flight = 0                   # bytes
 
@@ -54,16 +57,16 @@ class Coalescer:
         done(self.failure)
 
     def zero(self, size: int, offset: int, done: Done) -> None:
-        self._flush_buffers()     # it may be about what was just written
+        self._flush_buffers()     # earlier writes may overlap it
         if self.failure:
             done(self.failure)
         else:
             self._device.zero(size, offset, done)
 
     def flush(self) -> None:
-        """Write all that was gathered.
+        """Write all buffered data, and flush the device.
 
-        :raises HostError: something did not arrive
+        :raises HostError: a write failed
         """
         self._flush_buffers()
         if self.failure:
@@ -71,7 +74,7 @@ class Coalescer:
         self._device.flush()
 
     def close(self) -> None:
-        """Forget what was gathered, and wait for what is being written."""
+        """Drop the buffered data, and wait for the writes in flight."""
         self._open.clear()
         self._flush_buffers()
 
@@ -116,11 +119,12 @@ class Coalescer:
 
 
 class _Chunk:
-    """What is known so far of CHUNK bytes."""
+    """A part of the device, of CHUNK bytes, that is partly written."""
 
     def __init__(self) -> None:
         self._data = bytearray(CHUNK)
-        self._known: list[tuple[int, int]] = []    # apart, in order
+        # Sorted; no two overlap or touch.
+        self._known: list[tuple[int, int]] = []
 
     @property
     def is_full(self) -> bool:
@@ -138,6 +142,6 @@ class _Chunk:
         self._known = sorted([*apart, (start, end)])
 
     def runs(self) -> list[tuple[int, bytes]]:
-        """Return where each piece without a gap starts, and the piece."""
+        """Return each contiguous piece, after the offset where it starts."""
         return [(start, bytes(self._data[start:end]))
                 for start, end in self._known]
