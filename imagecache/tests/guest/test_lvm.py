@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import random
 import threading
+from collections.abc import Iterator
 
 import fixtures
 
@@ -98,6 +100,15 @@ class ThickTest(volume_group.LvmTestCase, conformance.DiskConformance):
             self.assertRaises(exception.StorageFailed, disk.remove)
         self.assertTrue(self.content == self.read(disk))
 
+    def test_a_volume_that_a_program_has_open_is_not_grown(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            "imagecache.backends.lvm.removal._PATIENCE", 0))
+        disk = self.make()
+        with disk.path.open("r+b"):
+            self.assertRaises(exception.StorageBusy, disk.grow, 2 * SIZE)
+            disk.grow(SIZE)    # its size: nothing has to be done
+        self.assertEqual(SIZE, disk.size())
+
     def test_wiping_and_copying_do_not_fill_the_page_cache(self) -> None:
         image = self.images.add(random.Random(0).randbytes(64 * MiB), "raw")
         self.cache.fetch(image)
@@ -183,6 +194,30 @@ class ThinTest(volume_group.LvmTestCase, conformance.MakingConformance,
 
     def test_a_disk_of_a_cached_image_takes_one_command_of_lvm(self) -> None:
         self.make()
+        with self.commands() as commands:
+            self.make(instance=OTHER)
+        self.assertEqual(["lvcreate"], commands)
+
+    def test_a_larger_disk_takes_three_commands_of_lvm(self) -> None:
+        self.make()
+        with self.commands() as commands:
+            disk = self.make(2 * SIZE, instance=OTHER)
+        self.assertEqual(["lvcreate", "lvextend", "lvrename"], commands)
+        self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
+
+    def test_a_larger_disk_without_a_device_is_brought_back(self) -> None:
+        disk = self.make(2 * SIZE)
+        images.write(disk.path, "raw", CANARY)
+        run("vgchange", "--activate", "n", GROUP)
+        again = self.make(3 * SIZE)
+        self.assertEqual(3 * SIZE, again.size())
+        self.assertEqual(CANARY, self.read(again)[:len(CANARY)])
+        self.assertEqual({disk.path.name}, {
+            name for name in volumes() if name.endswith("_disk")})
+
+    @contextlib.contextmanager
+    def commands(self) -> Iterator[list[str]]:
+        """Yield a list of the programs that are run in the block."""
         commands: list[str] = []
 
         def run(*command: str, **options: object) -> str:
@@ -191,8 +226,7 @@ class ThinTest(volume_group.LvmTestCase, conformance.MakingConformance,
 
         execute = imagecache.system.execute.run
         with fixtures.MonkeyPatch("imagecache.system.execute.run", run):
-            self.make(instance=OTHER)
-        self.assertEqual(["lvcreate"], commands)
+            yield commands
 
     def test_a_kernel_mounts_the_grown_file_system(self) -> None:
         self.assert_grown_file_system_mounts("ext3")

@@ -20,8 +20,14 @@ from imagecache.testing.conformance import INSTANCE, OTHER, SIZE
 from imagecache.tests import base, directory_keys, encrypting
 from imagecache.tests.encrypting import KEY, PASSPHRASE, WRONG
 from imagecache.tests.guest import volume_group
-from imagecache.tests.guest.volume_group import POOL, opened
-from imagecache.tools import cryptsetup
+from imagecache.tests.guest.volume_group import (
+    EXTENT,
+    GROUP,
+    POOL,
+    opened,
+    run,
+)
+from imagecache.tools import blockdev, cryptsetup
 
 
 class ThickTest(volume_group.LvmTestCase, encrypting.EncryptingTestCase,
@@ -102,6 +108,25 @@ class ThickTest(volume_group.LvmTestCase, encrypting.EncryptingTestCase,
         again = self.make(3 * MiB)
         self.assertEqual(3 * MiB, again.size())
         self.assertTrue(self.content == self.read(again)[:SIZE])
+
+    def test_a_guest_sees_the_size_that_was_asked_for(self) -> None:
+        """Extents of 4 MiB are LVM's default: a header is no whole one."""
+        for extent in ("4m", "8m"):
+            run("vgchange", "--physicalextentsize", extent, GROUP)
+            self.addCleanup(run, "vgchange", "--physicalextentsize",
+                            f"{EXTENT}b", GROUP)
+            self.addCleanup(volume_group.empty, None)
+            disk = self.make(8 * MiB)
+            output = self.images.instances_path / "snapshot"
+            disk.extract(output, "raw")
+            self.assertEqual(8 * MiB, output.stat().st_size)
+            self.assertEqual(8 * MiB, disk.size())
+            self.assertEqual(8 * MiB, blockdev.size(disk.path))
+            disk.close()
+            self.assertEqual(8 * MiB, disk.size())
+            disk.grow(16 * MiB)
+            self.assertEqual(16 * MiB, blockdev.size(disk.path))
+            disk.remove()
 
     def test_a_disk_that_cannot_be_opened_leaves_nothing(self) -> None:
         path = pathlib.Path(f"/dev/mapper/{INSTANCE}_disk-dmcrypt")
