@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import struct
 import uuid
+
+import fixtures
 
 import imagecache
 from imagecache import exception
@@ -143,6 +146,37 @@ class LeftoversTest(LeftoversTestCase):
             disk = cache.disk(INSTANCE, name)
             self.assertIsNone(disk.parent())
             self.assertTrue(disk.exists())
+
+    def test_a_disk_that_was_not_flattened_is_flattened_by_the_next_call(
+            self):
+        """A process is killed right after the clone."""
+        self.images.config("image_cache", rbd_flatten_disks=True)
+
+        def die(*_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        with fixtures.MonkeyPatch(
+                "imagecache.backends.rbd.clones.finish", die):
+            child = processes.Child(self.make)
+            self.assertEqual(-signal.SIGKILL, child.wait())
+        self.assertIsNotNone(self.images.cache.disk(INSTANCE).parent())
+        disk = self.make()
+        self.assertIsNone(disk.parent())
+        self.assertTrue(self.content + bytes(SIZE)
+                        == self.read_volume(disk.path))
+
+    def test_a_disk_that_was_complete_stays_a_clone(self):
+        self.make()
+        self.images.config("image_cache", rbd_flatten_disks=True)
+        self.assertIsNotNone(self.make().parent())
+
+    def test_two_processes_flatten_a_disk(self):
+        self.make(OTHER)
+        [entry] = self.images.cache.bases()
+        self.clone(entry.path.name, f"{INSTANCE}_disk")
+        self.images.config("image_cache", rbd_flatten_disks=True)
+        self.assertEqual([0] * 4, processes.at_once([self.make] * 4))
+        self.assertIsNone(self.images.cache.disk(INSTANCE).parent())
 
     def remove(self, name):
         with self.pool() as pool:
