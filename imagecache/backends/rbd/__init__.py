@@ -176,6 +176,15 @@ class Rbd(Disk):
                             found.snapshot, size)
         return True
 
+    def open(self) -> None:
+        """Finish what a killed process left: flatten, if that is configured.
+
+        A disk that was complete before that was configured stays a clone.
+        """
+        if self.host.policy.rbd.flatten:
+            with self._volume() as volume:
+                clones.flatten_unfinished(volume)
+
     def size(self) -> int:
         with self._volume(read_only=True) as volume:
             return volume.size()
@@ -210,8 +219,7 @@ class Rbd(Disk):
     def flatten(self) -> None:
         """Copy all that the disk reads from its base, and detach it."""
         with self._volume() as volume:
-            if volume.parent():
-                volume.flatten()
+            clones.flatten_volume(volume)
 
     def remove(self) -> None:
         """Delete the disk, and its snapshots.

@@ -17,6 +17,7 @@ from imagecache import exception
 from imagecache.backends.rbd.cluster import RbdName
 from imagecache.policy import RbdPolicy
 from imagecache.tools import rbd
+from imagecache.tools.rbd_image import Volume
 
 # Metadata of a volume: it is a disk, and complete.
 _MADE = "imagecache.made"
@@ -74,6 +75,26 @@ def make(cluster: rbd.Cluster, parent: RbdName, snapshot: str,
             time.sleep(policy.retry_interval)
 
 
+def flatten_volume(volume: Volume) -> None:
+    """Copy in what a volume reads from its parent; do nothing without one."""
+    try:
+        if volume.parent():
+            volume.flatten()
+    except exception.StorageFailed:
+        if volume.parent():    # else another host has just flattened it
+            raise
+
+
+def flatten_unfinished(volume: Volume) -> None:
+    """Flatten a clone that finish() was to flatten, and was killed before.
+
+    A clone that another program made counts as one.
+    """
+    if volume.parent() and not volume.get_metadata(_MADE):
+        flatten_volume(volume)
+        volume.set_metadata(_MADE, "1")
+
+
 def finish(pool: rbd.Pool, image: str, size: int | None,
            flatten: bool) -> None:
     """Make a disk of a new clone, or remove it if that fails.
@@ -85,7 +106,7 @@ def finish(pool: rbd.Pool, image: str, size: int | None,
             if size and size > volume.size():
                 volume.resize(size)
             if flatten:
-                volume.flatten()
+                flatten_volume(volume)
             volume.set_metadata(_MADE, "1")
     except BaseException:
         with contextlib.suppress(exception.HostError):
