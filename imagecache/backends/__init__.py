@@ -147,5 +147,5 @@ def with_key(disk: Disk, encryption: Encryption | None,
     if found is None:
         raise exception.InvalidConfiguration(
             option="images_type", value=kind.__name__,
-            reason="its disks cannot be encrypted here")
+            reason="its disks cannot be encrypted; use qcow2, raw or lvm")
     return found(disk.host, disk.instance, disk.name, disk._path, encryption)

@@ -67,7 +67,8 @@ def require_size(source: Source, base: Base) -> None:
         raise exception.StorageFailed(
             what="using a resized base", path=base.path,
             reason=f"it has {base.virtual_size} bytes, and not {wanted}: its"
-            " resizing was not finished")
+            " resizing was not finished; remove it, and the next disk makes it"
+            " again")
 
 
 def require_format(base: Base, format: Format | None) -> None:

@@ -84,7 +84,7 @@ class DirectoryStore:
             if not stat.S_ISREG(status.st_mode):
                 raise exception.StorageFailed(
                     what="looking up a base", path=path,
-                    reason="it is not a file")
+                    reason="it is not a file; move it out of the way")
             record = self._read_record(key, status.st_size)
         return Entry(key, path, status.st_size, status.st_blocks * 512,
                      status.st_mtime, record, str(self))

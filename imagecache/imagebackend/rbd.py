@@ -142,8 +142,8 @@ class Rbd(Image):
         """
         if image_format not in ("raw", "iso", "rbd"):
             raise exception.ImageUnacceptable(
-                image_id=image_id, reason="what is in Ceph is raw, and"
-                f" {image_format} is wanted")
+                image_id=image_id, reason="disks in Ceph are raw, and"
+                f" {image_format} is requested")
         with self._cluster() as cluster:
             pool = publish.pool_of_glance(
                 cluster, base_image_id, self._places(context, base_image_id),

@@ -146,7 +146,7 @@ def _require_unchanged(fd: int, image: Description) -> None:
             image_id=image.ref, expected=image.size, actual=status.st_size)
     raise exception.ImageUnacceptable(
         image_id=image.ref, reason="the file was changed or replaced while"
-        " it was in use; try again when nobody writes to it")
+        " it was in use; try again when no program writes to it")
 
 
 def _refuse(error: OSError, path: str) -> NoReturn:

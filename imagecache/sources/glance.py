@@ -301,7 +301,8 @@ def _translated(asking: wire.Asking) -> Iterator[None]:
 def _not_in_catalogue(asking: wire.Asking) -> exception.SourceUnreachable:
     return exception.SourceUnreachable(
         source="Glance", image_id=asking.image_id, reason="Keystone's"
-        " catalogue has no such endpoint of the image service")
+        " catalogue has no such endpoint of the image service; check"
+        " valid_interfaces and region_name in [glance]")
 
 
 @contextlib.contextmanager

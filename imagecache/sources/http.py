@@ -193,7 +193,8 @@ def _parse(ref: str) -> tuple[str, Login | None, resolve.MaybeDigest]:
         parts = urllib.parse.SplitResult("", "", "", "", "")
     if parts.scheme not in _PORTS or not parts.hostname:
         raise exception.InvalidImageRef(
-            image_ref=text.mask_url(ref), reason="it is not a web address")
+            image_ref=text.mask_url(ref),
+            reason="it is not a valid http or https URL")
     user, at, host = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     login = (urllib.parse.unquote_to_bytes(name),

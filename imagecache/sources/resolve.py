@@ -107,7 +107,7 @@ def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
         path = os.fsdecode(urllib.parse.unquote_to_bytes(slash + rest))
     if not can_be_path(path):
         raise exception.InvalidImageRef(
-            image_ref=ref, reason="it is no path")
+            image_ref=ref, reason="it is not a valid path")
     return pathlib.Path(os.path.realpath(path)), digest
 
 

@@ -180,7 +180,8 @@ class _Connector:
             if time.monotonic() > deadline:
                 raise exception.NbdUnavailable(
                     path=self.path, reason="every device has been in use"
-                    f" for {PATIENCE:.0f} seconds")
+                    f" for {PATIENCE:.0f} seconds; load the module nbd with a"
+                    " larger nbds_max")
             time.sleep(10 * _PAUSE)
 
     def _is_claimed(self, device: Device,

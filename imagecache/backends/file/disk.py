@@ -49,7 +49,7 @@ class FileDisk(Disk):
         if self.name in NAMES:
             raise exception.InvalidName(
                 name=self.name, what="the name of a disk",
-                reason="a record has it")
+                reason="it is the name of a record; use another name")
         return self.host.instance_directory(self.instance) \
             / require_plain(self.name, "a disk")
 

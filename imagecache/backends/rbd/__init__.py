@@ -55,11 +55,12 @@ class Rbd(Disk):
         if not policy.rbd.pool:
             raise exception.InvalidConfiguration(
                 option="[libvirt] images_rbd_pool", value=policy.rbd.pool,
-                reason="there is no pool for the disks")
+                reason="name the pool for the disks")
         if not policy.force_raw:
             raise exception.InvalidConfiguration(
                 option="force_raw_images", value=False,
-                reason="disks and bases in Ceph are always raw")
+                reason="disks and bases in Ceph are always raw; set it to"
+                " true")
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:
@@ -346,7 +347,8 @@ def _remove_snapshots(pool: rbd.Pool, name: str) -> None:
                 if clones := volume.children(snapshot):
                     raise exception.StorageBusy(
                         what="removing", path=volume.path, clones=clones,
-                        reason=f"{', '.join(clones)} depend on it")
+                        reason=f"{', '.join(clones)} depend on it; flatten or"
+                        " remove them first")
                 if volume.is_protected(snapshot):
                     volume.unprotect(snapshot)
                 volume.remove_snapshot(snapshot)

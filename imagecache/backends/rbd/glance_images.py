@@ -171,15 +171,17 @@ class RbdImages:
                 return
             if asked and state is Copy.FAILED:
                 raise exception.ImageUnacceptable(
-                    image_id=ref, reason="Glance could not copy it")
+                    image_id=ref, reason="Glance could not copy it; see the"
+                    " log of Glance")
             if not asked and state is not Copy.COMING:
                 self.observe(Event(
                     Name.GLANCE_COPY_STARTED, ref, {"store": name}))
                 asked = self._requested(ref, store, name)
             if time.monotonic() > deadline:
                 raise exception.ImageUnacceptable(
-                    image_id=ref, reason="it was not copied in the time of"
-                    " [libvirt] images_rbd_glance_copy_timeout")
+                    image_id=ref, reason="it was not copied within"
+                    " [libvirt] images_rbd_glance_copy_timeout; try again, or"
+                    " raise the option")
             self.pause(self.policy.rbd.glance_copy_poll_interval)
 
     def _requested(self, ref: str, store: sources.Locator,
