@@ -13,9 +13,10 @@ There is no limit for a suite, and ``--limit`` (15 minutes) for each test: its
 process is ended then, with a stack of each of its threads, and another process
 runs the tests that are left.
 
-The suites unit and functional use a process for each processor, and at least
-two: functional tests wait a lot.  The suite named guest runs under another
-kernel, by tools/in-guest, beside the others.
+The suites unit and functional run in a few processes, one more than there are
+processors, because functional tests wait a lot.  The suite named guest runs
+under another kernel, by tools/in-guest, beside the others, and in a second
+guest when the others have ended.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ import test_lanes
 import test_worker
 from stestr.repository import abstract as repository
 from stestr.repository import util
-from test_lanes import Job, Outcome
+from test_lanes import Job, Lane, Outcome
 
-LANES = max(2, os.cpu_count() or 2)
+LANES = min(4, 1 + (os.cpu_count() or 2))
 PASSED = ("success", "xfail")
 SHOWN = 20    # of the slowest tests
 
@@ -55,13 +56,13 @@ def main(arguments: list[str]) -> int:
     times = _known_times(list(tests))
     report = Report(started)
     with tempfile.TemporaryDirectory() as directory:
-        lanes = _lanes(_ordered(jobs, times), tests, pathlib.Path(directory),
-                       options.limit)
-        test_lanes.run(lanes, report.ended)
+        lanes, spare = _lanes(_ordered(jobs, times), tests,
+                              pathlib.Path(directory), options.limit)
+        test_lanes.run(lanes, spare, report.ended)
     outcomes = {test: outcome for job in jobs
                 for test, outcome in job.outcomes.items()}
     _record(outcomes)
-    return report.close(outcomes, lanes)
+    return report.close(outcomes, lanes + spare)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -110,18 +111,24 @@ def _ordered(jobs: list[Job], times: dict[str, float]) -> list[Job]:
 
 
 def _lanes(jobs: list[Job], tests: dict[str, unittest.TestCase],
-           directory: pathlib.Path, limit: float) -> list[test_lanes.Lane]:
+           directory: pathlib.Path, limit: float,
+           ) -> tuple[list[Lane], list[Lane]]:
+    """Return the lanes to start, and lanes for when the others end."""
     here = deque(job for job in jobs if job.left() and job.suite != "guest")
     guest = deque(job for job in jobs if job.left() and job.suite == "guest")
-    lanes = [test_lanes.Lane(here, tests, directory, limit)
-             for _ in range(LANES)]
-    if guest:
-        # What its tests boot is made here: there is no network there.
-        from imagecache.tests.functional import boot
+    lanes = [Lane(here, tests, directory, limit) for _ in range(LANES)]
+    if not guest:
+        return lanes, []
+    # What its tests boot is made here: there is no network there.
+    from imagecache.tests.functional import boot
 
-        boot.BootImage().setUp()
-        lanes.append(test_lanes.GuestLane(guest, tests, directory, limit))
-    return lanes
+    boot.BootImage().setUp()
+    guests: list[Lane] = []
+    for name in ("guest", "second-guest"):
+        (directory / name).mkdir()
+        guests.append(test_lanes.GuestLane(guest, tests, directory / name,
+                                           limit))
+    return ([*lanes, guests[0]], guests[1:]) if here else (guests, [])
 
 
 class Report:
@@ -143,7 +150,7 @@ class Report:
               + "".join(f"\n  FAILED {test}" for test in failed), flush=True)
 
     def close(self, outcomes: dict[str, Outcome],
-              lanes: list[test_lanes.Lane]) -> int:
+              lanes: list[Lane]) -> int:
         """Say how all ended; return the exit status."""
         slowest = sorted(outcomes, key=lambda test: -outcomes[test].seconds)
         print(f"\nThe slowest {SHOWN} tests: seconds, of which processor time")

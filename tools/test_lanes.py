@@ -168,11 +168,15 @@ class Lane:
         now = time.monotonic()
         job.seconds += now - self._began
         self._began = now
-        # Another suite gets another process.
-        if not self.jobs and self.queue and self.queue[0].suite == job.suite:
-            self._take()
+        if not self.jobs:
+            self._take_next(job.suite)
         self._tell()
         return job
+
+    def _take_next(self, suite: str) -> None:
+        """Take another job of the same suite; others need other processes."""
+        if self.queue and self.queue[0].suite == suite:
+            self._take()
 
     def is_silent(self) -> bool:
         """Whether not even the limit of the process has ended a test."""
@@ -212,18 +216,19 @@ class Lane:
 
 
 class GuestLane(Lane):
-    """Runs its jobs under another kernel, all in one start of it."""
+    """Runs its jobs under another kernel, a part of them in each start of it.
 
-    def __init__(self, queue: deque[Job],
-                 tests: dict[str, unittest.TestCase],
-                 directory: pathlib.Path, limit: float) -> None:
-        super().__init__(queue, tests, directory / "guest", limit)
-        self.log.parent.mkdir()
+    It does not take all at once, so that another lane can help at the end.
+    """
 
     def _take(self) -> bool:
-        self.jobs += self.queue
-        self.queue.clear()
+        if not self.jobs and self.queue:
+            for _ in range(len(self.queue) // 3 + 1):
+                self.jobs.append(self.queue.popleft())
         return bool(self.jobs)
+
+    def _take_next(self, suite: str) -> None:
+        """Take none: the guest has a list, and ends."""
 
     def _act(self, fed: int, stream: int) -> None:
         directory = self.log.parent
@@ -242,8 +247,13 @@ class GuestLane(Lane):
             os.kill(self._pid, signal.SIGTERM)
 
 
-def run(lanes: list[Lane], ended: Callable[[Job], None]) -> None:
-    """Run all jobs of some lanes; call ``ended`` with each that has ended."""
+def run(lanes: list[Lane], spare: list[Lane],
+        ended: Callable[[Job], None]) -> None:
+    """Run all jobs of some lanes.
+
+    :param spare: lanes to start in place of lanes that have no more jobs
+    :param ended: is called with each job that has ended
+    """
     with selectors.DefaultSelector() as selector:
         running = {lane for lane in lanes if _start(lane, selector)}
         try:
@@ -252,20 +262,28 @@ def run(lanes: list[Lane], ended: Callable[[Job], None]) -> None:
                     lane, has_ended = key.data
                     if key.fd not in (lane.stream, lane.process):
                         continue    # of a process that has just ended
-                    if not has_ended:
-                        lane.hear(ended)
-                        continue
-                    for fd in (lane.stream, lane.process):
-                        selector.unregister(fd)
-                    lane.finish(ended)
-                    if not _start(lane, selector):
+                    lane.hear(ended)
+                    if has_ended:
+                        for fd in (lane.stream, lane.process):
+                            selector.unregister(fd)
+                        lane.finish(ended)
                         running.remove(lane)
+                        running |= _restarted(lane, spare, selector)
                 for lane in running:
                     if lane.is_silent():
                         lane.kill()
         finally:
             for lane in running:
                 lane.kill()
+
+
+def _restarted(lane: Lane, spare: list[Lane],
+               selector: selectors.BaseSelector) -> set[Lane]:
+    """Start a lane again, or a spare lane; return what was started."""
+    for each in (lane, *spare):
+        if each.process < 0 and _start(each, selector):
+            return {each}
+    return set()
 
 
 def _start(lane: Lane, selector: selectors.BaseSelector) -> bool:
