@@ -54,6 +54,16 @@ class Volume:
                 what="locking", path=self.path, reason=str(e)) from e
         return True
 
+    def is_open_for_writing(self) -> bool:
+        """Say whether any client has it open, other than read-only.
+
+        A client that died counts until Ceph misses it (30 seconds).
+
+        :raises StorageMissing: it was removed since it was opened
+        """
+        with self._doing("reading the watchers"):
+            return any(True for _ in self._image.watchers_list())
+
     def read(self, offset: int, size: int) -> bytes:
         with self._doing("reading"):
             return bytes(self._image.read(offset, size))

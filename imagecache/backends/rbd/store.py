@@ -20,12 +20,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import events, exception
+from imagecache.backends.rbd import waiting
 from imagecache.backends.rbd.cluster import BASE_SNAPSHOT, RbdName, connected
 from imagecache.bases import record_json
 from imagecache.bases.directory import DirectoryStore
@@ -46,7 +48,6 @@ from imagecache.tools.rbd_image import Volume
 _RECORD = "imagecache.record"
 _ALLOCATED = "imagecache.allocated"
 _USED = "imagecache.used."       # of the pool: a base itself never changes
-_POLL = 0.5                      # seconds between looks at another host's work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,8 @@ class StagedBase:
     name: RbdName
     download: pathlib.Path
     cluster: rbd.Cluster
-    volume: Volume        # open, and its exclusive lock is this host's
+    volume: Volume
+    locked: bool          # by this host; False: another host committed it
     keeps_files: ClassVar[bool] = False
 
     @property
@@ -66,6 +68,9 @@ class StagedBase:
 
     @contextlib.contextmanager
     def writing(self, size: int, needed: int) -> Iterator[NbdExport]:
+        if not self.locked:     # and a third host has removed it since
+            raise exception.BaseNotFound(
+                key=self.key, store=f"rbd:{self.name.pool}")
         space = self.cluster.space(self.name.pool)
         if space is not None and needed > space:
             raise exception.NoSpace(
@@ -112,9 +117,9 @@ class RbdStore:
         in_place = in_place and self.files.lookup(key) is None
         with self.files.stage(key, in_place=in_place) as files, \
                 self._pool() as (cluster, pool), \
-                self._alone(pool, key) as volume:
+                self._alone(pool, key) as (volume, locked):
             yield StagedBase(key, self.name_of(key), files.download, cluster,
-                             volume)
+                             volume, locked)
 
     def record(self, key: str, record: Record) -> Base:
         name = self.name_of(key)
@@ -132,7 +137,9 @@ class RbdStore:
         """
         name = self.name_of(key).image
         with self._pool() as (_, pool):
-            while self._entry(pool, key):
+            for pause in waiting.pauses():
+                if not self._entry(pool, key):
+                    break
                 with contextlib.suppress(exception.StorageMissing), \
                         pool.open(name) as volume:
                     if volume.lock():
@@ -140,7 +147,7 @@ class RbdStore:
                         with contextlib.suppress(exception.StorageBusy):
                             volume.protect(BASE_SNAPSHOT)
                         return
-                time.sleep(_POLL)
+                time.sleep(pause)
         raise exception.BaseNotFound(key=key, store=str(self))
 
     def touch(self, key: str) -> None:
@@ -189,16 +196,18 @@ class RbdStore:
             yield cluster, pool
 
     @contextlib.contextmanager
-    def _alone(self, pool: rbd.Pool, key: str) -> Iterator[Volume]:
-        """Yield the volume of a base that only this host may write.
+    def _alone(self, pool: rbd.Pool, key: str
+               ) -> Iterator[tuple[Volume, bool]]:
+        """Yield the volume of a base when no other host writes to it.
 
-        It is empty, or a base that another host committed meanwhile.  If the
-        block fails, it is removed.
+        The volume is empty and locked by this host, and is removed if the
+        block fails; or another host has committed the base meanwhile.
         """
         try:
-            with self._locked(pool, key) as volume:
+            with contextlib.ExitStack() as stack:
+                volume, locked = self._take(pool, key, stack)
                 try:
-                    yield volume
+                    yield volume, locked
                 except BaseException:
                     with contextlib.suppress(exception.HostError):
                         self._clear(pool, key, volume)
@@ -212,32 +221,36 @@ class RbdStore:
                 pool.remove(self.name_of(key).image)
             raise
 
-    @contextlib.contextmanager
-    def _locked(self, pool: rbd.Pool, key: str) -> Iterator[Volume]:
-        """Yield the volume when this host has its lock, and it is empty."""
+    def _take(self, pool: rbd.Pool, key: str,
+              stack: contextlib.ExitStack) -> tuple[Volume, bool]:
+        """Open the volume of a base when no other host writes to it.
+
+        :return: the volume, and True if it is empty and this host has its
+            lock; False if another host has committed the base meanwhile
+        """
         name = self.name_of(key).image
-        waited = False
-        while True:
-            with contextlib.suppress(exception.StorageExists):
-                pool.create(name, 0)
-            gone = False
-            with contextlib.ExitStack() as stack:
-                try:
-                    volume = stack.enter_context(pool.open(name))
-                    mine = volume.lock()
-                    if mine:
-                        self._clear(pool, key, volume)
-                except exception.StorageMissing:
-                    gone, mine = True, False
-                if mine:
-                    yield volume
-                    return
-            if waited and gone:
-                _remove_rest(pool, name)
-            elif not waited:
-                self.observe(Event(Name.WAITING, key, {"source": name}))
-            waited = True
-            time.sleep(_POLL)
+        told = functools.cache(lambda: self.observe(
+            Event(Name.WAITING, key, {"source": name})))
+        for pause in waiting.pauses():
+            created = _create(pool, name)
+            try:
+                if not created:
+                    waiting.await_writers(pool, name, told)
+                    if self._entry(pool, key):
+                        return stack.enter_context(
+                            pool.open(name, read_only=True)), False
+                volume = stack.enter_context(pool.open(name))
+                if volume.lock():
+                    self._clear(pool, key, volume)
+                    return volume, True
+            except exception.StorageMissing:
+                # Another host is making it, or died while it did.
+                if told.cache_info().currsize:
+                    _remove_rest(pool, name)
+            stack.close()
+            told()
+            time.sleep(pause)
+        raise AssertionError("pauses() has no end")
 
     def _clear(self, pool: rbd.Pool, key: str, volume: Volume) -> None:
         """Empty an uncommitted volume; the caller has its lock."""
@@ -262,6 +275,15 @@ class RbdStore:
                      int(allocated) if allocated else size,
                      float(used) if used else _committed(record), record,
                      str(self))
+
+
+def _create(pool: rbd.Pool, name: str) -> bool:
+    """Create an empty volume; return False if there is one of that name."""
+    try:
+        pool.create(name, 0)
+    except exception.StorageExists:
+        return False
+    return True
 
 
 def _empty(volume: Volume) -> None:

@@ -75,6 +75,7 @@ mgr_stats_period = 1
 mon_mgr_beacon_grace = 120
 [osd]
 osd_data = {root}/osd
+admin_socket = {root}/run/osd.asok
 osd_objectstore = bluestore
 bluestore_block_size = {size}
 bluestore_block_create = true
@@ -206,6 +207,14 @@ class CephCluster(fixtures.Fixture):
                     return int(entry["stats"]["stored"])
             time.sleep(0.05)    # the mgr has not reported yet
         raise TimeoutError(f"No statistics of {pool}\n{self._last_words()}")
+
+    def operations(self) -> int:
+        """Return how many operations of clients the OSD has carried out."""
+        answer = subprocess.run(
+            ["ceph", "--admin-daemon", self.root / "run/osd.asok", "perf",
+             "dump"], stdout=subprocess.PIPE, check=True,
+            env=os.environ | {"CEPH_CONF": str(self.conf)}).stdout
+        return int(json.loads(answer)["osd"]["op"])
 
     def pause(self, *names: str) -> None:
         """Stop daemons, all of them by default; they answer nothing."""
