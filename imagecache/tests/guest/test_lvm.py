@@ -8,11 +8,13 @@ import pathlib
 import random
 import threading
 from collections.abc import Iterator
+from unittest import mock
 
 import fixtures
 
 import imagecache.system.execute
 from imagecache import exception, imagemodel
+from imagecache.backends.lvm.volume_disk import VolumeDisk
 from imagecache.backends.lvm.volumes import notes
 from imagecache.model import GiB, MiB
 from imagecache.testing import conformance, images
@@ -142,6 +144,14 @@ class ThinTest(volume_group.LvmTestCase, conformance.MakingConformance,
             "lvs", "--noheadings", "-o", "pool_lv",
             f"{GROUP}/{disk.path.name}").strip())
         self.assertLess(disk.allocated(), 8 * MiB)
+
+    def test_a_new_disk_is_looked_for_once(self) -> None:
+        with mock.patch.object(VolumeDisk, "exists", autospec=True,
+                               side_effect=VolumeDisk.exists) as looks:
+            self.make()
+            self.make(instance=OTHER)
+        self.assertEqual([INSTANCE, OTHER], [
+            call.args[0].instance for call in looks.call_args_list])
 
     def test_disks_are_snapshots_of_one_base(self) -> None:
         disks = [self.make(), self.make(64 * SIZE, OTHER)]
