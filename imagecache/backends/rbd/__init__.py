@@ -234,7 +234,7 @@ class Rbd(Disk):
         for left in reversed(range(policy.retries + 1)):
             with self._pool() as (_, pool):
                 try:
-                    _remove_snapshots(pool, self.volume.image)
+                    clones.remove_snapshots(pool, self.volume.image)
                     pool.remove(self.volume.image)
                     break
                 except exception.StorageBusy as e:
@@ -334,23 +334,3 @@ class Rbd(Disk):
             if name not in volume.snapshots():
                 raise exception.SnapshotNotFound(snapshot_id=name)
             yield volume
-
-
-def _remove_snapshots(pool: rbd.Pool, name: str) -> None:
-    """Remove the snapshots of a disk.
-
-    :raises StorageBusy: with ``clones``, if one of them has any
-    """
-    try:
-        with pool.open(name) as volume:
-            for snapshot in volume.snapshots():
-                if clones := volume.children(snapshot):
-                    raise exception.StorageBusy(
-                        what="removing", path=volume.path, clones=clones,
-                        reason=f"{', '.join(clones)} depend on it; flatten or"
-                        " remove them first")
-                if volume.is_protected(snapshot):
-                    volume.unprotect(snapshot)
-                volume.remove_snapshot(snapshot)
-    except exception.StorageMissing:
-        return

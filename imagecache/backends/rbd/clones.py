@@ -112,3 +112,23 @@ def finish(pool: rbd.Pool, image: str, size: int | None,
         with contextlib.suppress(exception.HostError):
             pool.remove(image)
         raise
+
+
+def remove_snapshots(pool: rbd.Pool, name: str) -> None:
+    """Remove the snapshots of a disk.
+
+    :raises StorageBusy: with ``clones``, if one of them has any
+    """
+    try:
+        with pool.open(name) as volume:
+            for snapshot in volume.snapshots():
+                if clones := volume.children(snapshot):
+                    raise exception.StorageBusy(
+                        what="removing", path=volume.path, clones=clones,
+                        reason=f"{', '.join(clones)} depend on it; flatten or"
+                        " remove them first")
+                if volume.is_protected(snapshot):
+                    volume.unprotect(snapshot)
+                volume.remove_snapshot(snapshot)
+    except exception.StorageMissing:
+        return
