@@ -50,7 +50,7 @@ _GENUINE = processutils.execute
 # for root.
 _VARIABLES = {"LC_ALL": "C", "LANG": "C", "LANGUAGE": "C",
               "EXT2FS_NO_MTAB_OK": "1", "BLKID_FILE": "/dev/null"}
-# What a confined program keeps of the agent's environment, besides PATH.
+# The variables of the agent that a confined program gets, besides PATH.
 _KEPT = ("LD_LIBRARY_PATH",)
 # The messages of the C library for ENOSPC and EDQUOT.
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
@@ -67,7 +67,7 @@ def run(*command: str, limits: Limits = _UNLIMITED,
         exit_codes: Collection[int] = (0,), stdin: int | None = None,
         secret: bytes | None = None, started: Started | None = None,
         root_helper: str = "") -> str:
-    """Run a program without a shell, and return what it printed.
+    """Run a program without a shell, and return its standard output.
 
     :param reads: the files that it can read, if its limits have a sandbox
     :param writes: the files that it can also change there
@@ -246,10 +246,10 @@ def _translated(command: tuple[str, ...], limits: Limits) -> Iterator[None]:
 
 
 def _environment(*, confined: bool) -> dict[str, str]:
-    """Return what a program is started with.
+    """Return the environment of a program.
 
-    A program that reads a tenant's bytes gets none of the agent's secrets:
-    only where programs and their libraries are.
+    A program that reads a tenant's data gets none of the agent's secrets,
+    only the paths of programs and libraries.
     """
     found = {name: value for name, value in os.environ.items()
              if not confined or name in _KEPT}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program in a sandbox reaches, told by one that tries everything."""
+"""The promises of every sandbox, tested by a program that tries to escape."""
 
 from __future__ import annotations
 
@@ -89,13 +89,16 @@ class TestCase(base.TestCase):
 
     def attempt(self, *lines: str, reads=(), writes=(), secret=None,
                 limits=None) -> list[str]:
-        """Return what each line of Python came to, "no" if to nothing."""
+        """Run lines of Python in the sandbox, and return their results.
+
+        The result of a line that failed is "no".
+        """
         return json.loads(execute.run(
             *self.probe(*lines), limits=limits or self.limits,
             reads=reads, writes=writes, secret=secret))
 
     def probe(self, *lines: str) -> list[str]:
-        # The file itself, beside which its libraries are.
+        # The real path of Python, because its libraries are beside it.
         return [os.path.realpath(sys.executable), "-I", "-S", "-c",
                 f"{PREFACE}\nprint(json.dumps([attempt(line) for line in"
                 f" {list(lines)!r}]))"]
@@ -117,9 +120,9 @@ class TestCase(base.TestCase):
 
 
 class Promises:
-    """What every sandbox promises, whichever it is."""
+    """The promises of Landlock with seccomp, and of bubblewrap."""
 
-    def test_a_program_reads_what_it_is_given_and_nothing_else(self):
+    def test_a_program_reads_only_the_files_of_its_call(self):
         given = self.file("given", "something")
         self.assertEqual(
             ["something", "no", "no"],
@@ -127,7 +130,7 @@ class Promises:
                          f"open({str(self.canary)!r}).read()",
                          "open('/etc/passwd').read()", reads=[given]))
 
-    def test_a_program_does_not_see_what_else_there_is(self):
+    def test_a_program_lists_no_directory_of_the_host(self):
         given = self.file("given", "something")
         found = self.attempt(f"os.listdir({str(self.root)!r})",
                              "os.listdir('/etc')", "os.listdir('/proc')",
@@ -135,13 +138,13 @@ class Promises:
         for name in ("canary", "passwd", "self"):
             self.assertNotIn(name, str(found))
 
-    def test_what_it_may_read_it_may_not_change(self):
+    def test_a_program_cannot_change_a_file_that_it_may_read(self):
         path = str(self.canary)
         self.refuses(f"open({path!r}, 'r+')", f"open({path!r}, 'w')",
                      f"os.truncate({path!r}, 0)", reads=[self.canary])
         self.assertEqual(TOKEN, self.canary.read_text())
 
-    def test_what_it_may_write_it_may_read_and_cut_as_well(self):
+    def test_a_program_can_read_and_truncate_a_file_that_it_may_write(self):
         given = self.file("given", "something")
         path = str(given)
         self.assertEqual(["something", "7", "3"], self.attempt(
@@ -149,7 +152,7 @@ class Promises:
             f"open({path!r}, 'r+').truncate(3)", writes=[given]))
         self.assertEqual("ano", given.read_text())
 
-    def test_it_changes_no_other_file(self):
+    def test_a_program_changes_no_other_file(self):
         given, path = self.file("given", ""), str(self.canary)
         new = str(self.root / "new")
         self.refuses(
@@ -161,7 +164,7 @@ class Promises:
             f"os.setxattr({path!r}, 'user.x', b'y')", writes=[given])
         self.assertEqual(TOKEN, self.canary.read_text())
 
-    def test_it_creates_nothing(self):
+    def test_a_program_creates_no_file(self):
         before = list(self.root.iterdir())
         new = str(self.root / "new")
         self.refuses(f"open({new!r}, 'x')", f"os.mkdir({new!r})",
@@ -169,47 +172,47 @@ class Promises:
                      writes=[self.canary])
         self.assertEqual(before, list(self.root.iterdir()))
 
-    def test_files_with_odd_names_are_found(self):
+    def test_a_program_opens_files_with_odd_names(self):
         for name in ("a b", "a:b", "nbd:a,b=c", "json:{}", "-x", "a\nb",
                      "ä€", "%s", "#"):
             given = self.file(name, name)
             self.allows(f"open({str(given)!r}, 'r+').read()", writes=[given])
 
-    def test_a_link_leads_to_the_file_it_names(self):
+    def test_a_program_follows_a_symbolic_link_to_its_file(self):
         link = self.root / "link"
         link.symlink_to(self.canary)
         self.assertEqual([TOKEN], self.attempt(
             f"open({str(link)!r}).read()", reads=[link]))
 
-    def test_relative_names_mean_what_they_mean_here(self):
+    def test_a_relative_path_names_a_file_in_the_directory_of_the_agent(self):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.root)
         self.assertEqual([TOKEN], self.attempt(
             f"open({str(self.canary)!r}).read()",
             reads=[pathlib.Path("canary")]))
 
-    def test_what_programs_cannot_do_without_is_there(self):
+    def test_a_program_can_open_the_files_that_every_program_needs(self):
         self.allows("open('/etc/ld.so.cache', 'rb').read()",
                     "open('/dev/null', 'r+b', 0).write(b'x')",
                     "open('/dev/urandom', 'rb').read(1)")
 
-    def test_what_it_is_given_to_read_can_be_opened(self):
+    def test_a_program_can_open_its_secret_as_a_file(self):
         for limits in (None, dataclasses.replace(self.limits, file_size=0)):
             self.assertEqual(["a secret"], self.attempt(
                 "open('/dev/stdin').read()", secret=b"a secret",
                 limits=limits))
 
-    def test_a_file_that_is_not_there_is_not_missed(self):
+    def test_a_missing_file_does_not_keep_a_program_from_starting(self):
         gone = self.root / "gone"
         self.refuses(f"open({str(gone)!r})", reads=[gone], writes=[gone])
 
-    def test_it_reaches_no_socket(self):
+    def test_a_program_reaches_no_socket(self):
         path = str(self.root / "socket")
         local = self.listener(socket.AF_UNIX, path)
         net = self.listener(socket.AF_INET, ("127.0.0.1", 0))
         datagrams = self.listener(socket.AF_INET, ("127.0.0.1", 0),
                                   socket.SOCK_DGRAM)
-        # A network of its own may swallow what is sent.
+        # In a network namespace, sending may succeed and reach no socket.
         self.attempt(
             f"socket.create_connection({net.getsockname()!r})",
             "socket.socket(type=socket.SOCK_DGRAM).sendto(b'x',"
@@ -228,20 +231,20 @@ class Promises:
         found.setblocking(False)
         return found
 
-    def test_it_sends_no_signals(self):
-        # Among processes of its own, this one does not exist.
+    def test_a_program_sends_no_signals_to_the_agent(self):
+        # In a PID namespace, this process does not exist.
         self.refuses(f"os.kill({os.getpid()}, 0)")
 
-    def test_it_does_not_raise_its_limits_again(self):
+    def test_a_program_cannot_raise_its_limits(self):
         limits = dataclasses.replace(self.limits, file_size=1)
         self.refuses("resource.setrlimit(resource.RLIMIT_FSIZE, (2, 2))",
                      "resource.setrlimit(resource.RLIMIT_NOFILE,"
                      " (4096, 4096))", limits=limits)
 
-    def test_it_gains_no_privileges(self):
+    def test_a_program_gains_no_privileges(self):
         self.assertEqual(["1"], self.attempt("call('prctl', 39, 0, 0, 0, 0)"))
 
-    def test_it_finds_no_open_file(self):
+    def test_a_program_inherits_no_open_file(self):
         high = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 1
         with self.canary.open() as f:
             for number in (100, high):
@@ -249,7 +252,7 @@ class Promises:
                 self.addCleanup(os.close, number)
         self.refuses("os.fstat(100)", f"os.fstat({high})")
 
-    def test_it_leaves_no_core(self):
+    def test_a_program_leaves_no_core_file(self):
         self.assertEqual(["(0, 0)"], self.attempt(
             "resource.getrlimit(resource.RLIMIT_CORE)"))
 
@@ -298,7 +301,7 @@ class Promises:
         self.assertNotIn("a password", found)
         self.assertIn("'LC_ALL': 'C'", found)
 
-    def test_it_dies_with_the_process_that_started_it(self):
+    def test_a_sandboxed_program_dies_with_the_agent(self):
         note = self.file("note", "")
         parent = os.fork()
         if not parent:

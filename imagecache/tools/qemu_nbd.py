@@ -231,7 +231,7 @@ class _Connector:
         image = "driver=raw,file.driver=nbd,file.export=disk," \
             "file.server.type=unix,file.server.path=" + str(
                 self.directory / "disk").replace(",", ",,")
-        # With --verbose qemu-nbd stays in the foreground, and ends with us.
+        # With --verbose qemu-nbd stays in the foreground, as our child.
         with _running("qemu-nbd", "--verbose", "--description", self._mark,
                       "--socket", str(self._socket(device)),
                       "--connect", str(device.path), "--image-opts", image,

@@ -42,7 +42,7 @@ _CLONE3 = 435
 
 
 class Machine(NamedTuple):
-    """What a kind of processor calls its system calls."""
+    """The numbers of the system calls of one kind of processor."""
 
     audit: int              # the kernel's AUDIT_ARCH
     denied: tuple[int, ...]
@@ -63,7 +63,7 @@ _COMMON = (424, 425, 438, 443, 447, 452, 463, 466, 469)
 #   kill, tkill, rt_sigqueueinfo, rt_tgsigqueueinfo, setpriority, ioprio_set,
 #   sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr;
 #   ptrace, unshare, setns;
-#   shmget, semget, msgget and mq_open, which make what outlives a process;
+#   shmget, semget, msgget and mq_open, whose objects outlive a process;
 #   memfd_create, which makes memory that no limit counts;
 #   chmod, chown, lchown, utime, utimes, futimesat; socketcall; ipc; fork,
 #   vfork, where they exist

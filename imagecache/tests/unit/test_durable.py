@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent.
+"""Files that are complete or absent.
 
-That they survive a power failure too is for the functional tests to say.
+Functional tests show that they also survive a power failure.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ def mode(path: pathlib.Path) -> int:
 
 class StagedTest(base.TestCase):
 
-    def test_what_is_staged_is_gone_when_the_block_ends(self) -> None:
+    def test_a_staged_file_is_removed_when_the_block_ends(self) -> None:
         with durable.staged(self.root, "disk") as path:
             path.touch()
         self.assertEqual([], list(self.root.iterdir()))
 
-    def test_what_is_staged_is_gone_when_the_block_fails(self) -> None:
+    def test_a_staged_file_is_removed_when_the_block_fails(self) -> None:
         with self.assertRaises(KeyboardInterrupt), \
                 durable.staged(self.root, "disk") as path:
             path.touch()
             raise KeyboardInterrupt
         self.assertEqual([], list(self.root.iterdir()))
 
-    def test_what_was_moved_away_is_not_missed(self) -> None:
+    def test_a_staged_file_may_be_renamed_in_the_block(self) -> None:
         with durable.staged(self.root, "disk") as path:
             path.write_text("x")
             path.rename(self.root / "disk")
         self.assertEqual("x", (self.root / "disk").read_text())
 
-    def test_no_two_attempts_share_a_name(self) -> None:
+    def test_two_attempts_have_different_names(self) -> None:
         with durable.staged(self.root, "disk") as one, \
                 durable.staged(self.root, "disk") as other:
             self.assertNotEqual(one, other)
 
-    def test_what_killed_attempts_left_is_cleared_away(self) -> None:
+    def test_staged_files_of_killed_attempts_are_removed(self) -> None:
         keep = {"disk", ".disk", "disk.1.ab", ".disk.eph0.1.ab", ".d.1.ab"}
         for name in keep | {".disk.1.ab", f".disk.{os.getpid()}.cd"}:
             (self.root / name).touch()
         durable.clear_staged(self.root, "disk")
         self.assertEqual(keep, set(os.listdir(self.root)))
 
-    def test_what_is_alive_may_be_spared(self) -> None:
+    def test_staged_files_of_running_processes_can_be_kept(self) -> None:
         dead = os.fork() or os._exit(0)
         os.waitpid(dead, 0)
         alive = f".disk.{os.getpid()}.cd"
@@ -84,13 +84,14 @@ class WriteFileTest(base.TestCase):
             self.assertEqual(content, self.path.read_bytes())
         self.assertEqual(["file"], os.listdir(self.root))
 
-    def test_whoever_reads_the_old_one_reads_it_to_the_end(self) -> None:
+    def test_a_process_that_reads_a_replaced_file_reads_it_to_the_end(
+            self) -> None:
         durable.write_file(self.path, b"one")
         with self.path.open("rb") as f:
             durable.write_file(self.path, b"two")
             self.assertEqual(b"one", f.read())
 
-    def test_the_mode_is_the_one_asked_for(self) -> None:
+    def test_a_written_file_has_the_mode_of_the_call(self) -> None:
         for umask in (0, 0o77):
             self.addCleanup(os.umask, os.umask(umask))
             durable.write_file(self.path, b"")
@@ -109,7 +110,7 @@ class WriteFileTest(base.TestCase):
 
 class DirectoryTest(base.TestCase):
 
-    def test_what_is_missing_above_is_made_too(self) -> None:
+    def test_missing_parents_of_a_directory_are_created(self) -> None:
         for umask, name in ((0, "a"), (0o77, "b")):
             self.addCleanup(os.umask, os.umask(umask))
             path = self.root / name / "c" / "d"
@@ -117,32 +118,32 @@ class DirectoryTest(base.TestCase):
             for each in (path, path.parent, path.parent.parent):
                 self.assertEqual(0o755, mode(each))
 
-    def test_a_directory_that_is_there_stays_as_it_is(self) -> None:
+    def test_an_existing_directory_keeps_its_mode(self) -> None:
         self.root.chmod(0o700)
         durable.make_directory(self.root)
         self.assertEqual(0o700, mode(self.root))
 
-    def test_a_file_in_its_place_is_a_failure_of_storage(self) -> None:
+    def test_a_file_in_place_of_a_directory_is_an_error(self) -> None:
         file = self.root / "file"
         file.touch()
         for path in (file, file / "below"):
             self.assertRaises(exception.StorageFailed,
                               durable.make_directory, path)
 
-    def test_a_new_directory_goes_if_its_block_fails(self) -> None:
+    def test_a_new_directory_is_removed_if_its_block_fails(self) -> None:
         with self.assertRaises(KeyboardInterrupt), \
                 durable.directory_for(self.root / "new"):
             raise KeyboardInterrupt
         self.assertEqual([], os.listdir(self.root))
 
-    def test_a_directory_that_is_used_stays(self) -> None:
+    def test_a_new_directory_that_is_not_empty_stays(self) -> None:
         with self.assertRaises(KeyboardInterrupt), \
                 durable.directory_for(self.root / "new"):
             (self.root / "new" / "file").touch()
             raise KeyboardInterrupt
         self.assertTrue((self.root / "new" / "file").exists())
 
-    def test_a_directory_that_was_there_stays(self) -> None:
+    def test_a_directory_that_existed_before_stays(self) -> None:
         (self.root / "old").mkdir()
         with self.assertRaises(KeyboardInterrupt), \
                 durable.directory_for(self.root / "old"):
@@ -152,14 +153,14 @@ class DirectoryTest(base.TestCase):
 
 class TranslatedTest(base.TestCase):
 
-    def test_an_exhausted_file_system_or_quota_is_no_space(self) -> None:
+    def test_a_full_file_system_or_quota_raises_no_space(self) -> None:
         for number in (errno.ENOSPC, errno.EDQUOT):
             with self.assertRaises(exception.NoSpace) as caught, \
                     durable.translated("writing", self.root / "x"):
                 raise OSError(number, os.strerror(number))
             self.assertGreater(caught.exception.facts["available"], 0)
 
-    def test_anything_else_is_a_failure_of_storage(self) -> None:
+    def test_another_error_raises_storage_failed(self) -> None:
         for error in (OSError(errno.EIO, "oh no"), PermissionError(13, "oh"),
                       OSError("oh no")):
             with self.assertRaises(exception.StorageFailed) as caught, \
@@ -168,7 +169,7 @@ class TranslatedTest(base.TestCase):
             self.assertIn("oh", str(caught.exception))
             self.assertIs(error, caught.exception.__cause__)
 
-    def test_errors_that_say_who_must_act_pass_through(self) -> None:
+    def test_exceptions_of_this_library_are_not_translated(self) -> None:
         with self.assertRaises(exception.CommandFailed), \
                 durable.translated("writing", self.root):
             raise exception.CommandFailed(command="x", exit_code=1, stderr="")
@@ -186,7 +187,7 @@ class WrittenTest(base.TestCase):
         with durable.filling(self.path, 3) as path:
             path.write_bytes(b"abc")
 
-    def test_a_file_is_whole_when_the_block_ends(self) -> None:
+    def test_a_filled_file_is_complete_when_the_block_ends(self) -> None:
         self.fill()
         self.assertEqual(b"abc", self.path.read_bytes())
 
@@ -266,7 +267,7 @@ class WrittenTest(base.TestCase):
 
 class CreateFileTest(base.TestCase):
 
-    def test_its_mode_does_not_depend_on_the_umask(self) -> None:
+    def test_the_mode_of_a_new_file_does_not_depend_on_the_umask(self) -> None:
         for umask in (0, 0o77):
             self.addCleanup(os.umask, os.umask(umask))
             for expected in (0o600, 0o644):
@@ -275,7 +276,7 @@ class CreateFileTest(base.TestCase):
                 self.assertEqual(expected, mode(path))
                 self.assertEqual(bytes(7), path.read_bytes())
 
-    def test_a_file_that_is_there_is_never_taken_for_new(self) -> None:
+    def test_creating_a_file_that_exists_is_an_error(self) -> None:
         (self.root / "file").write_text("x")
         self.assertRaises(exception.StorageFailed, durable.create_file,
                           self.root / "file", 0o600)
@@ -298,13 +299,13 @@ class SpaceTest(base.TestCase):
                 durable.available(self.root / "no" / "such"))
         self.assertEqual([self.root], asked)
 
-    def test_what_cannot_be_finished_is_refused(self) -> None:
+    def test_too_little_free_space_raises_no_space(self) -> None:
         durable.require_space(self.root, 0, "nothing")
         with self.assertRaises(exception.NoSpace) as caught:
             durable.require_space(self.root, 2 ** 62, "everything")
         self.assertEqual(2 ** 62, caught.exception.facts["needed"])
 
-    def test_flushing_what_is_not_there_is_a_failure(self) -> None:
+    def test_flushing_a_missing_file_is_an_error(self) -> None:
         durable.fsync_directory(self.root)
         self.assertRaises(exception.StorageFailed, durable.fsync_file,
                           self.root / "no")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs, started through one door."""
+"""Programs that execute.run starts."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class RunTest(base.TestCase):
             self.assertEqual("a b\n", execute.run("echo", "a b",
                                                   limits=limits))
 
-    def test_no_shell_reads_the_words(self) -> None:
+    def test_no_shell_interprets_the_arguments(self) -> None:
         self.assertEqual("$HOME `id` ; *\n", execute.run(
             "echo", "$HOME", "`id`", ";", "*", limits=SOME))
 
-    def test_who_is_not_root_has_a_helper_run_it(self) -> None:
+    def test_an_agent_that_is_not_root_uses_the_root_helper(self) -> None:
         for user, expected in ((0, "it\n"), (1000, "root echo it\n")):
             with fixtures.MonkeyPatch("os.geteuid", lambda user=user: user):
                 self.assertEqual(expected, execute.run(
                     "echo", "it", root_helper="echo root"))
 
-    def test_what_a_program_is_to_read_is_seen_nowhere_else(self) -> None:
+    def test_a_secret_is_in_no_log_and_no_error(self) -> None:
         with fixtures.FakeLogger(level=logging.DEBUG) as log:
             for limits in (Limits(), SOME):
                 self.assertEqual("a \xff secret", execute.run(
@@ -48,12 +48,13 @@ class RunTest(base.TestCase):
                 self.assertNotIn("secret", f"{caught.exception.facts}")
         self.assertNotIn("secret", log.output)
 
-    def test_a_failure_says_what_happened(self) -> None:
+    def test_a_failure_has_the_exit_code_and_the_message_of_the_program(
+            self) -> None:
         with self.assertRaises(exception.CommandFailed) as caught:
             execute.run("sh", "-c", "echo oh no >&2; exit 3", limits=SOME)
         self.assertEqual(3, caught.exception.facts["exit_code"])
         self.assertEqual("oh no", caught.exception.facts["stderr"])
-        # What the caller asked for, not what limits it.
+        # The command of the caller, without anything that limits it.
         self.assertTrue(str(caught.exception).startswith("sh -c "))
 
     def test_other_exit_codes_may_mean_success(self) -> None:
@@ -61,14 +62,14 @@ class RunTest(base.TestCase):
         self.assertRaises(exception.CommandFailed, execute.run, "true",
                           exit_codes=(3,))
 
-    def test_a_program_that_is_not_there_is_named(self) -> None:
+    def test_a_missing_program_is_named(self) -> None:
         for limits in (Limits(), SOME):
             with self.assertRaises(exception.CommandNotFound) as caught:
                 execute.run("no-such-program", "x", limits=limits)
             self.assertEqual("no-such-program",
                              caught.exception.facts["command"])
 
-    def test_exit_code_127_alone_is_a_failure(self) -> None:
+    def test_exit_code_127_does_not_mean_a_missing_program(self) -> None:
         with self.assertRaises(exception.CommandFailed) as caught:
             execute.run("sh", "-c", "exit 127")
         self.assertNotIsInstance(caught.exception, exception.CommandNotFound)
@@ -82,7 +83,7 @@ class RunTest(base.TestCase):
         self.assertRaises(exception.CommandFailed, execute.run,
                           "echo", "x" * 4 * MiB)
 
-    def test_a_full_file_system_is_no_failure_of_the_program(self) -> None:
+    def test_a_full_file_system_raises_no_space(self) -> None:
         with self.assertRaises(exception.NoSpace) as caught:
             execute.run("dd", "if=/dev/zero", "of=/dev/full", "count=1")
         self.assertIn("dd", str(caught.exception))
@@ -93,18 +94,18 @@ class RunTest(base.TestCase):
         self.assertEqual(-signal.SIGKILL,
                          caught.exception.facts["exit_code"])
 
-    def test_programs_speak_english(self) -> None:
+    def test_messages_of_programs_are_in_english(self) -> None:
         for name in ("LANG", "LC_ALL", "LANGUAGE"):
             self.useFixture(fixtures.EnvironmentVariable(name, "de_DE.UTF-8"))
         self.assertEqual("C C C\n", execute.run(
             "sh", "-c", "echo $LANG $LC_ALL $LANGUAGE"))
 
-    def test_programs_of_the_administrator_are_found(self) -> None:
+    def test_programs_in_the_sbin_directories_are_found(self) -> None:
         self.useFixture(fixtures.EnvironmentVariable(
             "PATH", os.environ["PATH"].replace("sbin", "nothing")))
         execute.run("mke2fs", "-V")
 
-    def test_odd_output_is_no_obstacle(self) -> None:
+    def test_unprintable_output_is_escaped(self) -> None:
         execute.run("printf", r"\377\376")
         with self.assertRaises(exception.CommandFailed) as caught:
             execute.run("sh", "-c",
@@ -124,8 +125,8 @@ class LimitsTest(base.TestCase):
             self.assertEqual(f"{expected}\n", execute.run(
                 "sh", "-c", f"ulimit {flag}", limits=limits))
 
-    def test_what_a_program_says_without_end_is_not_kept(self) -> None:
-        """A few KiB of a tenant's can make qemu-img print gigabytes."""
+    def test_endless_messages_of_a_program_are_not_kept(self) -> None:
+        """An image of a few KiB can make qemu-img print gigabytes."""
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         with self.assertRaises(exception.CommandFailed) as caught:
@@ -136,19 +137,20 @@ class LimitsTest(base.TestCase):
         self.assertIn("oh no", str(caught.exception))
         self.assertLess(len(str(caught.exception)), 5000)
 
-    def test_an_answer_without_end_is_none(self) -> None:
+    def test_endless_output_of_a_program_is_an_error(self) -> None:
         self.assertEqual(MiB - 1, len(execute.run(
             "head", "-c", str(MiB - 1), "/dev/zero", limits=SOME)))
         with self.assertRaises(exception.CommandFailed) as caught:
             execute.run("head", "-c", "64M", "/dev/zero", limits=SOME)
         self.assertIn("printed more than", str(caught.exception))
 
-    def test_a_limit_of_nothing_is_a_limit(self) -> None:
+    def test_a_limit_of_zero_is_a_limit(self) -> None:
         self.assertRaises(exception.CommandFailed, execute.run, "dd",
                           "if=/dev/zero", f"of={self.root / 'x'}", "count=1",
                           limits=Limits(file_size=0))
 
-    def test_what_limits_a_program_turns_into_it(self) -> None:
+    def test_limits_need_no_process_between_the_agent_and_the_program(
+            self) -> None:
         self.assertEqual(f"{os.getpid()}\n", execute.run(
             "sh", "-c", "echo $PPID", limits=SOME))
 
@@ -163,7 +165,7 @@ class LimitsTest(base.TestCase):
 
 class OrphanTest(base.TestCase):
 
-    def test_whoever_gives_up_leaves_no_process(self) -> None:
+    def test_an_interrupted_call_leaves_no_process(self) -> None:
         started: list[execute.Running] = []
 
         def give_up(running: execute.Running) -> None:
@@ -175,7 +177,7 @@ class OrphanTest(base.TestCase):
         self.assertEqual(-signal.SIGKILL, started[0].process.returncode)
 
     def test_a_program_dies_with_the_process_that_started_it(self) -> None:
-        """An orphan would go on to write for hours."""
+        """An orphan could write for hours."""
         note = self.root / "note"
         parent = os.fork()
         if not parent:
@@ -193,9 +195,9 @@ class OrphanTest(base.TestCase):
 
 
 class WithoutForkTest(base.TestCase):
-    """What needs nothing set up in its process is not forked."""
+    """A program without limits is started without a fork."""
 
-    def test_whoever_replaced_processutils_sees_every_call(self) -> None:
+    def test_a_replaced_processutils_gets_every_call(self) -> None:
         seen: list[tuple[str, ...]] = []
 
         def recording(*command: str, **options: object) -> tuple[str, str]:
@@ -208,7 +210,8 @@ class WithoutForkTest(base.TestCase):
         self.assertEqual("x\n", execute.run("echo", "x"))
         self.assertEqual([("echo", "x")], seen)
 
-    def test_both_ways_say_the_same(self) -> None:
+    def test_programs_with_and_without_limits_raise_the_same_errors(
+            self) -> None:
         said = []
         for limits in (Limits(), Limits(cpu_time=60)):
             with self.assertRaises(exception.CommandFailed) as caught:
@@ -222,5 +225,5 @@ class WithoutForkTest(base.TestCase):
                 exit_codes=(0, 3)))
         self.assertEqual(said[0], said[1])
 
-    def test_nothing_is_read_from_our_own_input(self) -> None:
+    def test_a_program_does_not_read_the_input_of_the_agent(self) -> None:
         self.assertEqual("", execute.run("cat"))

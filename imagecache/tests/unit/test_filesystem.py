@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems in files: made, and grown."""
+"""File systems in files: make, recognise and grow them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FilesystemTest(base.TestCase):
     def size(self) -> int:
         return images.ext_size(self.path)
 
-    def test_ext_is_recognised_and_nothing_else(self) -> None:
+    def test_only_ext_file_systems_are_recognised(self) -> None:
         self.assertFalse(self.is_ext())
         for fs_type, expected in (("ext2", True), ("ext3", True),
                                   ("ext4", True), ("vfat", False),
@@ -46,27 +46,28 @@ class FilesystemTest(base.TestCase):
             os.truncate(self.path, 0)
             os.truncate(self.path, 4 * MiB)
 
-    def test_one_that_was_there_before_partitions_is_none(self) -> None:
-        """sfdisk, in a script, leaves it as it was."""
+    def test_an_old_superblock_behind_partitions_is_not_recognised(
+            self) -> None:
+        """sfdisk leaves an old superblock as it was."""
         for table in (images.mbr, images.gpt):
             self.make()
             self.write(table(4 * MiB)[446:512], 446)
             self.assertFalse(self.is_ext())
 
-    def test_one_with_a_boot_loader_is_one(self) -> None:
+    def test_a_file_system_with_a_boot_loader_is_recognised(self) -> None:
         self.make()
         for code in (bytes(64), b"\xfa\x31\xc0\x8e" * 16):
             self.write(code + b"\x55\xaa", 446)
             self.assertTrue(self.is_ext())
 
-    def test_a_question_that_was_not_answered_is_no_answer(self) -> None:
+    def test_a_failure_of_dumpe2fs_is_an_error(self) -> None:
         self.make()
         with self.assertRaises(exception.CommandTimedOut):
             filesystem.is_ext(self.path, Limits(wall_clock=0.0001))
         with self.assertRaises(exception.CommandFailed):
             filesystem.is_ext(self.path, Limits(address_space=MiB))
 
-    def test_asking_changes_nothing(self) -> None:
+    def test_recognising_a_file_system_does_not_change_it(self) -> None:
         self.make()
         before = self.path.read_bytes()
         self.is_ext()
@@ -87,14 +88,14 @@ class FilesystemTest(base.TestCase):
         self.assertEqual(16 * MiB, self.size())
         self.assertEqual(16 * MiB + 512, self.path.stat().st_size)
 
-    def test_one_that_was_not_unmounted_grows_too(self) -> None:
+    def test_a_file_system_that_was_not_unmounted_grows(self) -> None:
         self.make()
         subprocess.run(["debugfs", "-w", "-R", "ssv state 0", self.path],
                        check=True, capture_output=True)
         os.truncate(self.path, 16 * MiB)
         filesystem.grow_ext(self.path, CONVERSION)
 
-    def test_one_that_is_broken_keeps_its_size(self) -> None:
+    def test_a_broken_file_system_keeps_its_size(self) -> None:
         self.make()
         subprocess.run(["debugfs", "-w", "-R", "clri <2>", self.path],
                        check=True, capture_output=True)
@@ -103,7 +104,8 @@ class FilesystemTest(base.TestCase):
                           self.path, CONVERSION)
         self.assertEqual(4 * MiB, self.size())
 
-    def test_making_one_where_it_cannot_be_is_a_failure(self) -> None:
+    def test_making_a_file_system_in_too_small_a_file_is_an_error(
+            self) -> None:
         os.truncate(self.path, 1024)
         for fs_type in ("ext4", "swap"):
             self.assertRaises(exception.CommandFailed, self.make, fs_type)

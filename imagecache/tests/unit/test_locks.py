@@ -54,7 +54,7 @@ class LocksTest(base.TestCase):
             found = (self.locks.directory / f"imagecache-{name}").stat()
             self.assertEqual(owner, (found.st_uid, found.st_gid))
 
-    def test_a_lock_file_that_is_there_stays_as_it_is(self) -> None:
+    def test_an_existing_lock_file_keeps_its_mode(self) -> None:
         self.locks.directory.mkdir()
         path = self.locks.directory / "imagecache-key"
         path.touch()
@@ -63,7 +63,7 @@ class LocksTest(base.TestCase):
             pass
         self.assertEqual(0o660, stat.S_IMODE(path.stat().st_mode))
 
-    def test_novas_prefix_makes_novas_name(self) -> None:
+    def test_with_the_prefix_of_nova_a_lock_is_the_lock_of_nova(self) -> None:
         with Locks(self.root, "nova-").holding("abc"):
             pass
         with lockutils.lock("abc", "nova-", external=True,
@@ -123,14 +123,14 @@ class LocksTest(base.TestCase):
             self.assertFalse(self.another_process_gets_it())
         self.assertTrue(self.another_process_gets_it())
 
-    def test_trying_a_lock_of_this_process_says_no(self) -> None:
+    def test_trying_a_lock_that_this_process_holds_fails(self) -> None:
         with self.locks.holding("key"):
             with self.locks.trying("key") as held:
                 self.assertFalse(held)
             gc.collect()
             self.assertFalse(self.another_process_gets_it())
 
-    def test_trying_a_lock_of_another_process_says_no(self) -> None:
+    def test_trying_a_lock_that_another_process_holds_fails(self) -> None:
         child, told = self.held_by_a_child()
         with self.locks.trying("key") as held:
             self.assertFalse(held)
@@ -149,11 +149,11 @@ class LocksTest(base.TestCase):
                     self.locks.holding("key"):
                 raise KeyboardInterrupt
 
-    def test_an_error_of_the_block_is_not_the_locks(self) -> None:
+    def test_an_error_of_the_block_is_not_translated_by_the_lock(self) -> None:
         with self.assertRaises(FileNotFoundError), self.locks.holding("key"):
             raise FileNotFoundError
 
-    def test_a_directory_that_cannot_hold_locks_is_the_hosts_fault(
+    def test_a_directory_that_cannot_hold_locks_raises_storage_failed(
             self) -> None:
         file = self.root / "file"
         file.touch()
@@ -162,7 +162,7 @@ class LocksTest(base.TestCase):
                     Locks(directory).holding("key"):
                 pass
 
-    def test_the_directory_has_the_same_mode_whatever_the_umask(
+    def test_the_mode_of_the_lock_directory_does_not_depend_on_the_umask(
             self) -> None:
         for umask, name in ((0, "one"), (0o77, "other")):
             self.addCleanup(os.umask, os.umask(umask))

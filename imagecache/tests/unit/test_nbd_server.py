@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device that a confined program writes to over a socket."""
+"""The NBD server to which a confined program writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITE, READ, FLUSH = 1, 0, 3
 
 
 class Memory:
-    """A device in memory; it answers from another thread, as Ceph does."""
+    """A device in memory; it calls back in another thread, like Ceph."""
 
     def __init__(self, size: int = SIZE) -> None:
         self.data = bytearray(size)
@@ -60,19 +60,19 @@ class ConversionTest(base.TestCase):
             qemu_img.convert(self.image, format, NbdExport(client),
                              "raw", limits=limits, into_zeros=True)
 
-    def test_a_device_holds_the_image(self):
+    def test_a_conversion_writes_the_image_to_the_device(self):
         self.convert()
         self.assertTrue(self.content == self.device.data)
 
-    def test_so_it_does_from_within_a_sandbox(self):
+    def test_a_conversion_in_a_sandbox_writes_the_image_to_the_device(self):
         self.convert(Sandbox.REQUIRED)
         self.assertTrue(self.content == self.device.data)
 
-    def test_a_device_is_flushed_when_all_of_it_is_there(self):
+    def test_a_device_is_flushed_after_the_last_write(self):
         self.convert()
         self.assertGreaterEqual(self.device.flushes, 1)
 
-    def test_holes_are_not_written(self):
+    def test_holes_of_the_image_are_not_written(self):
         self.image.write_bytes(b"")
         with self.image.open("r+b") as f:
             f.truncate(SIZE)
@@ -87,13 +87,13 @@ class ConversionTest(base.TestCase):
         self.assertEqual(b"x" * 64 * KiB,
                          self.device.data[MiB:MiB + 64 * KiB])
 
-    def test_a_devices_error_is_the_error(self):
+    def test_an_error_of_the_device_is_raised(self):
         self.device.failure = FULL
         with self.assertRaises(exception.NoSpace) as caught:
             self.convert()
         self.assertIs(FULL, caught.exception)
 
-    def test_a_program_is_not_left_to_write_in_vain(self):
+    def test_a_program_ends_soon_after_an_error_of_the_device(self):
         size = 12 * write_buffer.CHUNK
         self.image.write_bytes(b"x" * size)
         self.device = Memory(size)
@@ -103,15 +103,15 @@ class ConversionTest(base.TestCase):
         self.assertIsInstance(caught.exception.__cause__,
                               exception.CommandFailed)
 
-    def test_an_error_that_the_program_ignores_is_an_error(self):
+    def test_an_error_of_the_device_that_the_program_ignores_is_raised(self):
         self.device.flush = lambda: (_ for _ in ()).throw(FULL)
         self.assertRaises(exception.NoSpace, self.convert)
 
-    def test_a_program_that_fails_is_to_blame_itself(self):
+    def test_a_failure_of_the_program_itself_is_raised(self):
         self.image.write_bytes(b"no image" * 1000)
         self.assertRaises(exception.CommandFailed, self.convert)
 
-    def test_no_thread_is_left(self):
+    def test_the_thread_of_the_server_ends_with_the_block(self):
         before = threading.active_count()
         self.convert()
         self.device.failure = FULL
@@ -120,14 +120,14 @@ class ConversionTest(base.TestCase):
 
 
 class ProtocolTest(base.TestCase):
-    """What a program can do that was taken over."""
+    """Requests of a program that its input has taken over."""
 
     def setUp(self):
         super().setUp()
         self.device = Memory()
 
     def talk(self, *requests):
-        """Send requests; return how each was answered, as errors."""
+        """Send requests; return the error number of each answer."""
         answers = []
         with nbd_server.serving(self.device, SIZE) as client:
             client.settimeout(10)
@@ -147,24 +147,24 @@ class ProtocolTest(base.TestCase):
                                if reply else None)
         return answers
 
-    def test_what_is_written_is_there(self):
+    def test_a_write_request_reaches_the_device(self):
         self.assertEqual([0, 0], self.talk((WRITE, 3, 5, b"hello"),
                                            (FLUSH, 0, 0, b"")))
         self.assertEqual(b"hello", self.device.data[3:8])
 
-    def test_nothing_is_written_beyond_the_end(self):
+    def test_requests_beyond_the_end_of_the_device_are_refused(self):
         self.assertEqual(
             [errno.EINVAL] * 2,
             self.talk((WRITE, SIZE - 1, 2, b"ab"), (6, SIZE, 1, b"")))
         self.assertEqual(SIZE, len(self.device.data))
 
-    def test_nothing_can_be_read(self):
+    def test_read_requests_are_refused(self):
         self.device.data[:6] = b"secret"
         self.assertEqual([errno.EINVAL], self.talk((READ, 0, 6, b"")))
 
-    def test_a_request_beyond_reason_ends_the_connection(self):
+    def test_a_request_that_is_too_large_ends_the_connection(self):
         self.assertEqual([None], self.talk((WRITE, 0, 1 << 31, b"")))
 
-    def test_whoever_hangs_up_is_not_waited_for(self):
+    def test_a_client_that_disconnects_ends_the_server(self):
         with nbd_server.serving(self.device, SIZE) as client:
             client.close()

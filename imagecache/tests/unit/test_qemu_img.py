@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qemu-img: a function for each subcommand, and no guess of a format."""
+"""qemu-img: each subcommand, with the format named in each call."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class QemuImgTest(base.TestCase):
         qemu_img.convert(self.path, Format.QCOW2, self.output, format,
                          limits=SOME, **options)
 
-    def test_info_believes_the_format_it_is_told(self) -> None:
+    def test_info_uses_the_format_of_the_call(self) -> None:
         found = qemu_img.info(self.path, Format.QCOW2, limits=SOME)
         self.assertEqual(MiB, found["virtual-size"])
         found = qemu_img.info(self.path, Format.RAW, limits=SOME)
@@ -44,7 +44,7 @@ class QemuImgTest(base.TestCase):
         self.assertEqual(str(self.root / "missing"),
                          found["backing-filename"])
 
-    def test_what_is_not_that_format_is_a_failure(self) -> None:
+    def test_a_file_of_another_format_is_an_error(self) -> None:
         self.path.write_bytes(CONTENT)
         self.assertRaises(exception.CommandFailed, qemu_img.info, self.path,
                           Format.QCOW2, limits=SOME)
@@ -65,7 +65,7 @@ class QemuImgTest(base.TestCase):
         self.convert("qcow2", compress=True)
         self.assertLess(self.output.stat().st_size, MiB // 2)
 
-    def test_what_a_conversion_takes_is_measured(self) -> None:
+    def test_the_size_of_a_conversion_is_measured(self) -> None:
         needed = qemu_img.required(self.path, Format.QCOW2, Format.RAW,
                                    limits=SOME)
         self.assertEqual(MiB, needed)
@@ -91,7 +91,7 @@ class QemuImgTest(base.TestCase):
         self.assertTrue(bytes(MiB) == images.read(self.output, "qcow2"))
 
     def test_limits_hold(self) -> None:
-        """For an image whose tables are larger than it says."""
+        """The tables of the image are larger than its header says."""
         with self.assertRaises(exception.CommandFailed):
             qemu_img.convert(self.path, Format.QCOW2, self.output, "raw",
                              limits=Limits(file_size=MiB // 2))
@@ -120,7 +120,7 @@ class ProgressTest(base.TestCase):
         self.addCleanup(self.process.kill)
         self.running = execute.Running(self.process, signal.SIGKILL)
 
-    def test_progress_is_told_while_a_program_runs(self) -> None:
+    def test_progress_is_reported_while_a_program_runs(self) -> None:
         told: list[int] = []
         heard = threading.Event()
 
@@ -133,13 +133,13 @@ class ProgressTest(base.TestCase):
             self.assertTrue(heard.wait(10))
         self.assertGreater(told[0], 0)
 
-    def test_nothing_is_told_after_the_program(self) -> None:
+    def test_no_progress_is_reported_after_the_end_of_a_program(self) -> None:
         before = threading.active_count()    # other tests left some
         with qemu_img.watching(lambda read: None) as started:
             started(self.running)
         self.assertEqual(before, threading.active_count())
 
-    def test_a_listener_that_raises_ends_the_program(self) -> None:
+    def test_an_error_of_the_progress_function_ends_the_program(self) -> None:
         def progress(read: int) -> None:
             raise ZeroDivisionError
 
@@ -149,12 +149,12 @@ class ProgressTest(base.TestCase):
             self.process.wait(10)
         self.assertEqual(-9, self.process.returncode)
 
-    def test_an_error_of_the_program_is_told(self) -> None:
+    def test_an_error_of_a_watched_program_is_raised(self) -> None:
         with self.assertRaises(exception.CommandFailed), \
                 qemu_img.watching(lambda read: None) as started:
             started(self.running)
             raise exception.CommandFailed(command="x", exit_code=1, stderr="")
 
-    def test_whoever_does_not_listen_costs_no_thread(self) -> None:
+    def test_without_a_progress_function_there_is_no_thread(self) -> None:
         with qemu_img.watching(None) as started:
             self.assertIsNone(started)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks as block devices, as far as that goes without one.
+"""Disks as block devices: the tests that need no block device.
 
-The rest is in the tests under another kernel.
+The tests in the guest suite use real devices.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ class WithoutDevicesTest(base.TestCase):
     def make(self, size: int | None, instance: str = INSTANCE) -> Disk:
         return self.images.cache.create_disk(instance, self.image, size=size)
 
-    def test_a_disk_that_is_to_be_larger_is_refused(self) -> None:
+    def test_without_devices_a_disk_larger_than_its_image_is_refused(
+            self) -> None:
         with self.assertRaises(exception.NbdUnavailable) as caught:
             self.make(2 * SIZE)
         for words in ("modprobe nbd", "resize_fs_using_block_device"):
             self.assertIn(words, str(caught.exception))
         self.assertFalse(self.images.cache.disk(INSTANCE).path.parent.exists())
 
-    def test_a_disk_that_is_to_grow_stays_as_it_is(self) -> None:
+    def test_without_devices_a_disk_that_should_grow_keeps_its_size(
+            self) -> None:
         self.make(None)
         self.images.config(preallocate_images="space")
         disk = self.images.cache.disk(INSTANCE)
@@ -56,7 +58,7 @@ class WithoutDevicesTest(base.TestCase):
         self.assertTrue(before == disk.path.read_bytes())
         self.assertEqual(taken, disk.allocated())
 
-    def test_so_does_a_copy_that_is_qcow2(self) -> None:
+    def test_without_devices_a_qcow2_copy_cannot_grow(self) -> None:
         self.images.config(use_cow_images=False, force_raw_images=False)
         self.image = self.images.add(images.qcow2(images.content(SIZE)),
                                      "qcow2")
@@ -68,27 +70,27 @@ class WithoutDevicesTest(base.TestCase):
         self.assertRaises(exception.NbdUnavailable, disk.grow, 16 * SIZE)
         self.assertEqual((SIZE, taken), (disk.size(), disk.allocated()))
 
-    def test_a_disk_as_large_as_its_image_needs_none(self) -> None:
+    def test_a_disk_as_large_as_its_image_needs_no_device(self) -> None:
         self.make(None)
         self.make(SIZE, OTHER).grow(SIZE)
 
-    def test_raw_disks_need_none(self) -> None:
+    def test_a_raw_disk_needs_no_device(self) -> None:
         self.images.config(use_cow_images=False)
         self.make(2 * SIZE).grow(4 * SIZE)
 
-    def test_disks_of_this_hosts_own_making_need_none(self) -> None:
+    def test_a_disk_made_from_a_template_needs_no_device(self) -> None:
         cache = self.images.cache
         cache.create_swap(INSTANCE, MiB)
         cache.create_ephemeral(INSTANCE, SIZE)
         cache.create_blank(INSTANCE, "disk.blank", SIZE)
 
-    def test_nothing_is_asked_of_them_unless_configured(self) -> None:
+    def test_devices_are_not_required_unless_configured(self) -> None:
         self.images.config(resize_fs_using_block_device=False)
         self.make(2 * SIZE).grow(4 * SIZE)
 
 
 class ServingTest(base.TestCase):
-    """The program that reads a disk, in whatever sandbox this host has."""
+    """qemu-storage-daemon serves a disk, in the sandbox of this host."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -109,20 +111,20 @@ class ServingTest(base.TestCase):
             stderr=subprocess.PIPE)
         return output.read_bytes()
 
-    def test_it_serves_what_a_guest_reads(self) -> None:
+    def test_the_server_serves_the_content_of_the_disk(self) -> None:
         with self.serving() as program:
             self.assertTrue(images.content(SIZE) == self.read())
             self.assertFalse(program.done())
         self.assertTrue(program.done())
 
-    def test_it_reads_the_base_that_is_named_to_it(self) -> None:
+    def test_the_server_reads_the_base_that_the_call_names(self) -> None:
         secret = self.root / "secret"
         secret.write_bytes(images.content(SIZE))
         self.disk.write_bytes(images.backed_by(secret, SIZE))
         with self.serving(secret):
             self.assertTrue(images.content(SIZE) == self.read())
 
-    def test_it_reads_no_other(self) -> None:
+    def test_the_server_reads_no_base_that_only_the_header_names(self) -> None:
         secret = self.root / "secret"
         secret.write_bytes(images.content(SIZE))
         self.disk.write_bytes(images.backed_by(secret, SIZE))
@@ -130,7 +132,7 @@ class ServingTest(base.TestCase):
             self.assertRaises(subprocess.CalledProcessError, self.read)
             self.assertRaises(exception.CommandFailed, program.result, 30)
 
-    def test_whatever_keeps_it_from_starting_is_told(self) -> None:
+    def test_an_error_of_the_server_at_its_start_is_raised(self) -> None:
         with mock.patch("imagecache.system.execute.run",
                         side_effect=OSError(errno.EMFILE, "too many files")), \
                 self.assertRaises(exception.StorageFailed) as caught, \
@@ -138,7 +140,7 @@ class ServingTest(base.TestCase):
             pass
         self.assertIn("too many files", str(caught.exception))
 
-    def test_no_socket_means_that_it_is_the_hosts_fault(self) -> None:
+    def test_a_socket_that_cannot_be_made_raises_storage_failed(self) -> None:
         self.socket = self.root / ("x" * 200)
         with self.assertRaises(exception.StorageFailed), self.serving():
             pass
@@ -160,7 +162,7 @@ FORBIDDEN = (
 
 
 class PrivilegesTest(base.TestCase):
-    """What is run as root is what the rules allow that are shipped."""
+    """The shipped rules for sudo and rootwrap allow the commands of root."""
 
     def commands(self) -> list[tuple[str, ...]]:
         found: list[tuple[str, ...]] = []
@@ -190,7 +192,7 @@ class PrivilegesTest(base.TestCase):
             connector._own(device, 1000)
         return found
 
-    def test_each_command_is_let_through(self) -> None:
+    def test_the_shipped_rules_allow_each_command(self) -> None:
         commands = self.commands()
         self.assertEqual(["qemu-nbd", "chown", "qemu-nbd"],
                          [each[0] for each in commands])
@@ -199,7 +201,7 @@ class PrivilegesTest(base.TestCase):
                 self.assertTrue(rootwrap_allows(command))
                 self.assertTrue(sudo_allows(list(command)))
 
-    def test_others_are_not(self) -> None:
+    def test_the_shipped_rules_allow_no_other_command(self) -> None:
         for line in FORBIDDEN:
             with self.subTest(line):
                 words = shlex.split(line)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox that Landlock makes, and which one is chosen."""
+"""The sandbox of Landlock and seccomp, and the choice of a sandbox."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
         super().setUp()
         self.assertTrue(landlock.version(), "this kernel has no Landlock")
 
-    def test_no_other_program_is_started_for_it(self):
+    def test_landlock_starts_no_other_program(self):
         self.assertEqual([str(os.getpid())], self.attempt("os.getppid()"))
 
-    def test_it_lists_no_directory(self):
+    def test_landlock_denies_listing_directories(self):
         self.refuses("os.listdir('/')", "os.listdir('/etc')",
                      f"os.listdir({str(self.root)!r})", reads=[self.canary])
 
-    def test_it_makes_no_socket_at_all(self):
+    def test_seccomp_denies_every_kind_of_socket(self):
         self.refuses("socket.socket(socket.AF_UNIX)", "socket.socket()",
                      "socket.socket(socket.AF_NETLINK)",
                      "socket.socket(socket.AF_VSOCK)")
 
-    def test_it_changes_nothing_of_a_file_but_its_content(self):
+    def test_seccomp_denies_changes_of_mode_owner_times_and_attributes(self):
         path = str(self.canary)
         self.refuses(f"os.chmod({path!r}, 0o777)", f"os.utime({path!r})",
                      f"os.chown({path!r}, -1, -1)",
@@ -43,7 +43,7 @@ class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
                      f"os.chmod(os.open({path!r}, os.O_RDWR), 0o777)",
                      writes=[self.canary])
 
-    def test_calls_by_number_are_refused_too(self):
+    def test_system_calls_by_number_are_denied(self):
         self.assertIsNotNone(seccomp.program(), "not known on this machine")
         # io_uring_setup, fchmodat2, and socket by x32's numbers
         self.assertEqual(["EPERM"] * 3, self.attempt(
@@ -51,8 +51,8 @@ class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
             "refusal('syscall', 452, -1, 0, 0, 0)",
             "refusal('syscall', 0x40000000 | 41, 1, 1, 0)"))
 
-    def test_it_touches_no_other_process(self):
-        """Whichever version of Landlock there is."""
+    def test_a_program_cannot_act_on_another_process(self):
+        """The oldest version of Landlock and this kernel's."""
         me = os.getpid()
         for version in (1, landlock.version()):
             with mock.patch.object(landlock, "version", return_value=version):
@@ -65,38 +65,38 @@ class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
                     f"open('/proc/{me}/environ').read()",
                     f"call('ptrace', 16, {me}, 0, 0)")
 
-    def test_it_may_abort_and_ask_for_its_limits(self):
+    def test_a_program_may_abort_and_read_its_limits(self):
         self.allows("resource.getrlimit(resource.RLIMIT_CPU)")
         with self.assertRaises(exception.CommandFailed) as caught:
             self.attempt("os.abort()")
         self.assertEqual(-signal.SIGABRT,
                          caught.exception.facts["exit_code"])
 
-    def test_open_files_are_closed_whichever_python_this_is(self):
-        """One without close_range(2) would leave some open."""
+    def test_open_files_are_closed_by_every_build_of_python(self):
+        """A build without close_range(2) would leave some open."""
         with mock.patch.object(kernel, "close_on_exec",
                                wraps=kernel.close_on_exec) as asked:
             self.attempt("1")
         asked.assert_called_once_with()
 
-    def test_it_executes_only_itself_and_its_libraries(self):
+    def test_a_program_executes_no_other_program(self):
         script = self.file("script", "#!/bin/sh\n")
         script.chmod(0o755)
         self.refuses(f"os.execv({str(script)!r}, ['x'])",
                      "os.execv('/bin/sh', ['sh'])", reads=[script])
 
-    def test_it_holds_by_every_version_of_landlock(self):
-        """Those before ours, as far as this kernel goes."""
+    def test_every_version_of_landlock_confines_files(self):
+        """All versions up to the one of this kernel."""
         for version in range(1, landlock.version() + 1):
             with self.subTest(version), mock.patch.object(
                     landlock, "version", return_value=version):
-                self.test_a_program_reads_what_it_is_given_and_nothing_else()
-                self.test_it_changes_no_other_file()
-                self.test_what_it_may_write_it_may_read_and_cut_as_well()
-                self.test_it_creates_nothing()
+                self.test_a_program_reads_only_the_files_of_its_call()
+                self.test_a_program_changes_no_other_file()
+                self.test_a_program_can_read_and_truncate_a_file_that_it_may_write()
+                self.test_a_program_creates_no_file()
 
     def test_landlock_alone_leaves_no_network(self):
-        """Where the numbers of this machine's calls are not known."""
+        """This machine's system calls are not known to the filter."""
         with mock.patch.object(seccomp, "program", return_value=None), \
                 mock.patch.object(bubblewrap, "works", return_value=False):
             net = self.listener(sandboxed.socket.AF_INET, ("127.0.0.1", 0))
@@ -109,7 +109,7 @@ class LandlockTest(sandboxed.Promises, sandboxed.TestCase):
 class KernelTest(sandboxed.TestCase):
 
     def in_child(self, function) -> None:
-        """Fail unless a function is true in a process of its own."""
+        """Run a function in a child process; fail unless it returns true."""
         child = os.fork()
         if not child:
             try:
@@ -118,8 +118,8 @@ class KernelTest(sandboxed.TestCase):
                 os._exit(2)
         self.assertEqual((child, 0), os.waitpid(child, 0))
 
-    def test_every_open_file_but_three_is_closed_with_exec(self):
-        """Also where Python would not, see kernel.close_on_exec."""
+    def test_exec_closes_every_file_except_three(self):
+        """This does not depend on Python; see kernel.close_on_exec."""
         with self.canary.open() as f:
             number = os.dup2(f.fileno(), 700, inheritable=True)
         self.addCleanup(os.close, number)
@@ -131,7 +131,7 @@ class KernelTest(sandboxed.TestCase):
 
         self.in_child(work)
 
-    def test_a_parent_that_died_too_early_is_noticed(self):
+    def test_a_parent_that_died_before_the_call_is_an_error(self):
         def work() -> bool:
             kernel.die_with(os.getppid(), 9)()
             try:
@@ -142,7 +142,7 @@ class KernelTest(sandboxed.TestCase):
 
         self.in_child(work)
 
-    def test_a_call_that_fails_raises(self):
+    def test_a_system_call_that_fails_raises_its_error(self):
         with self.assertRaises(OSError) as caught:
             kernel.prepare("prctl", 9999, 0, 0, 0, 0)()
         self.assertEqual(errno.EINVAL, caught.exception.errno)
@@ -154,7 +154,7 @@ class SeccompTest(sandboxed.TestCase):
 
     def judge(self, program: bytes, machine: int, call: int,
               arguments: tuple[int, int] = (4242, 4242)) -> int:
-        """Return what a filter says, as the kernel would read it."""
+        """Interpret a filter like the kernel, and return its verdict."""
         code = list(struct.iter_unpack("=HBBI", program))
         first = seccomp._ARGUMENTS
         data = {0: call, 4: machine, first: arguments[0],
@@ -216,7 +216,7 @@ class SeccompTest(sandboxed.TestCase):
                 self.assertEqual(expected, self.judge(
                     program, machine.audit, machine.prctl, (option, 0)))
 
-    def test_a_process_may_mean_itself(self):
+    def test_a_process_may_name_itself_in_calls_about_processes(self):
         for machine in seccomp._MACHINES.values():
             program = bytearray(seccomp.denying(machine))
             struct.pack_into("=I", program, len(program) + seccomp.PROCESS,
@@ -231,7 +231,7 @@ class SeccompTest(sandboxed.TestCase):
 
 class VersionsTest(sandboxed.TestCase):
 
-    def test_every_right_that_a_version_knows_is_denied(self):
+    def test_every_right_of_a_version_of_landlock_is_denied(self):
         for version, expected in {
                 1: (0x1fff, 0, 0), 2: (0x3fff, 0, 0), 3: (0x7fff, 0, 0),
                 4: (0x7fff, 3, 0), 5: (0xffff, 3, 0), 6: (0xffff, 3, 3),
@@ -255,14 +255,15 @@ class ChoiceTest(sandboxed.TestCase):
         patch.start()
         self.addCleanup(patch.stop)
 
-    def test_a_sandbox_that_is_required_is_there(self):
+    def test_a_required_or_available_sandbox_confines_the_program(self):
         for mode in (Sandbox.REQUIRED, Sandbox.AVAILABLE):
             self.assertRaises(exception.CommandFailed, self.run_in, mode)
 
-    def test_never_means_that_everything_is_in_reach(self):
+    def test_a_program_without_a_sandbox_reads_every_file(self):
         self.assertEqual(sandboxed.TOKEN, self.run_in(Sandbox.NEVER))
 
-    def test_a_host_without_any_says_what_it_needs(self):
+    def test_a_required_sandbox_on_a_host_without_one_names_what_is_missing(
+            self):
         self.without_landlock()
         self.without_bubblewrap()
         with self.assertRaises(exception.InvalidConfiguration) as caught:
@@ -271,13 +272,13 @@ class ChoiceTest(sandboxed.TestCase):
                      "bubblewrap"):
             self.assertIn(word, str(caught.exception))
 
-    def test_a_host_without_any_goes_on_where_none_is_required(self):
+    def test_an_optional_sandbox_on_a_host_without_one_is_a_warning(self):
         self.without_landlock()
         self.without_bubblewrap()
         with self.assertLogs("imagecache.system.sandbox", "WARNING"):
             self.assertEqual(sandboxed.TOKEN, self.run_in(Sandbox.AVAILABLE))
 
-    def test_landlock_without_seccomp_is_not_enough_where_one_is_required(
+    def test_landlock_without_seccomp_is_no_required_sandbox(
             self):
         self.without_bubblewrap()
         with mock.patch.object(seccomp, "program", return_value=None):
@@ -290,14 +291,14 @@ class ChoiceTest(sandboxed.TestCase):
                                   Sandbox.AVAILABLE)
         self.assertIn("bubblewrap", logs.records[0].getMessage())
 
-    def test_a_program_that_reads_nothing_of_a_tenants_needs_none(self):
+    def test_a_program_that_reads_no_tenant_data_has_no_sandbox(self):
         self.without_landlock()
         self.without_bubblewrap()
         with self.assertNoLogs("imagecache.system.sandbox"):
             self.assertEqual("x\n", execute.run("echo", "x", limits=Limits(
                 file_size=1)))
 
-    def test_which_one_it_is_is_said_once(self):
+    def test_the_choice_of_a_sandbox_is_logged_once(self):
         with self.assertLogs("imagecache.system.sandbox", "INFO") as logs:
             for _ in range(2):
                 self.assertRaises(exception.CommandFailed, self.run_in,
@@ -305,7 +306,7 @@ class ChoiceTest(sandboxed.TestCase):
         self.assertEqual(1, len(logs.records))
         self.assertIn("Landlock", logs.records[0].getMessage())
 
-    def test_a_program_that_is_not_there_is_named(self):
+    def test_a_missing_program_is_named(self):
         with self.assertRaises(exception.CommandNotFound) as caught:
             execute.run("no-such-program", limits=self.limits)
         self.assertEqual("no-such-program",

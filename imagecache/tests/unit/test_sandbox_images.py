@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that name what is not theirs, and qemu-img in its sandbox.
+"""qemu-img in its sandbox, with images that name files of the host.
 
-What the proof would refuse long before: here qemu-img itself must fail.
+Inspection would refuse these images.  Here qemu-img itself must fail.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def qcow2_on(name: str) -> bytes:
 
 
 def data_file(canary: pathlib.Path) -> bytes:
-    """Return a qcow2 image whose data is, it says, in the canary."""
+    """Return a qcow2 image that names the canary as its data file."""
     decoy = canary.with_name("decoys")   # as long a name
     found = images.create("qcow2", "-o", f"data_file={decoy},data_file_raw=on",
                           size=SIZE)
@@ -101,7 +101,7 @@ class HostileImageTest(TestCase):
         return format
 
     @ddt.data(*HOSTILE)
-    def test_a_conversion_cannot_read_what_it_names(self, name):
+    def test_a_conversion_cannot_read_a_file_that_the_image_names(self, name):
         format = self.make(name)
         with self.assertRaises(exception.CommandFailed) as caught:
             self.convert(format)
@@ -109,13 +109,13 @@ class HostileImageTest(TestCase):
         self.assert_nothing_came_out()
 
     @ddt.data(*HOSTILE)
-    def test_without_the_sandbox_it_could(self, name):
-        """Or the other tests prove nothing."""
+    def test_without_a_sandbox_a_conversion_reads_the_named_file(self, name):
+        """So the other tests show an effect of the sandbox."""
         self.convert(self.make(name), BARE)
         self.assertIn(TOKEN, self.output.read_bytes())
 
     @ddt.data(*HOSTILE)
-    def test_asking_what_it_is_tells_nothing(self, name):
+    def test_info_and_measure_reveal_nothing_of_the_named_file(self, name):
         format = self.make(name)
         for ask in (lambda: qemu_img.info(
                         self.image, format, limits=CONFINED),
@@ -125,27 +125,27 @@ class HostileImageTest(TestCase):
                 self.assertNotIn(TOKEN.decode(), str(ask()))
 
     @ddt.data("backing file", "data file")
-    def test_a_resize_changes_nothing_else(self, name):
+    def test_a_resize_does_not_change_the_named_file(self, name):
         format = self.make(name)
         self.assertRaises(exception.CommandFailed, qemu_img.resize,
                           self.image, format, 2 * SIZE, limits=CONFINED)
         self.assert_canary_is_as_it_was()
 
-    def test_without_the_sandbox_a_resize_would(self):
+    def test_without_a_sandbox_a_resize_changes_the_named_file(self):
         qemu_img.resize(self.image, self.make("data file"), 2 * SIZE,
                         limits=BARE)
         self.assertRaises(AssertionError, self.assert_canary_is_as_it_was)
 
     @ddt.data("backing file", "backing file as json")
-    def test_a_rebase_copies_nothing_in(self, name):
+    def test_a_rebase_copies_nothing_from_the_named_file(self, name):
         self.make(name)
         self.assertRaises(
             exception.CommandFailed, qemu_img.rebase, self.image, None, None,
             Format.RAW, limits=CONFINED)
         self.assertNotIn(TOKEN, self.image.read_bytes())
 
-    def test_one_that_is_read_through_a_base_reads_no_other(self):
-        """Whatever the base names in its turn."""
+    def test_an_overlay_reads_only_the_base_that_the_call_names(self):
+        """The base names a backing file of its own."""
         known = self.root / "known"
         known.write_bytes(qcow2_on(str(self.canary)))
         self.image.write_bytes(images.create(
@@ -165,7 +165,7 @@ class NetworkTest(TestCase):
 
     @contextlib.contextmanager
     def server(self, family: int, address: object) -> Iterator[socket.socket]:
-        """Serve whoever comes by hanging up."""
+        """Accept connections, count them, and close them."""
         def serve() -> None:
             with contextlib.suppress(OSError):
                 while True:
@@ -190,13 +190,13 @@ class NetworkTest(TestCase):
                           Format.QCOW2, limits)
         return bool(self.visitors)
 
-    def test_no_server_is_asked(self):
+    def test_a_program_connects_to_no_server(self):
         with self.server(socket.AF_INET, ("127.0.0.1", 0)) as server:
             name = f"nbd://127.0.0.1:{server.getsockname()[1]}/x"
             self.assertTrue(self.visited(name, BARE))
             self.assertFalse(self.visited(name, CONFINED))
 
-    def test_no_socket_of_the_host_is_connected_to(self):
+    def test_a_program_connects_to_no_socket_file(self):
         path = str(self.root / "socket")
         with self.server(socket.AF_UNIX, path):
             name = f"nbd+unix:///x?socket={path}"
@@ -221,7 +221,7 @@ class PlacesTest(TestCase):
         self.image, self.output = directory / "a b:c", directory / "d,e=f"
 
     @ddt.data(*places)
-    def test_it_is_found_wherever_it_is(self, name):
+    def test_an_image_is_converted_at_any_path(self, name):
         self.place(name)
         self.image.write_bytes(images.qcow2(self.content))
         qemu_img.info(self.image, Format.QCOW2, limits=CONFINED)
@@ -230,7 +230,7 @@ class PlacesTest(TestCase):
         self.convert(Format.QCOW2)
         self.assertTrue(self.content == self.output.read_bytes())
 
-    def test_it_is_found_by_a_relative_name(self):
+    def test_an_image_is_converted_at_a_relative_path(self):
         self.addCleanup(os.chdir, os.getcwd())
         os.chdir(self.root)
         self.image, self.output = pathlib.Path("a:b"), pathlib.Path("c:d")
@@ -239,7 +239,8 @@ class PlacesTest(TestCase):
         self.assertTrue(self.content == self.output.read_bytes())
 
     @ddt.data(*places)
-    def test_an_overlay_works_wherever_it_is(self, name):
+    def test_an_overlay_is_resized_converted_and_rebased_at_any_path(
+            self, name):
         self.place(name)
         known, other = self.root / "known", self.root / "o:ther"
         known.write_bytes(self.content)
@@ -272,13 +273,13 @@ class GoodImageTest(TestCase):
         self.content = images.content()
 
     @ddt.data(*options)
-    def test_it_is_converted_whatever_its_options(self, options):
+    def test_a_qcow2_image_is_converted_with_any_options(self, options):
         self.image.write_bytes(images.qcow2(self.content, *options))
         self.convert(Format.QCOW2)
         self.assertTrue(self.content == self.output.read_bytes())
 
     @ddt.data("raw", "vmdk", "vpc", "vhdx", "vdi")
-    def test_it_is_converted_whatever_its_format(self, format):
+    def test_an_image_of_any_format_is_converted(self, format):
         self.image.write_bytes(images.convert(
             self.content, format,
             *(["-o", "force_size=on"] if format == "vpc" else [])))
@@ -286,7 +287,7 @@ class GoodImageTest(TestCase):
         self.assertTrue(self.content == self.output.read_bytes())
 
     @ddt.data("raw", "qcow2", "vmdk", "vpc", "vhdx", "vdi")
-    def test_it_is_converted_to_any_format(self, format):
+    def test_an_image_is_converted_to_any_format(self, format):
         self.image.write_bytes(images.qcow2(self.content))
         for compress in (False, True)[:1 + (format == "qcow2")]:
             qemu_img.convert(self.image, Format.QCOW2, self.output, format,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits that hold, and errors that say which one it was."""
+"""Limits of programs, and errors that name the limit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ExplainTest(base.TestCase):
               (-signal.SIGABRT, "failed to allocate 7 bytes",
                "1 bytes of address space"))
     @ddt.unpack
-    def test_a_limit_is_known_by_how_it_ends_a_program(
+    def test_the_end_of_a_program_tells_which_limit_it_reached(
             self, exit_code, stderr, expected):
         self.assertEqual(f"it reached its limit of {expected}",
                          limits.explain(self.ALL, exit_code, stderr))
@@ -43,16 +43,17 @@ class ExplainTest(base.TestCase):
     @ddt.data((1, ""), (0, ""), (-signal.SIGKILL, ""), (-signal.SIGSEGV, ""),
               (-signal.SIGABRT, "assertion failed"), (1, "Invalid argument"))
     @ddt.unpack
-    def test_not_every_failure_is_a_limit(self, exit_code, stderr):
+    def test_other_failures_are_not_explained_by_a_limit(
+            self, exit_code, stderr):
         self.assertIsNone(limits.explain(self.ALL, exit_code, stderr))
 
-    def test_what_has_no_limit_did_not_reach_it(self):
+    def test_a_limit_that_is_not_set_explains_nothing(self):
         for code in (-signal.SIGXCPU, -signal.SIGXFSZ):
             self.assertIsNone(limits.explain(Limits(), code, ""))
         self.assertIsNone(limits.explain(Limits(), 1, "Cannot allocate"
                                          " memory"))
 
-    def test_the_option_is_named(self):
+    def test_the_explanation_names_the_option_of_the_limit(self):
         self.assertEqual(
             "it reached its limit of 30 seconds of CPU, which"
             " [libvirt] images_cpu_time_limit sets",
@@ -66,19 +67,19 @@ class QemuImgTest(base.TestCase):
         self.path, self.output = self.root / "image", self.root / "output"
 
     def convert(self, **changed) -> str:
-        """Return what is said of a conversion that fails."""
+        """Return the error message of a conversion that fails."""
         with self.assertRaises(exception.CommandFailed) as caught:
             qemu_img.convert(self.path, Format.QCOW2, self.output, Format.RAW,
                              limits=dataclasses.replace(CONVERSION, **changed))
         return str(caught.exception)
 
-    def test_one_that_grows_too_large_is_stopped(self):
+    def test_a_conversion_that_writes_too_large_a_file_is_stopped(self):
         self.path.write_bytes(images.qcow2(images.content()))
         self.assertIn("limit of 65536 bytes in a file",
                       self.convert(file_size=65536))
         self.assertLessEqual(self.output.stat().st_size, 65536)
 
-    def test_one_that_needs_too_much_memory_is_stopped(self):
+    def test_a_conversion_that_needs_too_much_memory_is_stopped(self):
         self.path.write_bytes(images.qcow2(
             images.content(8 * MiB), "-c", "-o", "cluster_size=2M"))
         self.assertIn(
@@ -86,14 +87,14 @@ class QemuImgTest(base.TestCase):
             " [image_cache] conversion_address_space_limit sets",
             self.convert(address_space=32 * MiB))
 
-    def test_one_that_takes_too_long_is_stopped(self):
+    def test_a_conversion_that_takes_too_long_is_stopped(self):
         self.path.write_bytes(images.qcow2(images.content()))
         self.assertIn("limit of 0.001 seconds, which"
                       " [image_cache] conversion_timeout sets",
                       self.convert(wall_clock=0.001))
 
-    def test_asking_writes_nothing_at_all(self):
-        """Not even where a program is taken over that has to write."""
+    def test_programs_that_only_read_may_write_no_byte(self):
+        """Also if the image has taken the program over."""
         self.path.write_bytes(images.qcow2(images.content()))
         limited = []
         with self.recording(limited):
@@ -103,7 +104,7 @@ class QemuImgTest(base.TestCase):
             filesystem.is_ext(self.path, INSPECTION)
         self.assertEqual([0, 0, 0], [each.file_size for each in limited])
 
-    def test_what_is_changed_may_grow_as_far_as_it_must(self):
+    def test_a_disk_that_is_changed_may_grow_to_its_largest_size(self):
         self.path.write_bytes(images.create("qcow2"))
         size, limited = self.path.stat().st_size, []
         with self.recording(limited):
@@ -115,7 +116,7 @@ class QemuImgTest(base.TestCase):
             self.assertGreater(each.file_size, size + 8 * MiB)
             self.assertLess(each.file_size, size + 128 * MiB)
 
-    def test_a_file_system_does_not_outgrow_its_disk(self):
+    def test_a_file_system_cannot_grow_beyond_its_disk(self):
         self.path.touch()
         os.truncate(self.path, 4 * MiB)
         filesystem.mkfs("ext4", "x", self.path)
@@ -127,7 +128,7 @@ class QemuImgTest(base.TestCase):
                          [each.file_size for each in limited])
 
     def recording(self, limited: list[Limits]):
-        """Note the limits of what is run meanwhile."""
+        """Record the limits of the programs that the block runs."""
         def run(*command, **options):
             limited.append(options["limits"])
             return original(*command, **options)
@@ -138,7 +139,7 @@ class QemuImgTest(base.TestCase):
 
 class SetterTest(base.TestCase):
 
-    def test_limits_of_ours_only_lower_those_there_are(self):
+    def test_limits_only_lower_the_limits_of_the_agent(self):
         pid = os.fork()
         if not pid:
             try:
@@ -153,8 +154,8 @@ class SetterTest(base.TestCase):
 
 class ThreadsTest(base.TestCase):
 
-    def test_programs_are_confined_while_other_threads_are_busy(self):
-        """A lock that another thread holds is held in the child for ever."""
+    def test_confining_a_program_needs_no_lock_of_other_threads(self):
+        """In a child, a lock that another thread held is held for ever."""
         done = threading.Event()
 
         def be_busy() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many small writes, made into few large ones."""
+"""Small writes that are coalesced into large ones."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from imagecache import exception
 from imagecache.tests import base
 from imagecache.tools import write_buffer
 
-CHUNK, IN_FLIGHT = 16 * 1024, 128 * 1024     # a quick test's
+CHUNK, IN_FLIGHT = 16 * 1024, 128 * 1024     # small, for a quick test
 PIECE = CHUNK // 64
 FULL = exception.NoSpace(path="vms/x", what="writing", needed="more",
                          available=0)
 
 
 class Device:
-    """Memory; its writes arrive when a test lets them, from other threads."""
+    """A device in memory; a test decides when its writes complete."""
 
     def __init__(self, size):
         self.data = bytearray(size)
@@ -64,7 +64,7 @@ class CoalescerTest(base.TestCase):
     def _write(self, data, offset):
         self.coalescer.write(data, offset, self.answers.append)
 
-    def test_pieces_in_order_are_one_write(self):
+    def test_pieces_in_order_become_one_write(self):
         content = random.Random(1).randbytes(2 * CHUNK)
         for offset in range(0, len(content), PIECE):
             self._write(content[offset:offset + PIECE], offset)
@@ -72,7 +72,7 @@ class CoalescerTest(base.TestCase):
         self.assertEqual([(0, CHUNK), (CHUNK, CHUNK)], self.device.writes)
         self.assertTrue(self.device.data[:2 * CHUNK] == content)
 
-    def test_pieces_out_of_order_are_one_write_too(self):
+    def test_pieces_out_of_order_become_one_write(self):
         chance = random.Random(2)
         content = chance.randbytes(4 * CHUNK)
         offsets = list(range(0, len(content), PIECE))
@@ -83,7 +83,7 @@ class CoalescerTest(base.TestCase):
         self.assertEqual(4, len(self.device.writes))
         self.assertTrue(self.device.data[:4 * CHUNK] == content)
 
-    def test_whatever_is_written_is_there(self):
+    def test_any_sequence_of_writes_reaches_the_device(self):
         chance = random.Random(3)
         expected = bytearray(len(self.device.data))
         for _ in range(500):
@@ -98,7 +98,7 @@ class CoalescerTest(base.TestCase):
         self.assertTrue(self.device.data == expected)
         self.assertEqual({None}, set(self.answers))
 
-    def test_gaps_are_not_written(self):
+    def test_gaps_between_pieces_are_not_written(self):
         self._write(b"a" * PIECE, 0)
         self._write(b"c" * PIECE, 3 * PIECE)
         self._write(b"b" * PIECE, PIECE)
@@ -106,12 +106,12 @@ class CoalescerTest(base.TestCase):
         self.assertEqual([(0, 2 * PIECE), (3 * PIECE, PIECE)],
                          self.device.writes)
 
-    def test_no_more_than_a_few_chunks_are_kept(self):
+    def test_the_number_of_buffered_chunks_is_limited(self):
         for number in range(20):
             self._write(b"x", number * CHUNK)
         self.assertLess(20 - 9, len(self.device.writes))
 
-    def test_no_more_than_a_few_writes_are_under_way(self):
+    def test_the_number_of_writes_in_flight_is_limited(self):
         self.device.open.clear()
         writer = threading.Thread(
             target=self._write, args=(bytes(30 * CHUNK), 0))
@@ -124,21 +124,21 @@ class CoalescerTest(base.TestCase):
         writer.join()
         self.coalescer.flush()
 
-    def test_flush_waits_and_flushes_what_is_behind(self):
+    def test_flush_waits_for_writes_and_flushes_the_device(self):
         self._write(b"x", 0)
         self.assertEqual([], self.device.writes)
         self.coalescer.flush()
         self.assertEqual([1], self.device.flushed_at)
         self.assertEqual(b"x", self.device.data[:1])
 
-    def test_zeros_come_after_what_was_written_before(self):
+    def test_zeros_are_written_after_earlier_writes(self):
         self._write(b"x" * PIECE, 0)
         self.coalescer.zero(100, 0, self.answers.append)
         self.coalescer.flush()
         self.assertEqual(bytes(100) + b"x" * (PIECE - 100),
                          self.device.data[:PIECE])
 
-    def test_failure_is_told_by_whatever_comes_next(self):
+    def test_a_failed_write_is_reported_by_every_later_call(self):
         self.device.failing_at = 1
         self._write(bytes(CHUNK), 0)
         for _ in range(2):
@@ -149,7 +149,7 @@ class CoalescerTest(base.TestCase):
         self.assertEqual([FULL, FULL], self.answers[1:])
         self.assertEqual([], self.device.flushed_at)
 
-    def test_nothing_is_written_after_a_failure(self):
+    def test_no_data_is_written_after_a_failure(self):
         self.device.failing_at = 1
         self._write(b"x", 0)
         with self.assertRaises(exception.NoSpace):
@@ -157,7 +157,7 @@ class CoalescerTest(base.TestCase):
         self._write(bytes(20 * CHUNK), 0)
         self.assertEqual(1, len(self.device.writes))
 
-    def test_error_at_the_door_is_a_failure(self):
+    def test_an_error_that_a_write_raises_is_a_failure(self):
         def refuse(*_):
             raise FULL
         self.device.write = refuse
@@ -165,12 +165,12 @@ class CoalescerTest(base.TestCase):
         with self.assertRaises(exception.NoSpace):
             self.coalescer.flush()
 
-    def test_what_was_given_up_is_not_written(self):
+    def test_closing_drops_the_buffered_data(self):
         self._write(b"x", 0)
         self.coalescer.close()
         self.assertEqual([], self.device.writes)
 
-    def test_giving_up_waits_for_what_is_under_way(self):
+    def test_closing_waits_for_writes_in_flight(self):
         self.device.open.clear()
         self._write(bytes(CHUNK), 0)
         closing = threading.Thread(target=self.coalescer.close)
