@@ -66,7 +66,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
         self.assertFalse((self.images.instances_path / INSTANCE).exists())
 
     def test_a_luks_header_written_by_a_guest_has_no_effect(self) -> None:
-        """Its guest has written that."""
+        """The guest wrote the header."""
         image = self.images.add(CONTENT, "raw")
         disk = self.images.cache.create_disk(INSTANCE, image)
         images.write(disk.path, "raw", b"LUKS\xba\xbe\0\1")
@@ -88,7 +88,7 @@ class EncryptedRawTest(encrypting.FileDiskTestCase):
 
     def test_an_encrypted_disk_is_not_read_or_grown_as_a_plain_one(
             self) -> None:
-        """Grown as plain raw, its guest would see too little of it."""
+        """Grown as plain raw, the disk would be smaller for its guest."""
         path = self.record_encrypted()
         content = b"LUKS\xba\xbe\0\1" + bytes(MiB)
         path.write_bytes(content)

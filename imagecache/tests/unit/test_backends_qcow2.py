@@ -82,7 +82,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
 
     def test_a_lost_base_is_fetched_in_the_format_that_the_disk_reads(
             self) -> None:
-        """Whatever is configured now, or on the host it has moved to."""
+        """The present options, also of another host, do not matter."""
         for before in (True, False):
             self.images.config(force_raw_images=before)
             disk = self.make()
@@ -96,7 +96,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
 
     def test_a_base_of_another_format_than_the_disk_reads_is_refused(
             self) -> None:
-        """As on a host that has made its own of the same image."""
+        """Another host may have a base of the same image in another format."""
         for before in (True, False):
             self.images.config(force_raw_images=before)
             disk = self.make()
@@ -147,7 +147,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         self.assertRaises(exception.InvalidDiskFormat, disk.grow, 2 * SIZE)
 
     def test_a_disk_on_record_as_raw_is_not_read_as_qcow2(self) -> None:
-        """Whatever its guest wrote to where it begins."""
+        """Its guest may have written a qcow2 header to the raw disk."""
         secret = self.images.instances_path / "secret"
         secret.write_bytes(b"secret" * 1000)
         raw = self.make(image_type="raw")
@@ -162,7 +162,7 @@ class Qcow2Test(file_conformance.FileDiskConformance):
         self.assertFalse(output.exists())
 
     def test_a_disk_in_a_moved_directory_keeps_its_format(self) -> None:
-        """As after a restore, where the record has the paths of before."""
+        """After a restore the record holds the old paths."""
         disk = self.make()
         record = disk.path.parent / "disk.info"
         record.write_text(json.dumps({"/elsewhere/disk": "qcow2"}))
@@ -193,4 +193,4 @@ def _listen(event: str, arguments: tuple) -> None:
         _LISTENERS[-1].append(event)
 
 
-sys.addaudithook(_listen)    # for good: there is no way to remove one
+sys.addaudithook(_listen)    # Python cannot remove an audit hook

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A flat copy of the base, in a file of its own."""
+"""Raw disks: full copies of their bases."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RawTest(file_conformance.FileDiskConformance):
         self.assertEqual(["created"] * 2, self.images.heard)
 
     def test_a_template_that_is_not_trusted_is_inspected(self) -> None:
-        """It may be an image that a driver brought without saying so."""
+        """A driver may pass an image as a template."""
         def hostile(path: pathlib.Path) -> None:
             path.write_bytes(images.backed_by(pathlib.Path("/etc/passwd")))
 
@@ -75,7 +75,7 @@ class RawTest(file_conformance.FileDiskConformance):
 
 
 class FileSystemTest(base.TestCase):
-    """The file system of a disk without partitions grows with it."""
+    """A file system on a disk without partitions grows with the disk."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -104,7 +104,7 @@ class FileSystemTest(base.TestCase):
         self.assertEqual(8 * MiB, images.ext_size(path))
 
     def test_growing_to_the_same_size_does_not_change_the_disk(self) -> None:
-        """Its guest may have it open, and have written a journal."""
+        """The guest may be running, and have written a journal."""
         path = self.make(self.content, 16 * MiB + 512)
         self.assertEqual(16 * MiB + 512, path.stat().st_size)
         subprocess.run(["debugfs", "-w", "-R", "feature needs_recovery", path],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Disks in Ceph, as far as no cluster is asked."""
+"""Disks in Ceph: what can be tested without a cluster."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bases: fetched at most once, leased to whoever uses one."""
+"""Bases are fetched at most once, and leased while they are used."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BaseCacheTestCase(base.TestCase):
             return found
 
     def heard(self) -> list[str]:
-        """Return what happened since this was last asked."""
+        """Return the names of the events since the last call."""
         found = [event.name for event in self.events
                  if event.name not in ("download", "convert")]
         self.events.clear()
@@ -69,7 +69,7 @@ class BaseCacheTestCase(base.TestCase):
                       if path.name != ".staged")
 
     def adopt(self, content: bytes, source: Image | None = None) -> None:
-        """Put a base there as nova would."""
+        """Write a base as nova does: without a record."""
         self.policy.bases.mkdir(parents=True, exist_ok=True)
         path = self.policy.bases / (source or self.source).key
         path.write_bytes(content)
@@ -84,7 +84,7 @@ class LeaseTest(BaseCacheTestCase):
         other = self.path.rename(self.root / "other")
 
         class Shared(DirectoryStore):
-            """Whose last wait ended when another host had the base."""
+            """A store in which another host commits the base first."""
 
             @contextlib.contextmanager
             def stage(self, key: str, *, in_place: bool = False
@@ -170,7 +170,7 @@ class LeaseTest(BaseCacheTestCase):
         self.assertEqual(["miss", "validated", "committed"], self.heard())
 
     def test_a_trusted_template_is_not_inspected(self) -> None:
-        """It is the host's own, and will be read as raw."""
+        """This host generated it, and its disks are read as raw."""
         header = images.backed_by(pathlib.Path("/etc/passwd"))
         found = self.lease(Template(
             "t", lambda path: path.write_bytes(header) and None))
@@ -273,7 +273,7 @@ class RefusalTest(BaseCacheTestCase):
 
 
 class AdoptionTest(BaseCacheTestCase):
-    """A ``_base`` of nova's is used as it stands."""
+    """Bases that nova made are validated and used."""
 
     def test_a_raw_base_without_a_record_is_validated_once(self) -> None:
         self.adopt(CONTENT)
@@ -301,7 +301,7 @@ class AdoptionTest(BaseCacheTestCase):
         self.assertEqual(content, self.path.read_bytes())
 
     def test_a_base_of_an_unsupported_format_is_refused(self) -> None:
-        """Even where such images are welcome: they would be converted."""
+        """Images of the format may be accepted, because they are converted."""
         self.policy = dataclasses.replace(self.policy,
                                           accepted=frozenset(Format))
         self.adopt(images.convert(CONTENT, "vmdk"))
@@ -330,7 +330,7 @@ class AdoptionTest(BaseCacheTestCase):
 
     def test_a_base_validated_by_newer_rules_is_not_validated_again(
             self) -> None:
-        """As after a downgrade: what stricter rules passed, passes."""
+        """After a downgrade of the library its rules are older."""
         self.lease()
         self.useFixture(fixtures.MonkeyPatch(
             "imagecache.inspection.verify.RULES", verify.RULES - 1))
@@ -346,7 +346,7 @@ class AdoptionTest(BaseCacheTestCase):
 
 
 class InPlaceTest(BaseCacheTestCase):
-    """A base from another host: one path, the same on both."""
+    """A base copied from another host, to the same path on this host."""
 
     def copy(self, path: pathlib.Path) -> None:
         self.seen = path
@@ -437,7 +437,7 @@ class RemoveTest(BaseCacheTestCase):
 
 
 class OddDirectoryTest(BaseCacheTestCase):
-    """The cause is this host, and the error says where."""
+    """An error of the host names the path."""
 
     @contextlib.contextmanager
     def blamed(self, path: pathlib.Path) -> Iterator[None]:
@@ -474,7 +474,7 @@ class Md5Test(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.images = self.useFixture(fixture.ImageCacheFixture())
-        # As an image that was uploaded before Glance knew better.
+        # Old releases of Glance recorded no other digest.
         self.image = self.images.store.add(
             images.qcow2(images.content(MiB)), "qcow2", algorithm="md5")
 

@@ -225,7 +225,7 @@ class CommitTest(DirectoryStoreTestCase):
 
     def test_a_record_of_a_lost_base_is_not_that_of_the_next_base(
             self) -> None:
-        """The disk may be full when the new one should be written."""
+        """The write of the new record may fail, as on a full disk."""
         self.put()
         record = self.directory / f"{KEY}.json"
         (self.directory / KEY).unlink()
@@ -279,9 +279,9 @@ class InUseTest(DirectoryStoreTestCase):
         self.assertEqual([], self.users())
 
     def test_lost_and_found_is_not_an_instance(self) -> None:
-        """Where instances have a file system of their own, and root none."""
+        """Instances may be on a file system of their own."""
         found = self.disk(self.directory / KEY, "lost+found", "#12")
-        self.assertEqual([str(found)], self.users())    # it may be one
+        self.assertEqual([str(found)], self.users())    # it may use the base
         with mock.patch("os.access", return_value=False):
             self.assertEqual([], self.users())
 
@@ -292,7 +292,7 @@ class InUseTest(DirectoryStoreTestCase):
             self.assertEqual([str(disk)], self.users())
 
     def test_a_guest_cannot_stop_the_search(self) -> None:
-        """It wrote a header to its raw disk."""
+        """The guest wrote a qcow2 header to its raw disk."""
         for name in ("\0", "/proc/self/fd/0", "x" * 1000, "/" * 1000,
                      "json:{}", "nbd://host", "."):
             header = images.backed_by(pathlib.Path("/" + "x" * 1000))
@@ -305,7 +305,7 @@ class InUseTest(DirectoryStoreTestCase):
         users = [self.disk(self.directory / KEY, f"i{i}") for i in range(9)]
 
         class Vanishing(type(self.root)):
-            """Directories that are gone right after one has seen them."""
+            """Directories that are removed right after they are listed."""
 
             def is_dir(self):
                 found = super().is_dir()

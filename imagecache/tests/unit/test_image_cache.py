@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door for new code."""
+"""ImageCache: the API for new code."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ class DisksTest(ImageCacheTestCase):
             record.write_bytes(before)
 
     def test_a_disk_that_is_recorded_twice_is_listed_once(self) -> None:
-        """Its directory was moved, and it was put on record again."""
+        """The directory was moved, and the disk was recorded again."""
         disk = self.cache.create_disk(INSTANCE, self.ref)
         record = disk.path.parent / "disk.info"
         record.write_text(json.dumps({

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door for code written against nova, called as such code calls it."""
+"""imagebackend: the API for code written against nova, used as nova does."""
 
 from __future__ import annotations
 
@@ -328,7 +328,7 @@ class OtherBackendTest(ImageBackendTestCase):
     def test_a_backend_of_another_project_gets_the_same_methods(
             self) -> None:
         class Other(backends.Qcow2):
-            """Somebody's own kind of overlay."""
+            """An overlay of another project."""
 
         self.addCleanup(backends.BACKENDS.pop, "other")
         backends.BACKENDS["other"] = Other

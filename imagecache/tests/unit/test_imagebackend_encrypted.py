@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encrypted disks, as nova's drivers ask for them."""
+"""Encrypted disks, requested as nova's drivers do."""
 
 from __future__ import annotations
 

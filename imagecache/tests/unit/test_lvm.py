@@ -41,7 +41,7 @@ RECORD = Record(Format.RAW, MiB, MiB, 3, "an image", "qcow2", "sha256:00")
 
 
 class Recorder(fixtures.Fixture):
-    """Has no command run, and keeps what it was; answers what it is told."""
+    """Records commands in place of running them, and returns an answer."""
 
     def __init__(self, answer: str = "") -> None:
         self.answer = answer
@@ -60,7 +60,7 @@ class Recorder(fixtures.Fixture):
 
 
 class CommandsTest(base.TestCase):
-    """All that is run as root."""
+    """Return every command that runs as root."""
 
     def commands(self) -> list[tuple[str, ...]]:
         group = lvm.VolumeGroup("vg", "sudo")
@@ -168,7 +168,7 @@ FORBIDDEN = (
     "chown -R 1000 /dev/vg/a_disk",
     "lvs --reportformat json --units b --nosuffix --options lv_name --config"
     " /etc/x vg",
-    # Whatever LVM is told by --config, root writes there, or loads from there.
+    # With --config LVM writes or loads any file as root.
     "lvs --reportformat json --units b --nosuffix --options lv_name --select"
     " x --config log{file=x} vg",
     "lvrename vg --config=log{file=a_b} a_disk",
@@ -201,7 +201,7 @@ def sudo_allows(command: list[str] | tuple[str, ...]) -> bool:
 def sudo_rules() -> Iterator[tuple[str, str]]:
     text = (ETC / "sudoers").read_text().replace("\\\n", "")
     for alias in re.findall(r"^Cmnd_Alias \w+ = (.*)$", text, re.M):
-        # Each ends in a dollar sign.
+        # Each regular expression ends in a dollar sign.
         for rule in re.findall(r"\s*(/\S+ \^.*?\$)(?:,|$)", alias):
             path, _, pattern = rule.partition(" ")
             yield path, pattern
@@ -279,7 +279,7 @@ class NamesTest(base.TestCase):
     def test_an_attempt_is_abandoned_when_its_process_is_gone(self) -> None:
         attempt = volumes.attempt_at("disk")
         self.assertFalse(volumes.is_abandoned(attempt))
-        # The same number, given to a process that started later.
+        # A later process can have the same number.
         pid, start = re.fullmatch(r"\.disk\.(\d+)-(\d+)\..*", attempt
                                   ).groups()
         self.assertTrue(volumes.is_abandoned(
@@ -319,7 +319,7 @@ class RecordTest(base.TestCase):
 
 
 class StoreTest(base.TestCase):
-    """A base that is on record in a file beside its volume."""
+    """A base whose record is in a file and in the tags of its volume."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -379,7 +379,7 @@ class StoreTest(base.TestCase):
 
 
 class PoolTest(base.TestCase):
-    """The watch over a thin pool of 1 GiB, which says how full it is."""
+    """The limits of a thin pool of 1 GiB that reports how full it is."""
 
     def require(self, data: int, **facts: str) -> list[events.Event]:
         answer = {"lv_name": "pool", "lv_size": str(GiB),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to an image on its way into the cache."""
+"""Plans: the steps from a source to a base."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PipelineTestCase(base.TestCase):
 
     def run_it(self, source: sources.Source, size: int | None = None
                ) -> tuple[Validated, Record]:
-        """Return what would be committed."""
+        """Run a plan; return what a store would commit."""
         with mock.patch.object(type(self.staging), "commit") as commit:
             pipeline.run(self.plan(source), pipeline.Work(
                 source.name, self.staging.download, self.policy,
@@ -115,7 +115,7 @@ class PlanTest(PipelineTestCase):
         self.assertEqual([], list(self.root.iterdir()))
 
     def entry(self, format: Format | None) -> Entry:
-        """Return a base; None: it has no record."""
+        """Return an entry of a base; None: without a record."""
         record = format and Record(format, SIZE, SIZE, 0, "image")
         return Entry("key", self.root / "key", SIZE, SIZE, 0, record)
 
@@ -206,7 +206,7 @@ class RunTest(PipelineTestCase):
         self.assertEqual("precious", self.staging.output.read_text())
 
     def test_an_image_with_more_content_than_its_size_is_refused(self) -> None:
-        """The limit on what is written, and not the image, decides."""
+        """The limit of the output file decides, and not the image."""
         content = images.qcow2(CONTENT)
         self.staging.download.write_bytes(content)
         with self.assertRaises(exception.ImageUnacceptable):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole story: what happens to a disk, in which order."""
+"""The steps that provide a disk, in their order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BASE = Base("key", "/base", Format.RAW, MiB)
 
 
 class Disk:
-    """Writes down what is asked of it, and of the cache it has."""
+    """Records the calls that it and its cache receive."""
 
     capabilities = Capabilities()
 

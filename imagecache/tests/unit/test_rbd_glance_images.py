@@ -20,7 +20,7 @@ REFUSED = exception.ImageUnacceptable(image_id=REF, reason="409")
 
 
 class Cluster:
-    """One with the images that a test puts there."""
+    """A cluster with the images that a test adds."""
 
     fsid = FSID
 
@@ -70,7 +70,7 @@ class Glance:
 
 
 class Mute:
-    """A store that cannot say where else its images are."""
+    """A store that knows no locations of its images."""
 
     describe = read = None
 
@@ -136,7 +136,7 @@ class RbdImagesTest(base.TestCase):
         self.assertIn("it cannot be cloned from here", self._reasons())
 
     def test_a_disk_of_another_instance_is_not_an_image(self):
-        # Its owner had only to write this into the image's locations.
+        # A tenant may have written this location into an image.
         stolen = f"{uuid.uuid4()}_disk"
         self.cluster.sizes["vms", stolen, "snap"] = GiB
         self.assertIsNone(self._find(Glance(
@@ -189,7 +189,7 @@ class RbdImagesTest(base.TestCase):
         self.assertEqual(0, glance.asked)
 
     def test_another_import_of_the_image_is_awaited(self):
-        # Not into the store that is wanted: so it is asked again.
+        # The import is into another store, so the copy is requested again.
         class Busy(Glance):
             def request_copy(self, ref, store):
                 if len(self.answers) == 2:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each step of a direct snapshot fails in turn; a real cluster does not."""
+"""Direct snapshots: each of their steps fails in turn."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class ResizedTestCase(base.TestCase):
         return self.images.store.describe(self.image).key
 
     def assert_clean(self) -> None:
-        """Hold that there are bases and records, and nothing else."""
+        """Check that the directory holds only bases and records."""
         self.assertEqual([], list((self.bases / ".staged").iterdir()))
         self.assertEqual({".staged", *self.keys(),
                           *(f"{key}.json" for key in self.keys())},
@@ -131,7 +131,7 @@ class ResizedTest(ResizedTestCase):
 
 
 class NotResizedTest(ResizedTestCase):
-    """Then a disk is made of the image's own base."""
+    """The disk is made of the base of its image."""
 
     def assert_own(self, disk: Disk, *reasons: str) -> None:
         self.assertEqual([self.key], self.keys())
@@ -196,7 +196,7 @@ class LifeTest(ResizedTestCase):
             disk.cache.store.remove(disk.base_key())
             self.make()
             now = self.beginning(disk)
-            # But for a few sectors with the times of resizing in them.
+            # A few sectors differ, because they hold the time of resizing.
             self.assertLess(sum(
                 before[i:i + SECTOR] != now[i:i + SECTOR]
                 for i in range(0, len(now), SECTOR)), 100)
@@ -280,7 +280,7 @@ class LifeTest(ResizedTestCase):
 
 
 class AdoptedTest(ResizedTestCase):
-    """What nova left, in Folsom or to mend an overlay of those days."""
+    """Resized bases that nova made, in Folsom or to repair an overlay."""
 
     def leave(self, size: int) -> None:
         self.bases.mkdir()
@@ -319,7 +319,7 @@ class AdoptedTest(ResizedTestCase):
 
 
 class BlockDeviceTest(ResizedTestCase):
-    """With resize_fs_using_block_device, and none on this machine."""
+    """With resize_fs_using_block_device, on a machine without nbd."""
 
     def setUp(self) -> None:
         super().setUp()
