@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure, and say what was found."""
+"""Run the benchmarks, and print their results as tables."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ BENCHMARKS: Mapping[str, Callable[[Scratch], Iterator[Result]]] = {
     "fetch-memory": fetch_memory.results,
     "options": options.results,
     "rbd": rbd.results,
-    "lvm": lvm.results,    # only if it is asked for: it takes a whole disk
+    "lvm": lvm.results,    # not run by default: it needs a whole disk
 }
 
 
 def main() -> None:
     arguments = _arguments()
-    # As Ctrl-C does, so that everything is cleared away.
+    # Handle SIGTERM like Ctrl-C, so that all files and mounts are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     results: list[Result] = []
     with Scratch(arguments.directory) as scratch:
@@ -57,18 +57,18 @@ def _arguments() -> argparse.Namespace:
         " bare qemu-img and beside nova.")
     parser.add_argument("names", nargs="*", metavar="NAME",
                         choices=[*BENCHMARKS, []],
-                        help=f"what to measure: {', '.join(BENCHMARKS)}"
+                        help=f"benchmarks to run: {', '.join(BENCHMARKS)}"
                         " (default: all but lvm)")
-    # Not the directory for temporary files: that may be in memory.
+    # The default is not /tmp, which may be in memory.
     parser.add_argument("--directory", type=pathlib.Path,
                         default=pathlib.Path("/var/tmp"),
                         help="where to measure; needs 14 GiB for a while"
                         " (default: %(default)s)")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE",
-                        help="also write everything to this file")
+                        help="also write all results to this file")
     parser.add_argument("--measurements", type=pathlib.Path, metavar="DIR",
                         default=harness.RECORDS,
-                        help="where the tables that the manual shows are kept"
+                        help="directory of the tables that the manual shows"
                         " (default: %(default)s)")
     arguments = parser.parse_args()
     arguments.names = arguments.names or [
@@ -101,4 +101,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("Interrupted; nothing is left behind.") from None
+        raise SystemExit("Interrupted; all files were removed.") from None

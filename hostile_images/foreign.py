@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers of formats other than raw and qcow2: sound ones, and lies.
+"""Images of formats other than raw and qcow2: valid ones and hostile ones.
 
-What qemu-img can write it writes; the rest is put together by hand.
+qemu-img writes the formats that it can write; this module builds the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from imagecache.model import KiB, MiB
 from imagecache.testing import images
 
 SECTOR = 512
-_DESCRIPTOR = slice(SECTOR, 21 * SECTOR)   # of the vmdks qemu-img writes
+_DESCRIPTOR = slice(SECTOR, 21 * SECTOR)   # in a vmdk of qemu-img
 
 VDI_MARK = (0xBEDA107F).to_bytes(4, "little")
 CLOOP = (b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t"
@@ -32,15 +32,15 @@ def descriptor(kind: str, *lines: str, parent: str = "ffffffff",
 
 
 def flat(sentinel: Sentinel, kind: str = "FLAT") -> str:
-    """Return the line of a vmdk that makes a host file its data."""
+    """Return the line that makes a file of the host the data of a vmdk."""
     return f'RW 8 {kind} "{sentinel.path}"' + (" 0" if kind == "FLAT" else "")
 
 
 def vmdk(text: bytes, subformat: str = "monolithicSparse",
          **fields: int) -> bytes:
-    """Return a vmdk with another text than the one it should have.
+    """Return a vmdk with ``text`` in place of its own descriptor.
 
-    :param fields: to overwrite in its header, by name
+    :param fields: values to write into its header, by the field's name
     """
     image = bytearray(images.convert(
         images.content(), "vmdk", "-o", f"subformat={subformat}"))
@@ -57,14 +57,14 @@ def vmdk(text: bytes, subformat: str = "monolithicSparse",
 
 def sparse_text(*more: str, kind: str = "monolithicSparse",
                 parent: str = "ffffffff", extent: str | None = None) -> bytes:
-    """Return the text of a vmdk that is one file."""
+    """Return the text of a vmdk that consists of one file."""
     own = f'RW {MiB // SECTOR} SPARSE "disk.vmdk"'
     return descriptor(kind, own if extent is None else extent, *more,
                       parent=parent)
 
 
 def cowd() -> bytes:
-    """Return what ESX once wrote."""
+    """Return a disk in the old sparse format of ESX."""
     return b"COWD" + bytes(MiB)
 
 
@@ -74,8 +74,8 @@ def vhd(kind: int = 3, size: int | None = None, version: int = 0x10000,
     """Return a dynamic vhd.
 
     :param kind: 2 fixed, 3 dynamic, 4 a difference
-    :param blocks: how its block table begins
-    :param header: bytes to put into the dynamic header: cookie, parent,
+    :param blocks: the first bytes of its block table
+    :param header: bytes to write into the dynamic header: cookie, parent,
         parent_name, locators, table (its offset), entries, block
     """
     image = bytearray(images.convert(images.content(), "vpc"))
@@ -139,13 +139,13 @@ def vhdx(log: bytes | None = None, parent: bytes | None = None,
     """Return a dynamic vhdx.
 
     :param log: the guid of a log to replay
-    :param parent: where it is
-    :param regions: what to write into both region tables, and where
-    :param items: what metadata items have, by guid
-    :param entries: what the table says of them after the guid: the offset,
-        the length
-    :param table: what to write into the table of metadata, and where
-    :param blocks: how its block table begins
+    :param parent: the locator of a parent image
+    :param regions: bytes for both region tables, by offset
+    :param items: values of metadata items, by guid
+    :param entries: bytes for the table entries of metadata items, after the
+        guid (offset and length), by guid
+    :param table: bytes for the metadata table, by offset
+    :param blocks: the first bytes of its block table
     """
     image = bytearray(images.convert(images.content(), "vhdx",
                                      "-o", "block_size=1M"))
@@ -174,7 +174,7 @@ def vhdx(log: bytes | None = None, parent: bytes | None = None,
 
 
 def _bat(image: bytearray) -> int:
-    """Return where the block table is."""
+    """Return the offset of the block table."""
     entry = image.index(_BAT, _REGIONS[0])
     return int.from_bytes(image[entry + 16:entry + 24], "little")
 
@@ -189,9 +189,9 @@ def _add_parent(image: bytearray, metadata: int, parent: bytes) -> None:
 
 
 def vdi(blocks: bytes = b"", **fields: int) -> bytes:
-    """Return a vdi, with fields overwritten in its header.
+    """Return a vdi, with ``fields`` written into its header.
 
-    :param blocks: how its block map begins
+    :param blocks: the first bytes of its block map
     """
     image = bytearray(images.convert(images.content(), "vdi"))
     image[SECTOR:SECTOR + len(blocks)] = blocks
@@ -207,7 +207,7 @@ def vdi(blocks: bytes = b"", **fields: int) -> bytes:
 
 
 def luks(version: int = 1) -> bytes:
-    """Return what begins as an encrypted disk, and its first sectors."""
+    """Return a file with a LUKS header and 1 MiB of data."""
     return (b"LUKS\xba\xbe" + struct.pack(
         ">H32s32s32sII20s32sI40s", version, b"aes", b"xts-plain64",
         b"sha256", 4096, 64, b"d" * 20, b"s" * 32, 1000,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to a source on its way to a base, or to a disk.
+"""The steps that turn a source into a base, or into the content of a disk.
 
     fill ▸ check ▸ shape ▸ commit
 
@@ -40,10 +40,10 @@ from imagecache.tools import file_copy
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What all steps of one attempt have in common."""
+    """The arguments that all steps of one attempt share."""
 
-    name: str                  # of the source, for people
-    download: pathlib.Path     # what the first step fills and the next checks
+    name: str                  # of the source, for messages
+    download: pathlib.Path     # the first step writes it, the next checks it
     policy: Policy
     observe: events.Observer = events.silent
     size: int | None = None    # bytes of the disk that is wanted; None: any
@@ -51,7 +51,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """What the first step knows of the bytes, for the base's record."""
+    """Facts from the first step, for the record of the base."""
 
     digest: str | None = None
     signature: str | None = None
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
     fill: Fill
     check: Check
     shape: Shape
-    # False: the content is that of a base, and so is most of its record.
+    # False: the content comes from another base, with most of its record.
     new: bool = True
 
 
@@ -80,7 +80,8 @@ def plan(source: sources.Source, *, force_raw: bool,
 
     :param force_raw: the base must be raw; False: it may be qcow2
     :param original: the base of the source's image, if the source is Resized
-    :raises BaseNotFound: the source is Resized, and ``original`` is no base
+    :raises BaseNotFound: the source is Resized, and ``original`` is None or
+        has no record
     """
     shape = to_raw if force_raw else to_native
     match source:
@@ -105,10 +106,10 @@ def plan(source: sources.Source, *, force_raw: bool,
 
 
 def adoption(source: sources.Source, entry: Entry) -> Plan:
-    """Return the steps for a base that has no record by today's rules."""
-    # The image may have been converted since, so its claim of a format does
-    # not describe the base.  Content that is on record as raw may begin like
-    # any format: no program is asked for its format.
+    """Return the steps for a base without a record of the present rules."""
+    # The base may be the converted form of the image, so the image's claim of
+    # a format does not apply to it.  A base on record as raw may begin with
+    # any bytes, because no program detects its format.
     recorded = entry.record.format if entry.record else None
     own = isinstance(source, sources.Template) and source.trusted
     check = functools.partial(take_as_raw, entry.size) \
@@ -142,10 +143,11 @@ def adopt(plan: Plan, entry: Entry, policy: Policy) -> Record:
 
 def generate(template: sources.Template, path: pathlib.Path,
              policy: Policy) -> Validated:
-    """Have a template write a new file from which a disk is made.
+    """Let a template write a new file, for a disk that has no base.
 
-    :raises NothingWritten: it wrote no file
-    :raises ImageUnacceptable: it is not trusted, and wrote a bad image
+    :raises NothingWritten: the template wrote no file
+    :raises ImageUnacceptable: the template is not trusted, and its file is
+        not a valid image
     """
     _, validated = _prepare(plan(template, force_raw=True),
                             Work(template.name, path, policy))
@@ -190,7 +192,7 @@ def receive(image: sources.Image, work: Work) -> Filled:
 
 
 def _require_digest(image: Description, policy: Policy) -> None:
-    """Refuse an image whose only digest is a broken one."""
+    """Refuse an image whose only digest is md5, unless it is allowed."""
     if image.digest and image.digest.algorithm == "md5" \
             and not policy.allow_md5:
         raise exception.ImageUnacceptable(
@@ -203,8 +205,8 @@ def delegate(source: sources.DelegatedImage | sources.Template,
              work: Work) -> Filled:
     """Call the source's function, and check that it wrote a file.
 
-    :raises NothingWritten: there is no file
-    :raises ImageUnacceptable: there is something else than a regular file
+    :raises NothingWritten: the function wrote no file
+    :raises ImageUnacceptable: it wrote something else than a regular file
     """
     source.write(work.download)
     try:
@@ -213,8 +215,8 @@ def delegate(source: sources.DelegatedImage | sources.Template,
         raise exception.NothingWritten(image_id=source.name) from e
     if not stat.S_ISREG(mode):
         raise exception.ImageUnacceptable(
-            image_id=source.name, reason="the function that should have"
-            " written it left something else than a regular file")
+            image_id=source.name, reason="the function that fetches it wrote"
+            " something else than a regular file")
     return Filled()
 
 
@@ -228,14 +230,14 @@ def copy(original: Base, record: Record, work: Work) -> Filled:
 
 def recall(record: Record | None, work: Work,
            source: str | None = None) -> Filled:
-    """Fill nothing: the content is there.  Return what is on record."""
+    """Return the facts on record; the content is in place already."""
     if record is None:
         return Filled()
     return Filled(record.digest, record.signature, source,
                   record.source_format)
 
 
-# The second step: know what is in it.
+# The second step: find out the content.
 
 def inspect(work: Work, filled: Filled) -> Validated:
     if filled.found is None:
@@ -246,7 +248,7 @@ def inspect(work: Work, filled: Filled) -> Validated:
 
 def inspect_base(recorded: Format | None, work: Work,
                  filled: Filled) -> Validated:
-    """Validate a file of which disks are made as it is: raw or qcow2."""
+    """Validate a file that becomes a base unchanged: raw or qcow2."""
     found = inspector.inspect(work.download, work.name, recorded,
                               work.policy.accepted & set(NATIVE))
     validated = verify.confirm(work.download, found, work.name, work.policy)
@@ -255,7 +257,7 @@ def inspect_base(recorded: Format | None, work: Work,
 
 
 def trust(work: Work, filled: Filled) -> Validated:
-    """Take what this host wrote itself as raw."""
+    """Accept a file that this host wrote, as raw."""
     return take_as_raw(work.download.stat().st_size, work, filled)
 
 
@@ -264,21 +266,21 @@ def take_as_raw(size: int, work: Work, filled: Filled) -> Validated:
 
 
 def inherit(original: Base, work: Work, filled: Filled) -> Validated:
-    """Take a copy of a base as what the base is on record."""
+    """Return the facts of the original base, for its copy."""
     return dataclasses.replace(original.content, path=work.download)
 
 
 # The third step: make it a base.
 
 def keep(work: Work, staging: Staging, validated: Validated) -> Validated:
-    """Change nothing, and make the data survive a power failure."""
+    """Keep the file as it is, and flush it."""
     durable.fsync_file(validated.path)
     return validated
 
 
 def to_native(work: Work, staging: Staging,
               validated: Validated) -> Validated:
-    """Convert to raw what cannot be a base as it is."""
+    """Convert to raw, unless the file can be a base as it is."""
     if validated.format in NATIVE and staging.keeps_files:
         verify.require_intact(validated, work.name, work.policy)
         return keep(work, staging, validated)
@@ -286,7 +288,7 @@ def to_native(work: Work, staging: Staging,
 
 
 def to_raw(work: Work, staging: Staging, validated: Validated) -> Validated:
-    """Convert to a sparse raw output, which is complete, or fail."""
+    """Convert to a sparse raw output; on an error there is no base."""
     if validated.format is Format.RAW and staging.keeps_files:
         return keep(work, staging, validated)
     needed = convert.data_size(validated, work.name, work.policy)
@@ -301,9 +303,10 @@ def to_raw(work: Work, staging: Staging, validated: Validated) -> Validated:
 
 def enlarge(original: Base, source: sources.Resized, work: Work,
             staging: Staging, validated: Validated) -> Validated:
-    """Give a copy of a base another size; a raw one's file system grows.
+    """Give a copy of a base another size; in a raw copy, grow a file system.
 
-    :raises ImageUnacceptable: qemu-img cannot, as the original is damaged
+    :raises ImageUnacceptable: qemu-img failed, because the original is
+        damaged
     """
     with durable.written(validated.path), \
             verify.blaming(original.content, work.name, work.policy):

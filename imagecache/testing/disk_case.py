@@ -70,7 +70,7 @@ class DiskTestCase(fixtures.TestWithFixtures, unittest.TestCase):
         images.write(disk.path, disk.format, data)
 
     def left(self) -> set[str]:
-        """Return the names of all disks, bases and other files but locks."""
+        """Return the names of all disks, bases and other files, not locks."""
         root = self.images.instances_path
         return {str(path.relative_to(root)) for path in root.rglob("*")
                 if not path.is_dir()
@@ -86,9 +86,9 @@ class DiskTestCase(fixtures.TestWithFixtures, unittest.TestCase):
         disk.cache.store.remove(entry.key)
 
     def assert_nothing_left(self, *, but: Set[str] = frozenset()) -> None:
-        """Check that no disk is left, nor a lock held.
+        """Check that no disk is left, and that no lock is held.
 
-        :param but: the names that left() may return
+        :param but: the names that left() must return, and no others
         """
         self.assertEqual(but, self.left())
         self.assertFalse((self.images.instances_path / INSTANCE).exists())

@@ -59,8 +59,7 @@ class Rbd(Disk):
         if not policy.force_raw:
             raise exception.InvalidConfiguration(
                 option="force_raw_images", value=False,
-                reason="disks and bases in Ceph are always raw; set it to"
-                " true")
+                reason="disks in Ceph are always raw; set it to true")
 
     @classmethod
     def cache_of(cls, host: Host) -> BaseCache:

@@ -12,7 +12,7 @@ import fixtures
 
 from imagecache.model import MiB
 
-# The least XFS agrees to is 300 MB.
+# The minimum of XFS is 300 MB.
 SIZE = 512 * MiB
 
 MKFS = {
@@ -29,8 +29,8 @@ class LoopFilesystem(fixtures.Fixture):
     def __init__(self, kind: str, size: int = SIZE,
                  place: pathlib.Path | None = None,
                  options: Sequence[str] = ()) -> None:
-        """:param place: where the file is that holds it
-        :param options: of the program that makes it
+        """:param place: the directory of the file behind the device
+        :param options: of the program that makes the file system
         """
         super().__init__()
         self.kind = kind
@@ -47,8 +47,8 @@ class LoopFilesystem(fixtures.Fixture):
         image.touch()
         os.truncate(image, self.size)
         _run(*MKFS[self.kind], *self._options, str(image))
-        # mount(8) asks the kernel to free the loop device with the mount, so
-        # there is one thing to undo and not two.
+        # mount(8) makes the kernel free the loop device at the unmount, so
+        # only the mount must be undone.
         run_as_root("mount", "-t", self.kind, "-o", "loop",
                      str(image), str(self.path))
         self.addCleanup(self._unmount)
@@ -58,7 +58,7 @@ class LoopFilesystem(fixtures.Fixture):
         try:
             run_as_root("umount", str(self.path))
         except subprocess.CalledProcessError:
-            # A test that failed may have left a file open.
+            # A failed test may have left a file open.
             run_as_root("umount", "--lazy", str(self.path))
             raise
 

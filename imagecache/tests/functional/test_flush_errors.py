@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device that loses what it was given: its error reaches the caller.
+"""If a device loses data, the error of the flush reaches the caller.
 
-The file system is on a loop device, in a file that has no room for the data.
-So a write succeeds, as it only goes to the page cache, and a flush fails with
+The file system is on a loop device whose file has no space for the data.  So
+a write succeeds, because it goes to the page cache, and a flush fails with
 EIO.  qemu-img 7.2 reports success all the same.
 """
 
@@ -20,13 +20,13 @@ from imagecache.testing import images
 from imagecache.tests.functional import base, loop
 
 IMAGE_SIZE = MiB
-# A journal that cannot be written makes a file system read-only.
+# With a journal that cannot be written, the file system becomes read-only.
 WITHOUT_JOURNAL = ("-O", "^has_journal", "-E",
                    "lazy_itable_init=0,nodiscard")
 
 
 class LosingFilesystem(fixtures.Fixture):
-    """A file system, on ``path``, whose device loses data once told to."""
+    """A file system, on ``path``; after ``lose()`` its device loses data."""
 
     def _setUp(self) -> None:
         self._place = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
@@ -38,7 +38,7 @@ class LosingFilesystem(fixtures.Fixture):
             "ext4", 96 * MiB, self._place, WITHOUT_JOURNAL)).path
 
     def lose(self) -> None:
-        """Take the room that the device's file would need to grow."""
+        """Fill the space that the file of the device needs to grow."""
         os.sync()
         with (self._place / "ballast").open("wb", buffering=0) as f:
             try:

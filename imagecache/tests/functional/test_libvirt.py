@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libvirt understands all that it is told of a disk."""
+"""libvirt accepts and keeps every element that describes a disk."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ FLAVOR = {"quota:disk_read_bytes_sec": "104857600",
 
 
 def possible(source_type, bus, device):
-    """Say whether libvirt accepts such a disk, by its own rules."""
+    """Return whether libvirt allows such a combination for a disk."""
     if device == "cdrom":
         return bus != "virtio"
     if device == "lun":
-        # QEMU 8.2 has it on virtio as well, 10.0 has not.
+        # QEMU 8.2 supports a LUN on virtio too, QEMU 10.0 does not.
         return source_type == "block" and bus == "scsi"
     return True
 
 
 def lost(told, heard):
-    """Yield what one element has and the other has not."""
+    """Yield the attributes, texts and children that libvirt dropped.
+
+    :param told: the element as it was sent to libvirt
+    :param heard: the element as libvirt returns it
+    """
     for name, value in told.attrib.items():
         if heard.get(name) != value:
             yield f"{told.tag} {name}={value}"
@@ -54,16 +58,16 @@ class UnderstandingTest(base.TestCase):
                                            heard.find("devices/disk"))),
                              disk.to_xml())
 
-    def test_every_source_on_every_bus_is_understood(self):
+    def test_libvirt_keeps_every_source_on_every_bus(self):
         self.assert_understood(*(
             domains.disk(source_type, bus, device, extra_specs=FLAVOR,
-                            boot_order="1", disk_unit=0, discard="unmap")
+                         boot_order="1", disk_unit=0, discard="unmap")
             for source_type, bus, device in itertools.product(
                 domains.SOURCES, domains.PLACES,
                 ("disk", "cdrom", "lun"))
             if possible(source_type, bus, device)))
 
-    def test_additions_of_drivers_are_understood(self):
+    def test_libvirt_keeps_the_attributes_that_drivers_add(self):
         secret = guest.LibvirtConfigGuestDiskEncryptionSecret(
             type="passphrase", uuid=domains.SECRET)
         luks = guest.LibvirtConfigGuestDiskEncryption(
@@ -86,7 +90,7 @@ class UnderstandingTest(base.TestCase):
         ephemeral.ephemeral_encryption = luks
         self.assert_understood(volume, ephemeral)
 
-    def test_a_lost_attribute_is_noticed(self):
+    def test_the_comparison_reports_a_dropped_attribute(self):
         told = domains.disk().format_dom()
         heard = domains.disk(cache_mode=None).format_dom()
         self.assertEqual(["driver cache=none"], list(lost(told, heard)))
@@ -96,7 +100,7 @@ class BootTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        # The guest runs as libvirt-qemu.
+        # The user libvirt-qemu, as which the guest runs, needs access.
         self.root.chmod(0o711)
         image = self.useFixture(boot.BootImage()).path
         for path in (image, image.with_name("vmlinuz"),

@@ -75,9 +75,9 @@ class SignaturesTest(base.TestCase):
         return image_id
 
     def published(self, data: bytes, signature: Signature) -> str:
-        """Upload an image, and add a signature only then.
+        """Upload an image, and add its signature after the upload.
 
-        Glance verifies signatures when an image is uploaded, and not later.
+        Glance verifies a signature only during the upload.
         """
         image_id = self.upload(data)
         self.client.images.update(image_id, **signing.properties_of(signature))
@@ -95,8 +95,8 @@ class SignaturesTest(base.TestCase):
         self.assertEqual([], files)
 
     @ddt.data(*signing.KEYS)
-    def test_what_glance_accepts_as_signed_is_accepted(self, kind: str
-                                                       ) -> None:
+    def test_an_image_that_glance_accepts_as_signed_is_accepted(
+            self, kind: str) -> None:
         signature = self.keys.signed(DATA, Party("alice", kind, ROOT))
         image_id = self.upload(DATA, **signing.properties_of(signature))
         cache, trusted = self.cache(), [self.keys.add(ROOT)]
@@ -106,8 +106,8 @@ class SignaturesTest(base.TestCase):
             signature.certificate_id))
         cache.create_disk(str(uuid.uuid4()), image_id, trusted_certs=trusted)
 
-    def test_what_glance_refuses_is_refused(self) -> None:
-        """The signature is good, and belongs to other bytes."""
+    def test_a_signature_of_other_bytes_is_refused_as_by_glance(
+            self) -> None:
         signature = self.keys.signed(DATA, ALICE)
         other = bytearray(DATA)
         other[len(DATA) // 2] ^= 1
@@ -116,14 +116,14 @@ class SignaturesTest(base.TestCase):
         self.assert_refused(exception.ImageSignatureInvalid,
                             self.published(bytes(other), signature))
 
-    def test_what_another_signed_is_refused(self) -> None:
+    def test_a_signature_by_another_key_is_refused(self) -> None:
         signature = dataclasses.replace(
             self.keys.signed(DATA, Party("mallory")),
             certificate_id=self.keys.add(ALICE))
         self.assert_refused(exception.ImageSignatureInvalid,
                             self.published(DATA, signature))
 
-    def test_a_certificate_that_is_not_there_is_refused(self) -> None:
+    def test_a_certificate_that_the_key_manager_lacks_is_refused(self) -> None:
         signature = dataclasses.replace(self.keys.signed(DATA, ALICE),
                                         certificate_id=str(uuid.uuid4()))
         self.assert_refused(exception.ImageSignatureInvalid,
@@ -133,7 +133,7 @@ class SignaturesTest(base.TestCase):
         self.assert_refused(exception.ImageSignatureInvalid,
                             self.upload(DATA))
 
-    def test_a_part_of_a_signature_is_none(self) -> None:
+    def test_an_image_with_a_part_of_the_properties_is_refused(self) -> None:
         properties = signing.properties_of(self.keys.signed(DATA, ALICE))
         properties.popitem()
         self.assert_refused(exception.ImageSignatureInvalid,
@@ -152,7 +152,7 @@ class SignaturesTest(base.TestCase):
             f"default_trusted_certificate_ids = {trusted}")
         self.cache().create_disk(INSTANCE, image_id)
 
-    def test_a_base_of_before_is_refused_until_it_is_removed(self) -> None:
+    def test_a_base_without_a_signature_is_refused_until_removed(self) -> None:
         image_id = self.upload(DATA, **signing.properties_of(
             self.keys.signed(DATA, ALICE)))
         before = self.cache("verify_glance_signatures = false")
