@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration: what of oslo.config decides, read into a Policy at once.
+"""The configuration: options of oslo.config, read once into a Policy.
 
-Groups, names and defaults are nova's where nova has the option, so an agent's
-configuration file goes on working.  Where the program that embeds this
-library has registered an option of the same name already, its own stands.
+Groups, names and defaults are nova's if nova has the option, so an agent's
+configuration file stays valid.  If the embedding program has already
+registered an option of the same name, that definition is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imagecache.opts import lvm as lvm_opts
 from imagecache.opts import rbd as rbd_opts
 from imagecache.policy import CONVERSION, INSPECTION, Policy
 
-# Glance's names of formats, and ours.
+# Glance's names of the formats, and those of this library.
 _FORMATS = {"raw": Format.RAW, "qcow2": Format.QCOW2, "vmdk": Format.VMDK,
             "vhd": Format.VPC, "vhdx": Format.VHDX, "vdi": Format.VDI}
 
@@ -37,25 +37,26 @@ DEFAULT_OPTS: Sequence[cfg.Opt] = (
                           " true, raw for false",
         help="Make disks that share a base and hold only what the guest"
              " writes (qcow2). If false, every disk is a full copy (raw)."
-             " Asked only while images_type is 'default'."),
+             " Read only if images_type is 'default'."),
     cfg.BoolOpt(
         "force_raw_images", default=True,
-        help="Convert every base to raw when it enters the cache. If false,"
-             " a qcow2 image stays as it is: less space and less to write at"
-             " first boot, but guests read through its compression."),
+        help="Convert every image to raw when it enters the cache. If false,"
+             " a qcow2 image stays as it is: it takes less space and is cached"
+             " faster, but guests read through its compression."),
     cfg.StrOpt(
         "preallocate_images", default="none",
         choices=[("none", "blocks are allocated as the guest writes"),
                  ("space", "all blocks are allocated when the disk is made")],
-        help="Preallocation of the disks that are files. With 'space' a lack"
-             " of it is found at once and not by the guest."),
+        help="Preallocation of the disks that are files. With 'space', a lack"
+             " of space is an error when the disk is made, and not in the"
+             " guest later."),
     cfg.BoolOpt(
         "resize_fs_using_block_device", default=False,
         help="Let the host grow an unpartitioned ext2, ext3 or ext4 inside a"
              " qcow2 disk, when the disk is made and when it grows, through a"
              " network block device (modprobe nbd), which root_helper"
-             " connects. Guests with cloud-init do this by themselves; in raw"
-             " disks and logical volumes it is always done."),
+             " connects. Guests with cloud-init grow it themselves; the host"
+             " always grows it in raw disks and logical volumes."),
     cfg.StrOpt(
         "default_ephemeral_format", default=None,
         help="File system of ephemeral disks; ext4 if not set."),
@@ -75,20 +76,19 @@ LIBVIRT_OPTS: Sequence[cfg.Opt] = (
         help="Compress the qcow2 images that disks are extracted to."),
     cfg.StrOpt(
         "hw_disk_discard", default=None,
-        choices=[("ignore", "a guest's trims are not passed on"),
+        choices=[("ignore", "they are ignored"),
                  ("unmap", "they free space on the host")],
-        help="What becomes of a guest's discard requests."),
+        help="What happens to a guest's discard requests."),
     cfg.StrOpt(
         "virt_type", default="kvm",
         choices=["kvm", "lxc", "qemu", "parallels"],
         help="The hypervisor that libvirt drives."),
     cfg.IntOpt(
         "images_cpu_time_limit", default=INSPECTION.cpu_time, min=1,
-        help="CPU seconds that qemu-img may use to inspect an image."),
+        help="CPU time for qemu-img to inspect an image, in seconds."),
     cfg.IntOpt(
         "images_address_space_limit", default=2, min=1,
-        help="GiB of address space that qemu-img may use to inspect an"
-             " image."),
+        help="Address space for qemu-img to inspect an image, in GiB."),
 )
 
 IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
@@ -104,43 +104,42 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
              " must share this too."),
     cfg.StrOpt(
         "lock_prefix", default="imagecache-",
-        help="What the names of lock files begin with. With 'nova-', nova and"
-             " this library can use one directory of bases at a time."),
+        help="Prefix of the names of lock files. With 'nova-', nova and this"
+             " library can use one directory of bases at the same time."),
     cfg.ListOpt(
         "accepted_formats", default=["raw", "qcow2"],
         item_type=types.String(choices=list(_FORMATS)),
-        help="Formats of images that are welcome. What an image holds must"
-             " be what it claims. Each of vmdk, vhd, vhdx and vdi adds a"
-             " large parser to what a hostile image can attack."),
+        help="Formats of images that are accepted. The content of an image"
+             " must have the format that the image claims. Each of vmdk, vhd,"
+             " vhdx and vdi adds a large parser that a hostile image can"
+             " attack."),
     cfg.BoolOpt(
         "resized_bases", default=False,
-        help="Make qcow2 disks of whole GiB of a base that has their size,"
-             " <key>_<GiB>, copied from the image's own once for each size."
-             " An unpartitioned ext file system on a raw base has grown in"
-             " it, so the guests of a flavor share that work, and no block"
-             " device is needed for it. Each size takes the space of the"
-             " image again, unless the file system shares blocks (XFS,"
-             " btrfs)."),
+        help="Make qcow2 disks of whole GiB from a base of their size,"
+             " <key>_<GiB>, which is copied from the image's own base once"
+             " for each size. An unpartitioned ext file system on a raw base"
+             " is grown in it once, for all guests of that size, and without"
+             " a block device. Each size takes the space of the image again,"
+             " unless the file system shares blocks (XFS, btrfs)."),
     cfg.IntOpt(
         "max_image_size", default=0, min=0,
-        help="GiB that an image may have when it is downloaded; 0 for no"
-             " limit."),
+        help="Largest image that is downloaded, in GiB; 0 for no limit."),
     cfg.IntOpt(
         "max_virtual_size", default=0, min=0,
-        help="GiB that a guest may see of an image; 0 for no limit."),
+        help="Largest virtual size of an image, in GiB; 0 for no limit."),
     cfg.IntOpt(
         "download_retries", default=3, min=0,
-        help="How often in a row a broken download goes on, if no byte came"
-             " in between."),
+        help="How often in a row a broken download is resumed if no new byte"
+             " arrives."),
     cfg.IntOpt(
         "download_min_rate", default=8, min=0,
-        help="KiB a second that must come of an image, on average over a"
+        help="Lowest rate of a download, in KiB a second, on average over a"
              " minute; 0 for no limit."),
     cfg.BoolOpt(
         "allow_md5", default=False,
-        help="Believe an image of which the store knows nothing but an md5"
-             " checksum. Who can choose an image's data can make two with the"
-             " same md5."),
+        help="Accept an image whose store has only an md5 checksum of it. A"
+             " user that uploads images can make two images with the same"
+             " md5."),
     cfg.FloatOpt(
         "connect_timeout", default=10.0, min=0.1,
         help="Seconds to wait for a connection to an image store: to all"
@@ -154,39 +153,40 @@ IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "http_redirects", default="same-origin",
         choices=[("none", "a redirect is an error"),
-                 ("same-origin", "followed to the same server only"),
-                 ("any", "followed to any server")],
+                 ("same-origin", "only redirects to the same server"),
+                 ("any", "redirects to any server")],
         help="Which redirects of a web server are followed."),
     cfg.StrOpt(
         "http_ca_file", default=None,
-        help="Certificates of the authorities that web servers are trusted"
-             " by; the system's if not set."),
+        help="File with the certificates of the authorities that vouch for"
+             " web servers; if not set, those of the system."),
     cfg.StrOpt(
         "sandbox", default=Sandbox.AVAILABLE.value,
-        choices=[("required", "they do not run without one"),
-                 ("available", "as well as this host can"),
-                 ("never", "they run under limits only")],
-        help="Whether programs that read what a tenant or a guest wrote"
-             " (qemu-img, e2fsck) run where they reach nothing but the files"
-             " they work on: by Landlock, or else by bubblewrap."),
+        choices=[("required", "programs do not run without a sandbox"),
+                 ("available", "a sandbox is used if this host has one"),
+                 ("never", "programs run with resource limits only")],
+        help="Whether programs that read data of a tenant or a guest"
+             " (qemu-img, e2fsck) run in a sandbox, in which they can access"
+             " only the files they work on. The sandbox is Landlock, or else"
+             " bubblewrap."),
     cfg.StrOpt(
         "root_helper", default="sudo",
-        help="What runs the few commands that only root may run: those that"
-             " make logical volumes and block devices. Not used by an agent"
-             " that is root. There is no shell; arguments may follow."),
+        help="Command that runs other commands as root: those that make"
+             " logical volumes and block devices. It can have arguments, and"
+             " is not run by a shell. An agent that is root does not use it."),
     cfg.IntOpt(
         "inspection_timeout", default=INSPECTION.wall_clock, min=1,
-        help="Seconds that the inspection of one image may take."),
+        help="Longest time for the inspection of one image, in seconds."),
     cfg.IntOpt(
         "conversion_timeout", default=CONVERSION.wall_clock, min=1,
-        help="Seconds that the conversion of one image may take, or the"
-             " check of one file system."),
+        help="Longest time for the conversion of one image, or the check of"
+             " one file system, in seconds."),
     cfg.IntOpt(
         "conversion_cpu_time_limit", default=CONVERSION.cpu_time, min=1,
-        help="CPU seconds that it may take, over all processors."),
+        help="CPU time for a conversion, in seconds, over all processors."),
     cfg.IntOpt(
         "conversion_address_space_limit", default=4, min=1,
-        help="GiB of address space that it may use."),
+        help="Address space for a conversion, in GiB."),
 )
 
 _GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (
@@ -205,7 +205,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register every option that ``conf`` has not got yet."""
+    """Register every option that ``conf`` does not have yet."""
     for group, options in _GROUPS:
         for option in options:
             _register(conf, option, None if group == "DEFAULT" else group)
@@ -214,13 +214,13 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 
 def _register(conf: cfg.ConfigOpts, option: cfg.Opt,
               group: str | None) -> None:
-    # Registered by the host program already: its own definition stands.
+    # A definition of the embedding program is kept.
     with contextlib.suppress(cfg.DuplicateOptError):
         conf.register_opt(option, group=group)
 
 
 def policy_from(conf: cfg.ConfigOpts) -> Policy:
-    """Read every decision out of the configuration, once."""
+    """Return the settings that the configuration holds now."""
     libvirt, cache, glance = conf.libvirt, conf.image_cache, conf.glance
     return Policy(
         instances=pathlib.Path(conf.instances_path).absolute(),

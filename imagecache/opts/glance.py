@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of [glance], nova's and keystoneauth's, and what they say.
+"""The options of [glance]: nova's, and those of keystoneauth.
 
-keystoneauth brings requests, which takes longer to import than all else here,
-so it waits until it is needed.
+keystoneauth imports requests, which takes longer than all other imports here,
+so it is imported at its first use.
 """
 
 from __future__ import annotations
@@ -25,40 +25,40 @@ GROUP = "glance"
 _OPTS = (
     cfg.ListOpt(
         "api_servers",
-        help="URLs of Glance servers, asked in turn instead of the one that"
-             " the other options lead to. A load balancer does this better."),
+        help="URLs of Glance servers, used in turn instead of the endpoint"
+             " that the other options describe. A load balancer is a better"
+             " way."),
     cfg.IntOpt(
         "num_retries", default=3, min=0,
-        help="How often the request for what Glance knows of an image is"
-             " repeated if Glance cannot be reached or is overloaded. For"
-             " the image itself see [image_cache] download_retries."),
+        help="How often the request for the record of an image is repeated"
+             " if Glance cannot be reached or is overloaded. For the data of"
+             " the image see [image_cache] download_retries."),
     cfg.BoolOpt(
         "verify_glance_signatures", default=False,
-        help="Refuse images that are not signed, or that are other bytes than"
-             " were signed. Needs the extra 'signatures', and in"
-             " [key_manager] the key manager with the signers' certificates."
-             " Proves nothing of the signer without"
+        help="Refuse images that have no valid signature. Needs the extra"
+             " 'signatures', and in [key_manager] the key manager with the"
+             " signers' certificates. Says nothing about the signer without"
              " enable_certificate_validation."),
     cfg.BoolOpt(
         "enable_certificate_validation", default=False,
-        help="Refuse images whose signer's certificate is not signed, by way"
-             " of others or itself, by a certificate that is trusted: one that"
+        help="Refuse images whose signer's certificate has no chain to a"
+             " trusted certificate. The trusted certificates are those that"
              " the request names, or else default_trusted_certificate_ids."),
     cfg.ListOpt(
         "default_trusted_certificate_ids", default=[],
         help="Ids, in the key manager, of the certificates that are trusted"
-             " where a request names none. The chain must be among them up to"
-             " its self-signed root."),
+             " if a request names none. They must include the whole chain, up"
+             " to its self-signed root."),
 )
 
-# What nova's option files may still say.
+# Old names that configuration files of nova can have.
 _OLD_NAMES = {
     "insecure": [cfg.DeprecatedOpt("api_insecure", group=GROUP)],
     "cafile": [cfg.DeprecatedOpt("ca_file", group="ssl")],
     "certfile": [cfg.DeprecatedOpt("cert_file", group="ssl")],
     "keyfile": [cfg.DeprecatedOpt("key_file", group="ssl")],
 }
-_VERSIONS = ("version", "min_version", "max_version")   # the code knows these
+_VERSIONS = ("version", "min_version", "max_version")   # set by this library
 
 
 @functools.cache    # a host program may make many caches
@@ -76,23 +76,24 @@ def list_glance_opts() -> list[tuple[str, list[cfg.Opt]]]:
 
 
 def register_glance_opts(conf: cfg.ConfigOpts) -> None:
-    """Register every option that ``conf`` has not got yet."""
+    """Register every option that ``conf`` does not have yet."""
     for group, options in list_glance_opts():
         _register_missing(conf, options, group)
 
 
 def servers(conf: cfg.ConfigOpts) -> Sequence[str]:
-    """Return the URLs that stand for the endpoint, if there are any."""
+    """Return the URLs that replace the endpoint, if there are any."""
     register_glance_opts(conf)
     return conf[GROUP].api_servers or ()
 
 
 def adapter(conf: cfg.ConfigOpts) -> ks_adapter.Adapter:
-    """Make the adapter that the options describe.
+    """Return the adapter that the options describe.
 
-    The credentials are those of [keystone_authtoken] where [glance] has none.
+    The credentials are those of [keystone_authtoken] if [glance] has none.
 
-    :raises InvalidConfiguration: neither has, or they are not complete
+    :raises InvalidConfiguration: neither has credentials, or they are not
+        complete
     """
     from keystoneauth1 import adapter, loading
 
@@ -101,7 +102,7 @@ def adapter(conf: cfg.ConfigOpts) -> ks_adapter.Adapter:
     retries = options.num_retries
     return adapter.Adapter(
         loading.load_session_from_conf_options(
-            # A pooled connection may be dead, or shared after a fork.
+            # A pooled connection can be broken, or shared after a fork.
             conf, GROUP, additional_headers={"Connection": "close"}),
         auth=_credentials(conf),
         interface=options.valid_interfaces,
@@ -135,7 +136,7 @@ def _credentials(conf: cfg.ConfigOpts) -> ks_plugin.BaseAuthPlugin:
 def _register_missing(conf: cfg.ConfigOpts, options: list[cfg.Opt],
                      group: str) -> None:
     for option in options:
-        # If the host program has registered it, its own definition stands.
+        # A definition of the embedding program is kept.
         with contextlib.suppress(cfg.DuplicateOptError):
             conf.register_opt(option, group=group)
 

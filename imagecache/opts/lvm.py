@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of disks that are logical volumes; nova's, where it has them."""
+"""The options of disks that are logical volumes; nova's if nova has them."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ _LIBVIRT_OPTS: Sequence[cfg.Opt] = (
         "sparse_logical_volumes", default=False,
         deprecated_name="libvirt_sparse_logical_volumes",
         deprecated_group="DEFAULT",
-        help="Make logical volumes that take space as the guest writes, in a"
-             " thin pool for each. Such a pool starts with little more than"
-             " the image takes: let LVM extend it"
-             " (thin_pool_autoextend_threshold in lvm.conf), or share one"
-             " pool by [image_cache] lvm_thin_pool."),
+        help="Make logical volumes that take space as the guest writes, each"
+             " in a thin pool of its own. The pool starts with little more"
+             " space than the image takes: let LVM extend it"
+             " (thin_pool_autoextend_threshold in lvm.conf), or use one pool"
+             " for all volumes by [image_cache] lvm_thin_pool."),
     cfg.StrOpt(
         "volume_clear", default=LvmPolicy.clear,
-        choices=[("zero", "write zeros over it"),
-                 ("shred", "write noise over it, three times, then zeros"),
-                 ("none", "leave what is in it to the next volume")],
-        help="What becomes of a logical volume's content when it is removed."
-             " Thin volumes need none of it: what is read of a new one,"
-             " nobody wrote."),
+        choices=[("zero", "overwrite it with zeros"),
+                 ("shred", "overwrite it three times with random data, then"
+                           " with zeros"),
+                 ("none", "keep it: the next volume can show it")],
+        help="What happens to the content of a logical volume when it is"
+             " removed. Thin volumes are not wiped: LVM never shows old data"
+             " in a new one."),
     cfg.IntOpt(
         "volume_clear_size", default=0, min=0,
-        help="MiB of it, from its start; 0 for all."),
+        help="MiB to wipe, from the start of the volume; 0 for all."),
 )
 
 _IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "lvm_thin_pool", default=None,
-        help="Thin pool, in images_volume_group, of the logical volumes. An"
+        help="Thin pool in images_volume_group for the logical volumes. Each"
              " image is then converted once, into a base in the pool, and"
-             " disks are snapshots of it."),
+             " disks are snapshots of the base."),
     cfg.IntOpt(
         "lvm_pool_warning", default=LvmPolicy.pool_warning, min=1, max=100,
-        help="Per cent of a thin pool's data or metadata that are taken when"
-             " it is first reported, each time a volume is made or grows."),
+        help="Usage of a thin pool's data or metadata, in per cent, from"
+             " which a warning is logged when a volume is made or grows."),
     cfg.IntOpt(
         "lvm_pool_limit", default=LvmPolicy.pool_limit, min=1, max=100,
-        help="Per cent of a thin pool's data or metadata beyond which no"
-             " volume is made or grows."),
+        help="Usage of a thin pool's data or metadata, in per cent, above"
+             " which no volume is made or grows."),
 )
 
 GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (

@@ -19,8 +19,8 @@ _LIBVIRT_OPTS: Sequence[cfg.Opt] = (
         "images_rbd_ceph_conf", default="",
         deprecated_name="libvirt_images_rbd_ceph_conf",
         deprecated_group="DEFAULT",
-        help="Path of the cluster's ceph.conf; if empty, Ceph looks for one"
-             " in its usual places."),
+        help="Path of the cluster's ceph.conf; if empty, Ceph uses its"
+             " default paths."),
     cfg.StrOpt(
         "rbd_user", deprecated_group="DEFAULT",
         help="Ceph's user, without 'client.', for this library and for the"
@@ -28,55 +28,53 @@ _LIBVIRT_OPTS: Sequence[cfg.Opt] = (
              " 'profile rbd' of the monitors, and of every pool it uses."),
     cfg.StrOpt(
         "rbd_secret_uuid", deprecated_group="DEFAULT",
-        help="The secret in libvirt that has this user's key."),
+        help="UUID of the secret in libvirt that has this user's key."),
     cfg.IntOpt(
         "rbd_connect_timeout", default=5, min=1,
         help="Seconds to wait for a monitor of the cluster to answer."),
     cfg.StrOpt(
         "images_rbd_glance_store_name", default="",
-        help="What Glance calls its store in this cluster. An image that is"
-             " raw and not there yet is copied there, and disks are clones of"
-             " the copy. If empty, no copy is asked for."),
+        help="Name of Glance's store in this cluster. Glance is asked to copy"
+             " a raw image to it that is not there yet, and disks are clones"
+             " of the copy. If empty, no copy is requested."),
     cfg.IntOpt(
         "images_rbd_glance_copy_poll_interval", default=15, min=1,
-        help="Seconds between two questions whether Glance has copied it."),
+        help="Seconds between two checks whether Glance has copied an image."),
     cfg.IntOpt(
         "images_rbd_glance_copy_timeout", default=600, min=1,
-        help="Seconds that a copy may take."),
+        help="Longest time for a copy, in seconds."),
     cfg.IntOpt(
         "rbd_destroy_volume_retries", default=12, min=0,
-        help="How often the removal of a disk is tried again that is still"
-             " in use: after a guest died, Ceph takes half a minute to"
-             " notice."),
+        help="How often the removal of a disk that is in use is repeated:"
+             " Ceph takes half a minute to notice that a guest was killed."),
     cfg.IntOpt(
         "rbd_destroy_volume_retry_interval", default=5, min=0,
-        help="Seconds between two of these."),
+        help="Seconds between two of these attempts."),
 )
 
 _IMAGE_CACHE_OPTS: Sequence[cfg.Opt] = (
     cfg.StrOpt(
         "rbd_base_pool", default=None,
         help="Pool of Ceph that holds the bases of disks in Ceph; if not set,"
-             " that of the disks. All hosts of a cluster should agree on it,"
-             " and then one of them converts each image."),
+             " the pool of the disks. If all hosts of a cluster use the same"
+             " pool, each image is converted once for all of them."),
     cfg.BoolOpt(
         "rbd_flatten_disks", default=False,
-        help="Copy a base into each disk made from it, so that the disk"
-             " depends on nothing. It takes the time and the space that"
-             " clones save."),
+        help="Copy the base into each disk, so that the disk does not depend"
+             " on it. This takes the time and the space that clones save."),
     cfg.IntOpt(
         "rbd_operation_timeout", default=60, min=1,
-        help="Seconds to wait for one answer of the cluster, once connected."
-             " Less than it takes to notice a lost OSD (some 30) makes of"
-             " each such loss an error."),
+        help="Seconds to wait for an answer of the cluster, once connected."
+             " With less than the 30 seconds that Ceph takes to notice a"
+             " lost OSD, each such loss is an error."),
 )
 
 _WORKAROUNDS_OPTS: Sequence[cfg.Opt] = (
     cfg.BoolOpt(
         "never_download_image_if_on_rbd", default=False,
-        help="Refuse to make a disk in Ceph of an image that cannot be cloned"
-             " from Glance's store in the cluster, in place of making a base"
-             " of it."),
+        help="Refuse to make a disk in Ceph from an image that cannot be"
+             " cloned from Glance's store in the cluster. If false, a base is"
+             " made from such an image."),
 )
 
 GROUPS: Sequence[tuple[str, Sequence[cfg.Opt]]] = (

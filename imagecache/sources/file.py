@@ -15,8 +15,8 @@ from imagecache import exception
 from imagecache.model import Description, MiB
 from imagecache.sources import Stream, resolve
 
-# File systems that the kernel makes up.  What looks like a regular file there
-# has no size, or another one than it says, and reading it can do harm.
+# File systems whose files the kernel generates.  Such a file counts as
+# regular, but its size is wrong, and reading it can have effects.
 _PSEUDO = frozenset({
     "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs",
     "devpts", "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore",
@@ -30,14 +30,14 @@ _KINDS = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a named pipe",
 class FileStore:
     """Regular files, by path or file:// URL.
 
-    A file that is replaced or written to is another image: if no digest says
-    what it should be, its identity holds its inode, size and time of change.
+    Without a digest, the identity of an image is its path, inode, size and
+    modification time: a file that is replaced or written to is a new image.
     """
 
     def describe(self, ref: str) -> Description:
-        """Say what is known of a file.  ``ref`` becomes its real path.
+        """Return the metadata of a file.  Its ``ref`` is the real path.
 
-        :raises InvalidImageRef: it is no regular file on this host
+        :raises InvalidImageRef: it is no regular, stored file on this host
         :raises ImageNotFound: there is no such file
         :raises Forbidden: this process may not read it
         :raises StorageFailed: it cannot be opened
@@ -56,9 +56,10 @@ class FileStore:
 
     @contextlib.contextmanager
     def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
-        """Open the bytes of a file that describe() described.
+        """Open the bytes of a file that describe() returned.
 
-        Besides what describe() raises, here and while the chunks are read:
+        Raises the errors of describe(), and here or while the chunks are
+        read:
 
         :raises ImageSizeMismatch: the file grew or shrank
         :raises ImageUnacceptable: it was written to, or is another file
@@ -84,10 +85,10 @@ def _read(fd: int, image: Description) -> bytes:
 
 @contextlib.contextmanager
 def _opened(path: pathlib.Path) -> Iterator[int]:
-    """The descriptor of a regular file."""
+    """Yield the descriptor of a regular file."""
     try:
-        # Asked before it is opened, as opening some devices does something;
-        # and again after, as it may have been replaced in between.
+        # Checked before opening, because opening some devices has effects,
+        # and again afterwards, because the file can be replaced in between.
         _require_regular(path.stat(), path)
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as e:
@@ -110,11 +111,11 @@ def _require_regular(status: os.stat_result, path: pathlib.Path) -> None:
 
 
 def _require_stored(status: os.stat_result, path: pathlib.Path) -> None:
-    """Refuse a file without blocks that the kernel makes up."""
+    """Refuse a file that the kernel generates; it has no blocks."""
     if status.st_blocks == 0 and _file_system(status.st_dev) in _PSEUDO:
         raise exception.InvalidImageRef(
-            image_ref=str(path), reason="it is a file that the kernel makes"
-            " up, and only a stored file can be an image")
+            image_ref=str(path), reason="it is a file that the kernel"
+            " generates, and only a stored file can be an image")
 
 
 def _file_system(device: int) -> str | None:

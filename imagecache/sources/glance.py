@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images in Glance, OpenStack's image service.
 
-What Glance knows of an image comes through python-glanceclient, the image
-itself through keystoneauth, as glanceclient cannot start in the middle.
+The record of an image is read through python-glanceclient, and its data
+through keystoneauth, because glanceclient cannot start at an offset.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from imagecache.sources import (
 )
 
 _GONE = ("deleted", "pending_delete", "killed")
-_UNKNOWN = (404, 405)   # to a Glance that is older
+_NO_SUCH_API = (404, 405)   # of an older Glance
 
 
 class GlanceStore:
@@ -48,9 +48,10 @@ class GlanceStore:
 
     An image's data never changes, so its id is all of its identity.
 
-    :param connect_timeout: seconds until a connection must stand
-    :param read_timeout: seconds without a byte after which Glance stalls
-    :param servers: URLs to ask in turn in place of the adapter's endpoint
+    :param connect_timeout: seconds to connect, and for the TLS handshake
+    :param read_timeout: seconds for a record, for the head of an answer, and
+        for each read of data
+    :param servers: URLs to use in turn instead of the adapter's endpoint
     """
 
     def __init__(self, adapter: ks_adapter.Adapter, *,
@@ -65,7 +66,7 @@ class GlanceStore:
     def from_session(cls, session: ks_session.Session, *,
                      connect_timeout: float = 10.0,
                      read_timeout: float = 60.0, **options: Any) -> Self:
-        """Read with a session, and the options of an Adapter."""
+        """Return a store that uses a session, with options of an Adapter."""
         options = {"service_type": "image"} | options
         return cls(ks_adapter.Adapter(session, **options),
                    connect_timeout=connect_timeout, read_timeout=read_timeout)
@@ -74,7 +75,7 @@ class GlanceStore:
     def from_token(cls, endpoint: str, token: str, *,
                    verify: bool | str = True, connect_timeout: float = 10.0,
                    read_timeout: float = 60.0) -> Self:
-        """Read from an endpoint with a token.
+        """Return a store that uses an endpoint and a token.
 
         :param verify: whether to check certificates, or the file with those
             of the authorities to trust
@@ -86,145 +87,149 @@ class GlanceStore:
 
     @classmethod
     def from_conf(cls, conf: cfg.ConfigOpts) -> Self:
-        """Read as [glance] says, or [keystone_authtoken] where it does not.
+        """Return the store that [glance] configures.
 
-        :raises InvalidConfiguration: they do not say whose credentials to use
+        The credentials are those of [keystone_authtoken] if [glance] has
+        none.
+
+        :raises InvalidConfiguration: neither group has credentials
         """
         servers = glance_opts.servers(conf)
         return cls(glance_opts.adapter(conf),
                    connect_timeout=conf.image_cache.connect_timeout,
                    read_timeout=conf.image_cache.read_timeout,
-                   # Not every host should begin with the same one.
+                   # In random order, so that hosts begin with different ones.
                    servers=random.sample(servers, len(servers)))
 
     def describe(self, ref: str) -> Description:
-        """Say what Glance knows of an image.
+        """Return the record of an image.
 
         :raises InvalidImageRef: ``ref`` is no UUID
         """
-        door = self._door(ref)
-        with _sensible(door.asking):
-            return glance_records.description(_record(door, ref))
+        client = self._client(ref)
+        with _parsing(client.exchange):
+            return glance_records.description(_record(client, ref))
 
     @contextlib.contextmanager
     def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
-        """Open the bytes of an image that describe() described."""
-        door = self._door(image.ref, image.size)
+        """Open the bytes of an image that describe() returned."""
+        client = self._client(image.ref, image.size)
 
         def get(headers: Mapping[str, str]) -> requests.Response:
-            answer = door.data(headers)
+            answer = client.data(headers)
             if answer.status_code in (204, 403):
                 answer.close()
                 self._explain(image.ref, answer.status_code)
             return answer
 
-        with door.asking.stream(get, image, offset) as stream:
+        with client.exchange.stream(get, image, offset) as stream:
             yield stream
 
     def locations(self, ref: str) -> tuple[str, ...]:
-        """Return the URLs of an image's data, as far as Glance tells.
+        """Return the URLs of an image's data that Glance shows.
 
-        It shows them in the image's record if show_multiple_locations or
-        show_image_direct_url says so, and to services on a page of its own.
+        They are in the record of the image if Glance's
+        show_multiple_locations or show_image_direct_url is on; services can
+        read them through an API of their own.
         """
-        door = self._door(ref)
-        with _sensible(door.asking):
-            found = glance_records.locations(_record(door, ref))
+        client = self._client(ref)
+        with _parsing(client.exchange):
+            found = glance_records.locations(_record(client, ref))
             if found:
                 return found
-            answer = door.send("GET", f"/v2/images/{ref}/locations")
-            if answer.status_code in (*_UNKNOWN, 403):
+            answer = client.send("GET", f"/v2/images/{ref}/locations")
+            if answer.status_code in (*_NO_SUCH_API, 403):
                 return ()
-            door.asking.require_success(answer)
+            client.exchange.require_success(answer)
             return glance_records.locations(
                 {"locations": answer.json()})
 
     def request_copy(self, ref: str, store: str) -> None:
-        door = self._door(ref)
-        _require_taken(door.asking, door.send(
+        client = self._client(ref)
+        _require_accepted(client.exchange, client.send(
             "POST", f"/v2/images/{ref}/import",
             {"method": {"name": "copy-image"}, "stores": [store]}))
 
     def copy_of(self, ref: str, store: str) -> Copy:
-        door = self._door(ref)
-        with _sensible(door.asking):
-            return glance_records.copy_of(_record(door, ref), store)
+        client = self._client(ref)
+        with _parsing(client.exchange):
+            return glance_records.copy_of(_record(client, ref), store)
 
     def register(self, ref: str, location: str) -> None:
-        """Make an image of what is at a URL; it has waited for its data.
+        """Give a queued image the data at a URL.
 
-        Services may add a location since Glance 30, which does so within
-        moments after this returns; until then, and for whoever is none, it
-        takes show_multiple_locations.
+        Since Glance 30, services may add a location; Glance does so shortly
+        after this call returns.  An older Glance, or a caller that is no
+        service, needs show_multiple_locations.
         """
-        door = self._door(ref)
-        answer = door.send("POST", f"/v2/images/{ref}/locations",
+        client = self._client(ref)
+        answer = client.send("POST", f"/v2/images/{ref}/locations",
                            {"url": location, "validation_data": {}})
-        if answer.status_code in (*_UNKNOWN, 403):
-            answer = door.send("PATCH", f"/v2/images/{ref}", [
+        if answer.status_code in (*_NO_SUCH_API, 403):
+            answer = client.send("PATCH", f"/v2/images/{ref}", [
                 {"op": "add", "path": "/locations/-",
                  "value": {"url": location, "metadata": {}}}],
                 "application/openstack-images-v2.1-json-patch")
-        _require_taken(door.asking, answer)
+        _require_accepted(client.exchange, answer)
 
     def _explain(self, image_id: str, status: int) -> None:
-        """Raise the true reason why there are no data, if there is one."""
-        self.describe(image_id)   # if it was deactivated, this raises
+        """Raise the reason for an answer without data, if there is one."""
+        self.describe(image_id)   # raises if the image was deactivated
         if status == 204:
             raise exception.ImageNotFound(
                 f"Image {image_id} is active in Glance, but its data is not"
                 " in the store behind it", image_id=image_id)
 
-    def _door(self, image_id: str, size: int | None = None) -> _Door:
+    def _client(self, image_id: str, size: int | None = None) -> _Endpoint:
         if not resolve.is_uuid(image_id):   # it becomes part of a URL
             raise exception.InvalidImageRef(
                 image_ref=image_id, reason="it is not the UUID of an image")
-        asking = wire.Asking("Keystone", image_id, self._timeout[1], size)
-        with _translated(asking):
+        exchange = wire.Exchange("Keystone", image_id, self._timeout[1], size)
+        with _translated(exchange):
             with contextlib.suppress(keystone.MissingAuthPlugin):
                 self._adapter.get_token()
             endpoint = next(self._servers) if self._servers \
                 else self._adapter.get_endpoint()
         if not endpoint:
-            raise _not_in_catalogue(asking)
+            raise _not_in_catalogue(exchange)
         # Catalogues of old name the version as well.
         endpoint = re.sub(r"/v[0-9.]+/?$", "", endpoint)
-        asking = dataclasses.replace(
-            asking, source=f"Glance at {text.mask_url(endpoint)}")
-        return _Door(self._adapter, endpoint, self._timeout, asking)
+        exchange = dataclasses.replace(
+            exchange, source=f"Glance at {text.mask_url(endpoint)}")
+        return _Endpoint(self._adapter, endpoint, self._timeout, exchange)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Door:
-    """The way to one endpoint.  Errors come out of it as ours.
+class _Endpoint:
+    """Requests to one endpoint; their errors are those of this library.
 
-    It stands where glanceclient expects its own HTTP client, which would
-    lose the status of a gateway's errors and trip over others.
+    glanceclient uses this object instead of its own HTTP client, which loses
+    the status of some errors of gateways and fails on others.
     """
 
     adapter: ks_adapter.Adapter
     endpoint: str
     timeout: tuple[float, float]
-    asking: wire.Asking
+    exchange: wire.Exchange
 
     def get(self, url: str, headers: Mapping[str, str]
             ) -> tuple[requests.Response, dict[str, Any]]:
-        """Return an answer and the JSON object in it, as glanceclient asks."""
+        """Return an answer and the JSON object in it, for glanceclient."""
         answer = self._get(url, headers)
-        self.asking.require_success(answer)
+        self.exchange.require_success(answer)
         try:
             body = answer.json()
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
-            raise self.asking.misbehaved("it sent no JSON object")
+            raise self.exchange.misbehaved("it sent no JSON object")
         return answer, body
 
     def data(self, headers: Mapping[str, str]) -> requests.Response:
-        """Return an answer whose body is yet to be read."""
-        # Whoever reads the body repeats all of it, with this.
+        """Return an answer whose body is not read yet."""
+        # The caller repeats the request, from the offset it has reached.
         return self._get(
-            f"/v2/images/{self.asking.image_id}/file",
+            f"/v2/images/{self.exchange.image_id}/file",
             {"Accept-Encoding": "identity", **headers}, stream=True,
             connect_retries=0, status_code_retries=0,
             # keystoneauth logs what calls itself JSON or text, of any size.
@@ -232,7 +237,7 @@ class _Door:
 
     def send(self, method: str, url: str, body: object = None,
              media: str = "application/json") -> requests.Response:
-        """Return an answer, whatever its status."""
+        """Return an answer of any status."""
         if body is None:
             return self._request(method, url, {})
         return self._request(method, url, {"Content-Type": media},
@@ -244,13 +249,13 @@ class _Door:
 
     def _request(self, method: str, url: str, headers: Mapping[str, str],
                  **options: Any) -> requests.Response:
-        with _translated(self.asking):
+        with _translated(self.exchange):
             return self.adapter.request(
                 url, method,
                 endpoint_override=self.endpoint, timeout=self.timeout,
                 # A pooled connection may be dead, or shared after a fork.
                 headers={"Connection": "close", **headers},
-                # keystoneauth would take the token to wherever it is sent.
+                # keystoneauth would send the token to the other server.
                 redirect=False, raise_exc=False, **options)
 
 
@@ -274,55 +279,56 @@ def _with_deadlines(client: Any, timeout: tuple[float, float]) -> Any:
 
 
 class _AnySchema:
-    """Stands where glanceclient asks the server what a record may contain."""
+    """Replaces the schema that glanceclient would get from the server."""
 
     def get(self, name: str) -> Any:
         return schemas.Schema({"name": name, "properties": {}})
 
 
 @contextlib.contextmanager
-def _translated(asking: wire.Asking) -> Iterator[None]:
+def _translated(exchange: wire.Exchange) -> Iterator[None]:
     try:
         yield
     except (keystone.Unauthorized, keystone.AuthorizationFailure) as e:
         raise exception.Forbidden(
-            image_id=asking.image_id,
+            image_id=exchange.image_id,
             reason="Keystone does not accept the credentials") from e
     except keystone.EndpointNotFound as e:
-        raise _not_in_catalogue(asking) from e
+        raise _not_in_catalogue(exchange) from e
     except (keystone.ClientException, requests.RequestException,
             urllib3.exceptions.HTTPError) as e:
-        raise asking.failure(e) from e
-    except OSError as e:   # from requests, about nothing else
+        raise exchange.failure(e) from e
+    except OSError as e:   # requests raises it for the file alone
         raise exception.InvalidConfiguration(
             option="[glance] cafile", value=None, reason=str(e)) from e
 
 
-def _not_in_catalogue(asking: wire.Asking) -> exception.SourceUnreachable:
+def _not_in_catalogue(exchange: wire.Exchange) -> exception.SourceUnreachable:
     return exception.SourceUnreachable(
-        source="Glance", image_id=asking.image_id, reason="Keystone's"
+        source="Glance", image_id=exchange.image_id, reason="Keystone's"
         " catalogue has no such endpoint of the image service; check"
         " valid_interfaces and region_name in [glance]")
 
 
 @contextlib.contextmanager
-def _sensible(asking: wire.Asking) -> Iterator[None]:
+def _parsing(exchange: wire.Exchange) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, KeyError, OverflowError, RecursionError,
             exception.InvalidName) as e:
-        raise asking.misbehaved(
-            f"what it says of the image makes no sense: {e}") from e
+        raise exchange.misbehaved(
+            f"its record of the image is invalid: {e}") from e
 
 
-def _require_taken(asking: wire.Asking, answer: requests.Response) -> None:
-    """Raise why Glance does not do what it was asked to."""
+def _require_accepted(exchange: wire.Exchange,
+                      answer: requests.Response) -> None:
+    """Raise the reason for which Glance refuses a request."""
     if answer.status_code in (400, 409):
         raise exception.ImageUnacceptable(
-            image_id=asking.image_id, reason=f"{asking.source} answered: "
+            image_id=exchange.image_id, reason=f"{exchange.source} answered: "
             + _plain_text(answer.content))
     if answer.status_code != 202:
-        asking.require_success(answer)
+        exchange.require_success(answer)
 
 
 def _plain_text(page: bytes) -> str:
@@ -332,12 +338,12 @@ def _plain_text(page: bytes) -> str:
     return html.unescape(" ".join(re.sub("<[^>]*>", " ", text).split()))[:200]
 
 
-def _record(door: _Door, ref: str) -> Mapping[str, Any]:
-    """What Glance knows of an active image."""
+def _record(client: _Endpoint, ref: str) -> Mapping[str, Any]:
+    """Return the record of an image, which must be active."""
     record: Mapping[str, Any] = images.Controller(
-        door, _AnySchema()).get(ref)
+        client, _AnySchema()).get(ref)
     if str(record.get("id")).lower() != ref.lower():
-        raise door.asking.misbehaved("it described another image")
+        raise client.exchange.misbehaved("it described another image")
     status = record.get("status")
     if status in _GONE:
         raise exception.ImageNotFound(image_id=ref)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Glance's record of an image says, in our words."""
+"""The record of an image in Glance, translated to this library's types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagecache.sources import Copy
 
 
 def locations(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The URLs of an image's data, each once."""
+    """Return the URLs of an image's data, each once."""
     places = [record.get("direct_url"),
               *(place["url"] for place in record.get("locations") or ())]
     return tuple(dict.fromkeys(str(place) for place in places if place))
@@ -39,9 +39,9 @@ def _count(name: str, value: Any) -> int:
 
 
 def copy_of(record: Mapping[str, Any], store: str) -> Copy:
-    """How far a copy of the image in another store is.
+    """Return the state of the copy of an image in another store.
 
-    Failures are those of the last import, until the next one is under way.
+    Failures are those of the last import, until the next import starts.
     """
     def stores(field: str) -> list[str]:
         return str(record.get(field) or "").split(",")
@@ -57,7 +57,7 @@ def copy_of(record: Mapping[str, Any], store: str) -> Copy:
 
 
 def _signature(record: Mapping[str, Any]) -> Signature | None:
-    """Its owner wrote these properties; a part of them is no signature."""
+    """Return the signature in a record; None unless it is complete."""
     found = [str(record[name]) for name in (
         "img_signature", "img_signature_hash_method",
         "img_signature_key_type", "img_signature_certificate_uuid")
@@ -66,7 +66,7 @@ def _signature(record: Mapping[str, Any]) -> Signature | None:
 
 
 def _digest(record: Mapping[str, Any]) -> Digest | None:
-    """The best digest that Glance has and Python knows."""
+    """Return the strongest digest in a record that Python supports."""
     for algorithm, value in (
             (record.get("os_hash_algo"), record.get("os_hash_value")),
             ("md5", record.get("checksum"))):

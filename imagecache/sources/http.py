@@ -24,7 +24,7 @@ Login = tuple[bytes, bytes]
 MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
-# Not every server has HEAD, and a signed URL is signed for GET alone.
+# Some servers lack HEAD, and a presigned URL can be signed for GET alone.
 _HEAD_REFUSED = (403, 405, 501)
 
 
@@ -42,18 +42,19 @@ class WebImage(Description):
 
 
 class HttpStore:
-    """Whatever web servers hand out.
+    """Images on web servers.
 
     The identity of an image is its URL and digest; without a digest, its
-    URL and all that tells one version from another.  A server that sends
-    neither ETag nor Last-Modified can change an image without anybody
-    noticing while its size stays: give a digest, ``#sha256=...``.
+    URL, ETag, Last-Modified and Content-Length.  If a server sends neither
+    ETag nor Last-Modified, a changed image of the same size is not noticed:
+    give a digest, ``#sha256=...``.
 
-    :param connect_timeout: seconds until a connection must stand
-    :param read_timeout: seconds without a byte after which a server stalls
-    :param redirects: where a server may send us on to
+    :param connect_timeout: seconds to connect, and for the TLS handshake
+    :param read_timeout: seconds for the head of an answer, and for each read
+        of its body
+    :param redirects: the redirects that are followed
     :param ca_file: trust the authorities in this file and no others
-    :param insecure: believe that any server is who it says it is
+    :param insecure: do not check certificates
     """
 
     def __init__(self, connect_timeout: float = 10.0,
@@ -66,26 +67,26 @@ class HttpStore:
         self._verify = False if insecure else str(ca_file or "") or True
 
     def describe(self, ref: str) -> Description:
-        """Say what the server says of an image.
+        """Return the metadata that the server sends of an image.
 
         ``ref`` becomes the URL without login and digest, and with a digest
         in place of its query.
 
-        :raises InvalidImageRef: it is no such URL
+        :raises InvalidImageRef: ``ref`` is no http or https URL
         """
         url, login, digest = _parse(ref)
-        asking = self._asking(url)
+        exchange = self._exchange(url)
         with (transport.Session() as session,
-              contextlib.closing(self._headers(session, asking, url, login)
+              contextlib.closing(self._headers(session, exchange, url, login)
                                  ) as answer):
-            asking.require_success(answer)
-            asking.require_plain(answer)
-            size = asking.content_length(answer)
+            exchange.require_success(answer)
+            exchange.require_plain(answer)
+            size = exchange.content_length(answer)
             version = "".join(
                 f" {name}={answer.headers.get(name, '')}"
                 for name in ("ETag", "Last-Modified", "Content-Length"))
             return WebImage(
-                ref=asking.image_id,
+                ref=exchange.image_id,
                 identity=f"{url}#{digest or version}",
                 size=size,
                 disk_format=resolve.claimed_format(
@@ -97,52 +98,52 @@ class HttpStore:
 
     @contextlib.contextmanager
     def read(self, image: Description, offset: int = 0) -> Iterator[Stream]:
-        """Open the bytes of an image that describe() described."""
+        """Open the bytes of an image that describe() returned."""
         url, login = image.ref, None
         if isinstance(image, WebImage):
             url, login = image.url, image.login
-        asking = self._asking(url, image.size)
+        exchange = self._exchange(url, image.size)
         with transport.Session() as session:
-            get = functools.partial(self._ask, session, asking, url, login,
+            get = functools.partial(self._ask, session, exchange, url, login,
                                     "GET")
-            with asking.stream(get, image, offset) as stream:
+            with exchange.stream(get, image, offset) as stream:
                 yield stream
 
-    def _asking(self, url: str, size: int | None = None) -> wire.Asking:
-        return wire.Asking(_origin(url), text.mask_url(url),
+    def _exchange(self, url: str, size: int | None = None) -> wire.Exchange:
+        return wire.Exchange(_origin(url), text.mask_url(url),
                            self._timeout[1], size)
 
-    def _headers(self, session: requests.Session, asking: wire.Asking,
+    def _headers(self, session: requests.Session, exchange: wire.Exchange,
                  url: str, login: Login | None) -> requests.Response:
-        answer = self._ask(session, asking, url, login, "HEAD", {})
+        answer = self._ask(session, exchange, url, login, "HEAD", {})
         if answer.status_code not in _HEAD_REFUSED:
             return answer
         answer.close()
-        return self._ask(session, asking, url, login, "GET", {})
+        return self._ask(session, exchange, url, login, "GET", {})
 
-    def _ask(self, session: requests.Session, asking: wire.Asking,
+    def _ask(self, session: requests.Session, exchange: wire.Exchange,
              url: str, login: Login | None, method: str,
              headers: Mapping[str, str]) -> requests.Response:
         """Send a request, and follow redirects within limits."""
         first = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             same = _origin(url) == first
-            answer = self._send(session, asking, method, url, headers,
+            answer = self._send(session, exchange, method, url, headers,
                                 login if same else None)
             location = answer.headers.get("Location")
             if location is None or answer.status_code not in _REDIRECTS:
                 return answer
             answer.close()
-            url = self._next(asking, url, location)
-        raise asking.misbehaved(
+            url = self._next(exchange, url, location)
+        raise exchange.misbehaved(
             f"it redirects more than {MAX_REDIRECTS} times")
 
-    def _send(self, session: requests.Session, asking: wire.Asking,
+    def _send(self, session: requests.Session, exchange: wire.Exchange,
               method: str, url: str, headers: Mapping[str, str],
               login: Login | None) -> requests.Response:
         try:
-            # Proxies come from the environment, as people expect.  To have
-            # an ``auth``, even one that does nothing, keeps .netrc out.
+            # Proxies come from the environment.  With an ``auth``, even one
+            # that does nothing, requests does not read .netrc.
             return session.request(
                 method, url, timeout=self._timeout, verify=self._verify,
                 allow_redirects=False, stream=True,
@@ -151,31 +152,31 @@ class HttpStore:
                 headers={"Accept-Encoding": "identity",
                          "User-Agent": "imagecache", **headers})
         except (requests.RequestException, urllib3.exceptions.HTTPError) as e:
-            raise asking.failure(e) from wire.root(e)
-        except OSError as e:   # from requests, about nothing else
+            raise exchange.failure(e) from wire.root(e)
+        except OSError as e:   # requests raises it for the file alone
             raise exception.InvalidConfiguration(
                 option="[image_cache] http_ca_file", value=self._verify,
                 reason=str(e)) from e
 
-    def _next(self, asking: wire.Asking, url: str, location: str) -> str:
-        """The URL to go on with.  A login in it is not used.
+    def _next(self, exchange: wire.Exchange, url: str, location: str) -> str:
+        """Return the URL of a redirect.  A login in it is not used.
 
-        :raises SourceMisbehaved: the server may not send us there
+        :raises SourceMisbehaved: redirects to it are not followed
         """
         try:
             target, _, _ = _parse(urllib.parse.urljoin(
                 url, urllib.parse.urldefrag(location).url))
         except (exception.InvalidImageRef, ValueError):
-            raise asking.misbehaved("it redirects to something that is no"
+            raise exchange.misbehaved("it redirects to something that is no"
                                     " web address") from None
         here, there = _origin(url), _origin(target)
         if here.startswith("https:") and there.startswith("http:"):
-            raise asking.misbehaved(
-                f"it redirects from https to {there}, where anybody on the"
-                " way could change the image")
+            raise exchange.misbehaved(
+                f"it redirects from https to {there}, where a third party on"
+                " the way could change the image")
         if self._redirects == "none" or (
                 self._redirects == "same-origin" and here != there):
-            raise asking.misbehaved(
+            raise exchange.misbehaved(
                 f"it redirects to {there}; use a URL there, or see the"
                 " option [image_cache] http_redirects (it is"
                 f" {self._redirects})")
@@ -183,7 +184,7 @@ class HttpStore:
 
 
 def _parse(ref: str) -> tuple[str, Login | None, resolve.MaybeDigest]:
-    """Take a reference apart into URL, login and digest."""
+    """Split a reference into URL, login and digest."""
     address, digest = resolve.split_digest(ref)
     try:
         parts = urllib.parse.urlsplit(address)

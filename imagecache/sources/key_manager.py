@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key manager that holds certificates and keys: Barbican, Vault, ...
 
-It is asked by castellan, which comes with the extras ``signatures`` and
-``encryption``.
+It is accessed through castellan, which comes with the extras ``signatures``
+and ``encryption``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from imagecache import exception
 
 
 class KeyManager:
-    """Reads from where [key_manager] says.
+    """Reads from the key manager that [key_manager] configures.
 
-    :param context: whoever asks: a context of oslo.context, or a credential
-        of castellan; None for the credentials that [key_manager] has
+    :param context: the credentials to use: a context of oslo.context or a
+        credential of castellan; None for those in [key_manager]
     """
 
     def __init__(self, conf: cfg.ConfigOpts, context: Any = None) -> None:
@@ -29,8 +29,8 @@ class KeyManager:
         """Return an X.509 certificate in DER.
 
         :raises LookupError: there is none with this id
-        :raises KeyManagerFailed: and there may be one
-        :raises InvalidConfiguration: [key_manager] makes no sense
+        :raises KeyManagerFailed: it could not be read
+        :raises InvalidConfiguration: [key_manager] is invalid
         """
         try:
             found = self._get(certificate_id, "certificate")
@@ -42,12 +42,10 @@ class KeyManager:
         return bytes(found.get_encoded())
 
     def passphrase(self, key_id: str) -> bytes:
-        """Return a passphrase, or a key as nova makes a passphrase of it.
+        """Return a passphrase, or a key as hexadecimal digits, as nova does.
 
-        That is its hexadecimal digits.
-
-        :raises KeyManagerFailed: it gave none
-        :raises InvalidConfiguration: [key_manager] makes no sense
+        :raises KeyManagerFailed: it could not be read
+        :raises InvalidConfiguration: [key_manager] is invalid
         """
         from castellan.common.objects import passphrase
 
@@ -81,8 +79,8 @@ class KeyManager:
         from castellan import key_manager
 
         try:
-            # Anew each time: a connection may be dead, or shared after a
-            # fork.
+            # A new one for each call: an old connection may be broken, or
+            # shared with another process after a fork.
             return key_manager.API(self._conf)
         except (ImportError, ValueError) as e:
             raise _misconfigured(

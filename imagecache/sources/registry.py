@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image stores a host can read from, each made when it is first asked."""
+"""The image stores a host can read from, each created at its first use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from imagecache.sources.resolve import kind_of
 
 
 class ImageStores:
-    """Finds the store of a reference, and what it says of the image.
+    """Finds the store of a reference, and the description of its image.
 
-    :param glance: stands for the one that the configuration describes; an
+    :param glance: replaces the store that the configuration describes; an
         agent that acts for its users passes one with their credentials
     """
 
@@ -30,10 +30,10 @@ class ImageStores:
         """Describe an image.
 
         :param ref: a Glance id, a path, or a file, http or https URL
-        :param disk_format: what it must be; None: what its store says
-        :param digest: what its bytes must be; None: what its store says
-        :raises InvalidImageRef: it is neither of these
-        :raises ImageError, SourceError: there is no such image to be had
+        :param disk_format: the format it must have; None: the store's claim
+        :param digest: the digest it must have; None: the store's
+        :raises InvalidImageRef: ``ref`` has none of these forms
+        :raises ImageError, SourceError: the image cannot be read
         """
         store = self._store(ref)
         described = store.describe(ref)
@@ -53,8 +53,8 @@ class ImageStores:
             case "glance":
                 return self._given_glance or self._glance
 
-    # Imported when needed: an agent that reads files alone does not load a
-    # web client, nor one that reads from the web Glance's.
+    # Imported at the first use: an agent that reads only files loads no HTTP
+    # client, and one that reads from web servers loads no Glance client.
 
     @functools.cached_property
     def _file(self) -> ImageStore:

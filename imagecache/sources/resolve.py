@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How an image reference is read: by shape alone, before any store is asked.
+"""How an image reference is parsed: by its form, without asking a store.
 
     a UUID                                        glance
     http://..., https://...[#sha256=<hex>]        http
     file:///...[#sha512=<hex>]                    file
-    a path: with a slash, or to what is there     file
+    a path: with a slash, or of an existing file  file
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ MaybeDigest = model.Digest | None
 _SCHEMES: dict[str, Kind] = {"file": "file", "http": "http", "https": "http"}
 _SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]*):(?P<url>//)?")
 
-# What the end of a name claims.  ".img" says nothing: it is qcow2 as often
-# as raw.  The claim is worth having: without it the error page that some
-# server sends in place of disk.qcow2 would be taken for a raw disk.
+# The format that the end of a name claims.  ".img" claims none: such files
+# are qcow2 as often as raw.  The claim catches, for example, an error page
+# that a server sends instead of disk.qcow2 and that would count as raw.
 _CLAIMS = {".qcow2": "qcow2", ".raw": "raw", ".vmdk": "vmdk", ".vdi": "vdi",
            ".vhd": "vhd", ".vhdx": "vhdx", ".iso": "iso"}
 
 
 def kind_of(ref: str) -> Kind:
-    """Say which store knows this reference.
+    """Return the kind of store that a reference belongs to.
 
-    :raises InvalidImageRef: none does
+    :raises InvalidImageRef: it belongs to none
     """
     if is_uuid(ref):
         return "glance"
@@ -52,7 +52,7 @@ def kind_of(ref: str) -> Kind:
 
 
 def is_uuid(ref: str) -> bool:
-    """Whether this is a UUID as Glance spells them (any case)."""
+    """Return whether this is a UUID in Glance's form, in any case."""
     try:
         return str(uuid.UUID(ref)) == ref.lower()
     except ValueError:
@@ -60,7 +60,7 @@ def is_uuid(ref: str) -> bool:
 
 
 def split_digest(url: str) -> tuple[str, model.Digest | None]:
-    """Part a URL from the digest in its fragment, as pip has it.
+    """Split a URL from the digest in its fragment, in pip's syntax.
 
     :raises InvalidImageRef: the fragment is anything but a digest
     """
@@ -79,7 +79,7 @@ def split_digest(url: str) -> tuple[str, model.Digest | None]:
 
 
 def claimed_format(path: str) -> str | None:
-    """The format that the end of a name claims, in Glance's words."""
+    """Return the format that a name claims, as Glance calls it, or None."""
     return _CLAIMS.get(pathlib.PurePosixPath(path).suffix.lower())
 
 
@@ -92,7 +92,7 @@ def can_be_path(text: str) -> bool:
 
 
 def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
-    """The absolute path behind a path or a file:// URL, links followed.
+    """Return the absolute path of a path or file:// URL, links resolved.
 
     :raises InvalidImageRef: it is not a path on this host
     """
@@ -114,7 +114,7 @@ def file_path(ref: str) -> tuple[pathlib.Path, model.Digest | None]:
 def _is_path(ref: str, has_scheme: bool) -> bool:
     if ref.startswith(("/", "./", "../")):
         return True
-    # "rbd:pool/image" has a slash and is no path, whatever the directory
-    # holds: qemu-img would open it over the network.
+    # "rbd:pool/image" has a slash but is never a path, even if such a file
+    # exists: qemu-img would open it over the network.
     return not has_scheme and "\0" not in ref and "://" not in ref and (
         "/" in ref or os.path.lexists(ref))

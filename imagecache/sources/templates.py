@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The disks this host makes without any image: blank, swap, ephemeral.
+"""Disks that this host makes without an image: blank, swap, ephemeral.
 
-The key says all that decides the content, so that two templates share a base
-only if they are the same.  The shapes ``swap_<MiB>`` and
-``ephemeral_<GiB>_<7 characters>`` are those nova's cache manager knows.
+The key holds everything that determines the content, so two templates share a
+base only if they are the same.  Nova's cache manager knows the forms
+``swap_<MiB>`` and ``ephemeral_<GiB>_<7 characters>``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from imagecache.tools import filesystem
 
 
 def blank(size: int) -> Template:
-    """A disk of ``size`` zero bytes."""
+    """Return a disk of ``size`` zero bytes."""
     def write(path: pathlib.Path) -> None:
         _make_room(path, size)
 
@@ -27,7 +27,7 @@ def blank(size: int) -> Template:
 
 
 def swap(size: int) -> Template:
-    """Swap space of ``size`` bytes, rounded up to MiB."""
+    """Return swap space of ``size`` bytes, rounded up to MiB."""
     mib = -(-size // MiB)
 
     def write(path: pathlib.Path) -> None:
@@ -38,7 +38,7 @@ def swap(size: int) -> Template:
 
 
 def ephemeral(size: int, fs_type: str, label: str) -> Template:
-    """An empty file system of ``size`` bytes.
+    """Return an empty file system of ``size`` bytes.
 
     :raises InvalidDiskFormat: no such file system is known here
     :raises InvalidName: it cannot have this label
@@ -55,7 +55,7 @@ def ephemeral(size: int, fs_type: str, label: str) -> Template:
 
 
 def _make_room(path: pathlib.Path, size: int) -> None:
-    if path.is_block_device():    # it has its size
+    if path.is_block_device():    # its size is fixed
         return
     with durable.translated("making a template", path):
         path.touch()

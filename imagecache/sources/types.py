@@ -25,8 +25,8 @@ Write = Callable[[pathlib.Path], None]
 class Stream:
     """An open download.
 
-    ``offset`` is where it really starts: an image store that cannot start
-    in the middle starts at 0, whatever it was asked.
+    ``offset`` is where it starts: an image store that cannot start at the
+    requested offset starts at 0.
     """
 
     offset: int
@@ -34,23 +34,38 @@ class Stream:
 
 
 class ImageStore(Protocol):
-    """A place that holds images: a directory, a web server, Glance."""
+    """A place that holds images: a directory, a web server, Glance.
+
+    For example, an image whose data breaks off after 1 MiB is read so::
+
+        image = store.describe("https://host/disk.qcow2")
+        image.size, image.disk_format       # 3145728, "qcow2"
+        with store.read(image) as stream:   # GET; stream.offset is 0
+            for chunk in stream.chunks:     # 1 MiB, then SourceUnreachable
+                file.write(chunk)
+        with store.read(image, file.tell()) as stream:
+            if stream.offset == 0:          # the store has no ranges
+                file.seek(0)
+            for chunk in stream.chunks:     # the other 2 MiB
+                file.write(chunk)
+    """
 
     def describe(self, ref: str) -> Description:
-        """Say what is known of an image without reading it.
+        """Return the metadata of an image; its data is not read.
 
         :raises ImageNotFound: there is none, or none the caller may see
         :raises ImageNotActive: there is one, but it has no data to read
         :raises Forbidden: the store refuses the caller
-        :raises SourceError: the store cannot be asked now
+        :raises SourceError: the store cannot be reached now
         """
 
     def read(self, image: Description,
              offset: int = 0) -> contextlib.AbstractContextManager[Stream]:
         """Open the image's bytes from ``offset`` on.
 
-        Chunks have 1 MiB at most.  The connection is closed when the block
-        ends.  Besides what describe() raises, while the chunks are read:
+        A chunk has 1 to 1,048,576 bytes.  The connection is closed when the
+        block ends.  Raises the errors of describe(), and while the chunks
+        are read:
 
         :raises SourceUnreachable: the connection broke
         :raises DownloadStalled: no byte came within the read time-out
@@ -59,38 +74,38 @@ class ImageStore(Protocol):
 
 
 class Copy(enum.Enum):
-    """How far a copy of an image in another store behind its own is."""
+    """The state of a copy of an image in another store of Glance."""
 
     THERE = "there"
     COMING = "coming"
-    FAILED = "failed"    # it was tried, and is not any more
+    FAILED = "failed"    # the last attempt failed
     ABSENT = "absent"
 
 
 @runtime_checkable
 class Locator(Protocol):
-    """An image store that others can read from behind its back: Glance.
+    """An image store that shows the locations of its data: Glance.
 
-    Besides what is said here, all of it raises what describe() raises.
+    Every method raises the errors of describe(), besides those it names.
     """
 
     def locations(self, ref: str) -> Sequence[str]:
-        """Return the URLs of an image's data that the caller may know."""
+        """Return the URLs of an image's data that the store shows."""
 
     def request_copy(self, ref: str, store: str) -> None:
-        """Ask for a copy of an image in a named store, and do not wait.
+        """Request a copy of an image in a named store; do not wait for it.
 
-        :raises ImageUnacceptable: not now, as it is being copied to any
-            store, or never; ``reason`` has the store's words
+        :raises ImageUnacceptable: the store refuses, for example while it
+            copies the image to another store; ``reason`` has its message
         """
 
     def copy_of(self, ref: str, store: str) -> Copy:
-        """Say how far a copy is."""
+        """Return the state of a copy."""
 
     def register(self, ref: str, location: str) -> None:
-        """Make an image of what is at a URL; it has waited for its data.
+        """Give a queued image the data at a URL.
 
-        :raises ImageUnacceptable: the store does not take it
+        :raises ImageUnacceptable: the store refuses
         """
 
 

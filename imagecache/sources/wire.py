@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the answers of HTTP servers mean, for every store that speaks HTTP.
 
-Errors of requests, urllib3 and keystoneauth end here.
+Errors of requests, urllib3 and keystoneauth are translated here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from imagecache.sources import Stream
 
 Get = Callable[[Mapping[str, str]], requests.Response]
 
-# Glance answers 400 where its store cannot start in the middle (rbd).
 _PATIENCE = 0.5    # seconds to wait for a chunk to be full
 _LONGEST_PHRASE = 100    # characters of what a server says
 _LONGEST_REASON = 400
+# Glance answers 400 if its store cannot start at an offset (rbd).
 _RANGE_REFUSED = (400, 416)
 _GONE = (404, 410)
 _REFUSED = (401, 403)
@@ -40,18 +40,20 @@ _BROKEN = (http.client.IncompleteRead, http.client.RemoteDisconnected)
 
 
 @dataclasses.dataclass(frozen=True)
-class Asking:
-    """Whom we ask for which image: the facts of every error."""
+class Exchange:
+    """A server, an image and the limits: the facts of every error."""
 
-    source: str               # as a person knows it, without secrets
+    source: str               # the server, for people; without secrets
     image_id: str
-    timeout: float            # seconds without a byte that are too many
-    size: int | None = None   # bytes promised
+    timeout: float            # the read time-out, in seconds
+    size: int | None = None   # bytes that the image has
 
     @contextlib.contextmanager
     def stream(self, get: Get, image: Description,
                offset: int) -> Iterator[Stream]:
-        """The bytes from ``offset`` on, or from 0 if that cannot be had.
+        """Yield the bytes from ``offset`` on.
+
+        They start at 0 if the server cannot start at an offset.
 
         :raises SourceError:
         :raises ImageError:
@@ -64,7 +66,7 @@ class Asking:
             yield self._stream(answer, image, 0)
 
     def require_success(self, answer: requests.Response) -> None:
-        """Raise what an answer other than success means here."""
+        """Raise this library's error for an answer that is no success."""
         status = answer.status_code
         phrase = text.one_line(str(answer.reason or ""), _LONGEST_PHRASE)
         said = f"it answered {status} {phrase}".rstrip()
@@ -86,7 +88,7 @@ class Asking:
 
     def failure(self, error: BaseException,
                 received: int = 0) -> exception.SourceError:
-        """What the error of a library below means here."""
+        """Return this library's error for an error of another library."""
         causes = tuple(_causes(error))
         if any(isinstance(cause, _STALLED) for cause in causes):
             return exception.DownloadStalled(
@@ -116,13 +118,13 @@ class Asking:
         return Stream(offset, self._chunks(answer, offset))
 
     def require_plain(self, answer: requests.Response) -> None:
-        """Raise if the bytes were encoded, as none was asked to do."""
+        """Refuse a body that is encoded: the request did not allow it."""
         coding = answer.headers.get("Content-Encoding", "identity")
         if coding.lower() != "identity":
             raise self.misbehaved(f"it sent the bytes encoded as {coding}")
 
     def content_length(self, answer: requests.Response) -> int | None:
-        """How many bytes this answer has.  None: it does not say."""
+        """Return the bytes in the body; None if the server does not say."""
         length = answer.headers.get("Content-Length")
         if length is None:
             return None
@@ -137,8 +139,8 @@ class Asking:
             raise exception.ImageSizeMismatch(
                 image_id=self.image_id, expected=image.size,
                 actual=offset + length)
-        # A digest says it better, and the servers behind one name need not
-        # agree on their ETags.
+        # A digest is a better check, and the servers behind one name can
+        # have different ETags.
         if not image.digest and _differ(image.version, validator(answer)):
             raise exception.ImageUnacceptable(
                 image_id=self.image_id, reason="it was changed in the store"
@@ -146,10 +148,11 @@ class Asking:
 
     def _chunks(self, answer: requests.Response,
                 received: int) -> Iterator[bytes]:
-        # read1() hands over what has come.  read() and iter_content() wait
-        # for the whole chunk, and lose what came if the connection breaks;
-        # here it comes out first, so the next attempt goes on after it.  On a
-        # slow line it comes out in time to be noticed as slow.
+        # read1() returns the bytes that have arrived.  read() and
+        # iter_content() wait for a whole chunk, and lose it if the connection
+        # breaks.  Here the bytes before the break are yielded first, so the
+        # next attempt resumes after them, and the bytes of a slow connection
+        # are yielded in time for its rate to be measured.
         pieces: list[bytes] = []
         missing, due = MiB, time.monotonic() + _PATIENCE
         try:
@@ -184,13 +187,13 @@ class Asking:
 
 
 def validator(answer: requests.Response) -> str | None:
-    """What changes when the bytes do, as If-Range wants it."""
+    """Return what If-Range takes: it changes when the bytes do."""
     tag: str = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified")
 
 
 def _differ(described: str | None, now: str | None) -> bool:
-    """Whether two validators of one kind, ETag or date, differ."""
+    """Return whether two validators of one kind, ETag or date, differ."""
     return (described is not None and now is not None and described != now
             and described.startswith('"') == now.startswith('"'))
 
@@ -213,19 +216,19 @@ def _shown(reason: str) -> str:
 
 
 def root(error: BaseException) -> BaseException | None:
-    """Return what lies lowest, unless it shows what is secret in a URL.
+    """Return the innermost cause; None if its text shows a secret of a URL.
 
-    What lies above it, which tracebacks show too, holds whole URLs.
+    The outer errors hold whole URLs, and a traceback shows their text.
     """
     *_, last = _causes(error)
     return last if text.mask_urls(str(last)) == str(last) else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what lies below it, outermost first.
+    """Yield an error and its causes, outermost first.
 
-    Every library here wraps in its own way: in ``reason``, in ``args``, with
-    ``from`` or just while handling.
+    Each library keeps the cause in its own way: in ``reason``, in ``args``,
+    with ``from`` or as the context.
     """
     cause: BaseException | None = error
     while cause is not None:
