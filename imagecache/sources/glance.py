@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import html
 import itertools
 import json
 import random
@@ -326,16 +325,9 @@ def _require_accepted(exchange: wire.Exchange,
     if answer.status_code in (400, 409):
         raise exception.ImageUnacceptable(
             image_id=exchange.image_id, reason=f"{exchange.source} answered: "
-            + _plain_text(answer.content))
+            + glance_records.plain_text(answer.content))
     if answer.status_code != 202:
         exchange.require_success(answer)
-
-
-def _plain_text(page: bytes) -> str:
-    """Return the words of an error page of Glance's."""
-    # Of a page without an end: to look for tags takes time, too.
-    text = page[:4096].decode(errors="replace")
-    return html.unescape(" ".join(re.sub("<[^>]*>", " ", text).split()))[:200]
 
 
 def _record(client: _Endpoint, ref: str) -> Mapping[str, Any]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +31,13 @@ def description(record: Mapping[str, Any]) -> Description:
         min_disk=_count("min_disk", record.get("min_disk") or 0) * GiB,
         locations=locations(record),
         signature=_signature(record))
+
+
+def plain_text(page: bytes) -> str:
+    """Return the text of an error page."""
+    # Of the first part: the search for tags in a huge page takes long.
+    text = page[:4096].decode(errors="replace")
+    return html.unescape(" ".join(re.sub("<[^>]*>", " ", text).split()))[:200]
 
 
 def _count(name: str, value: Any) -> int:
