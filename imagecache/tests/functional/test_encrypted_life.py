@@ -7,8 +7,9 @@ import pathlib
 
 from imagecache import exception
 from imagecache.backends.file.encrypted import EncryptedQcow2, EncryptedRaw
+from imagecache.encryption import Encryption
 from imagecache.model import MiB
-from imagecache.tests import encrypting, key_case
+from imagecache.tests import encrypting, key_case, looks
 from imagecache.tests.encrypting import CONTENT
 from imagecache.tests.encrypting import ODD_KEY as KEY
 from imagecache.tests.key_case import ALICE, BOB
@@ -87,3 +88,12 @@ class NovaLifeTest(key_case.KeyTestCase):
         target = self.root / "snapshot"
         disk.snapshot_extract(str(target), "raw")
         self.assertTrue(target.read_bytes()[:MiB] == CONTENT)
+
+
+class ExistenceTest(looks.LooksTestCase):
+
+    def test_a_new_encrypted_disk_is_looked_for_once(self) -> None:
+        for image_type in ("qcow2", "raw"):
+            self.assertEqual(1, self.looks(
+                image_type, image_type=image_type,
+                encryption=Encryption(b"passphrase", iter_time=1)))
