@@ -11,6 +11,8 @@ from imagecache.model import Base, Format
 from imagecache.system import durable
 from imagecache.tools import qemu_img, qemu_nbd
 
+_STAGED_MODE = 0o600    # until the disk is complete
+
 
 class Qcow2File(FileDisk):
     """A disk in a file that is qcow2, or may be: operations on such a file."""
@@ -31,10 +33,11 @@ class Qcow2File(FileDisk):
         :param size: bytes the guest must see; None, 0 or less than the base
             has: as many as the base has
         """
-        qemu_img.convert(base.path, base.format, new, Format.QCOW2,
-                         limits=self.host.policy.conversion)
-        self._resize_qcow2(new, max(size or 0, base.virtual_size))
-        durable.fsync_file(new)
+        durable.create_file(new, _STAGED_MODE)
+        with durable.flushed(new):
+            qemu_img.convert(base.path, base.format, new, Format.QCOW2,
+                             limits=self.host.policy.conversion)
+            self._resize_qcow2(new, max(size or 0, base.virtual_size))
 
     def _resize_qcow2(self, path: pathlib.Path, size: int) -> None:
         """Grow a file, and the file system in it if that is configured.
