@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What if a defence were not there?  Some test must notice.
+"""Remove each defence of the code in turn: some test must fail.
 
     python -m imagecache.tests.mutation [--list] [--every N] [WORD...]
 
-Takes each defence away in turn, in a copy of the package, and runs the tests
-of the module it is in.  Where they pass, nobody would notice its loss.  What
-is a defence is found in the sources: every rule in a table, and every
-statement that raises; table.py has those that look like anything else.
+The check works on a copy of the package.  It removes one defence and runs the
+tests of the module that has it.  If they pass, the defence is untested.  Every
+rule in a table and every statement that raises is a defence; table.py lists
+the others.
 """
 
 from __future__ import annotations

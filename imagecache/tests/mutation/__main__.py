@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take defences away and say which of them nobody misses."""
+"""Remove defences in turn, and report those that no test misses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk whose header somebody rewrote is opened by no program."""
+"""No program opens a disk whose header was rewritten."""
 
 from __future__ import annotations
 

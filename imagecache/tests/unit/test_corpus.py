@@ -142,7 +142,7 @@ class CanaryTest(base.TestCase):
 
 @ddt.ddt
 class RulesTest(base.TestCase):
-    """What the rules say, without a door and mostly without qemu-img."""
+    """The rules on their own, mostly without qemu-img."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -223,7 +223,7 @@ class FilesystemTest(SchemaTestCase):
 
 
 class SchemaIsListeningTest(SchemaTestCase):
-    """The judge refuses something, or the tests above prove nothing."""
+    """The schema refuses a wrong element, so the tests above can fail."""
 
     def test_a_wrong_bus_is_refused(self):
         wrong = disk()

@@ -34,8 +34,8 @@ ROOT = Party("root", authority=True)
 BETWEEN = Party("between", issuer=ROOT, authority=True)
 ALICE = Party("alice", issuer=ROOT)
 MALLORY = Party("mallory")
-# Any id will do; this one nobody has.
-NOBODY = str(uuid.UUID(int=0))
+# An id that no certificate has.
+UNKNOWN_ID = str(uuid.UUID(int=0))
 
 Unsigned = exception.ImageSignatureInvalid
 Untrusted = exception.CertificateValidationFailed
@@ -149,7 +149,7 @@ class SignedTest(SignaturesTestCase):
         ({"value": "?"}, "empty"),
         ({"value": "A"}, "base64"),
         ({"value": "é"}, "ASCII"),
-        ({"certificate_id": NOBODY}, f"no certificate {NOBODY}"))
+        ({"certificate_id": UNKNOWN_ID}, f"no certificate {UNKNOWN_ID}"))
     @ddt.unpack
     def test_what_no_image_could_fulfil_is_not_even_read(
             self, changes: dict[str, str], words: str) -> None:
@@ -366,11 +366,11 @@ class TrustTest(SignaturesTestCase):
 
     def test_a_trusted_one_that_is_gone_is_not_missed(self) -> None:
         self.keys.put("damaged", b"?")
-        trusted = [NOBODY, "../x", "damaged", *self.trust(ROOT)]
+        trusted = [UNKNOWN_ID, "../x", "damaged", *self.trust(ROOT)]
         self.assert_accepted(self.signed(), trusted_certs=trusted)
 
     def test_the_error_says_which_trusted_ones_are_gone(self) -> None:
-        for gone in (NOBODY, "../x"):
+        for gone in (UNKNOWN_ID, "../x"):
             self.assert_refused(Untrusted, gone, self.signed(),
                                 trusted_certs=[gone])
 

@@ -383,7 +383,7 @@ class AdapterTest(GlanceTestCase):
         self._check((0, DATA), self._read(self._image()))
 
     def test_glance_may_need_no_credentials(self):
-        self.server.token = None   # nobody may send one
+        self.server.token = None   # the server refuses any token
         for auth in (noauth.NoAuth(), None):
             self.store = glance.GlanceStore.from_session(
                 session.Session(auth), endpoint_override=self.server.url)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file really is: what is let in as a base, and what is not.
+"""Validation: which files become a base, and which are refused.
 
-Asked at the cache's own door, so that nobody gets past the proof.
+The tests call the cache, so that they show that no file passes by it.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class RefusedTest(ProofTestCase):
                 self.refuse(QCOW2[:size], "qcow2")
 
     def test_an_image_within_an_image(self) -> None:
-        """Whoever asks a base what it is, as nova does, would follow it."""
+        """A program that probes the base, as nova does, would follow it."""
         self.images.config(force_raw_images=True)
         for inner in (images.backed_by(pathlib.Path("/etc/passwd")), QCOW2,
                       images.convert(CONTENT, "vmdk")):
