@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from imagecache import Format
 from imagecache.backends import Qcow2File
-from imagecache.events import Name
 from imagecache.model import Base, Capabilities
 
 
@@ -25,6 +24,4 @@ class Standalone(Qcow2File):
         return self._virtual_size()
 
     def grow(self, size: int) -> None:
-        if size > self.size():
-            self._resize_qcow2(self.path, size)
-            self._observe(Name.GROWN, size=size)
+        self._grow_qcow2(size)

@@ -55,11 +55,7 @@ class Qcow2(Qcow2File):
         return Format(named) if named in NATIVE else None
 
     def grow(self, size: int) -> None:
-        if size <= self.size():
-            return
-        self._require_unused()
-        self._resize_qcow2(self.path, size)
-        self._observe(Name.GROWN, size=size)
+        self._grow_qcow2(size)
 
     def flatten(self) -> None:
         """Copy all that the disk reads from its base, and detach it.

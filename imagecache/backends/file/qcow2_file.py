@@ -6,6 +6,7 @@ from __future__ import annotations
 import pathlib
 
 from imagecache.backends.file.disk import FileDisk
+from imagecache.events import Name
 from imagecache.formats import qcow2
 from imagecache.model import Base, Format
 from imagecache.system import durable
@@ -38,6 +39,16 @@ class Qcow2File(FileDisk):
             qemu_img.convert(base.path, base.format, new, Format.QCOW2,
                              limits=self.host.policy.conversion)
             self._resize_qcow2(new, max(size or 0, base.virtual_size))
+
+    def _grow_qcow2(self, size: int) -> None:
+        """Grow a disk that is qcow2; do nothing if it is that large already.
+
+        :raises StorageBusy: a process, such as a guest's, may write it
+        """
+        if size > self.size():
+            self._require_unused()
+            self._resize_qcow2(self.path, size)
+            self._observe(Name.GROWN, size=size)
 
     def _resize_qcow2(self, path: pathlib.Path, size: int) -> None:
         """Grow a file, and the file system in it if that is configured.
