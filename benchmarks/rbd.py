@@ -156,9 +156,9 @@ def _upload(cluster: CephCluster, glance: FakeGlance,
     glance.change(image_id, locations=[{
         "url": f"rbd://{cluster.fsid}/images/{image_id}/snap",
         "metadata": {}}])
-    rbd_command = ("rbd", "--conf", cluster.conf, "--id", "glance")
-    command(*rbd_command, "--no-progress", "import", raw,
-            f"images/{image_id}")
+    rbd_command = ("rbd", "--conf", cluster.conf, "--id", "glance",
+                   "--no-progress")
+    command(*rbd_command, "import", raw, f"images/{image_id}")
     command(*rbd_command, "snap", "create", f"images/{image_id}@snap")
     command(*rbd_command, "snap", "protect", f"images/{image_id}@snap")
     return image_id

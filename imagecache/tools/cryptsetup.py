@@ -14,8 +14,8 @@ from imagecache.encryption import Encryption
 from imagecache.model import MiB
 from imagecache.system import execute
 
-# Where the content begins.  The LUKS header and the keys are before it.
-OFFSET = 2 * MiB
+# The LUKS header and the keys need as much, before the content.
+HEADER = 2 * MiB
 
 _SECTOR = 512
 _WRONG_KEY = 2
@@ -27,15 +27,19 @@ def device(name: str) -> pathlib.Path:
     return pathlib.Path("/dev/mapper", name)
 
 
-def create(path: pathlib.Path, encryption: Encryption,
+def create(path: pathlib.Path, offset: int, encryption: Encryption,
            root_helper: str) -> None:
-    """Format a device with LUKS; its old content is lost."""
+    """Format a device with LUKS; its old content is lost.
+
+    :param offset: where the content begins, in bytes: whole sectors, and at
+        least HEADER
+    """
     # Version 1, because qemu can also read and write it.
     execute.run("cryptsetup", "luksFormat", "--batch-mode", "--type", "luks1",
                 "--cipher", "aes-xts-plain64",
                 "--key-size", str(encryption.key_size), "--hash", "sha256",
                 "--iter-time", str(encryption.iter_time),
-                "--align-payload", str(OFFSET // _SECTOR),
+                "--align-payload", str(offset // _SECTOR),
                 "--key-file=-", str(path), secret=encryption.passphrase,
                 root_helper=root_helper)
 

@@ -15,6 +15,9 @@ from imagecache.system import durable, execute
 # resize2fs reads this table first, and refuses a mounted file system.
 _MOUNTS = pathlib.Path("/proc/self/mounts")
 
+# Where an ext file system has its magic number, in bytes.
+_SUPERBLOCK, _EXT_MAGIC_AT, _EXT_MAGIC = 1024, 56, b"\x53\xef"
+
 # An entry of a DOS partition table: status, type, start and size.
 _PARTITION = struct.Struct("<B3xB3xII")
 
@@ -60,9 +63,10 @@ def is_ext(path: pathlib.Path, limits: Limits) -> bool:
     :raises CommandFailed: dumpe2fs gave no answer
     """
     with durable.translated("reading", path), path.open("rb") as f:
-        # Partitioning tools may leave an older superblock in place.
-        if _has_partitions(f.read(512)):
-            return False
+        start = f.read(_SUPERBLOCK + _EXT_MAGIC_AT + len(_EXT_MAGIC))
+    # Partitioning tools may leave an older superblock in place.
+    if _has_partitions(start[:512]) or not start.endswith(_EXT_MAGIC):
+        return False
     try:
         execute.run("dumpe2fs", "-h", str(path), limits=limits.writing(0),
                     reads=[path])

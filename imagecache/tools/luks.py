@@ -42,14 +42,14 @@ class Header:
 
 
 def read_header(path: pathlib.Path) -> Header:
-    """Read the header of a LUKS file; no key is needed.
+    """Read the header of a LUKS file or device; no key is needed.
 
     :raises StorageFailed: the file is missing or cannot be read
     :raises UnsafeDisk: it has no LUKS header of version 1
     """
     with durable.translated("reading a disk", path), path.open("rb") as f:
         start = f.read(_HEADER.size)
-        size = os.fstat(f.fileno()).st_size
+        size = f.seek(0, os.SEEK_END)
     if len(start) == _HEADER.size:
         magic, version, _, _, _, sectors, _ = _HEADER.unpack(start)
         offset = sectors * _SECTOR

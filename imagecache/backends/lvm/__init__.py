@@ -54,12 +54,14 @@ class Lvm(VolumeDisk):
         full = max(size or 0, base.virtual_size)
         if self._pool and full == base.virtual_size:
             self._make_at_once(base, self._pool)
-            return
-        found, state = self._survey()
-        if found:
-            self._bring_back(found, full)
+        elif self._pool and self._pool.had_room():
+            self._make_unseen(base, full)
         else:
-            self._make(base, full, state)
+            found, state = self._survey()
+            if found:
+                self._bring_back(found, full)
+            else:
+                self._make(base, full, state)
 
     def _make_at_once(self, base: Base, pool: ThinPool) -> None:
         """Make the disk by one command of LVM, which is atomic."""
@@ -75,6 +77,16 @@ class Lvm(VolumeDisk):
             return
         self._observe(Name.CREATED)
 
+    def _make_unseen(self, base: Base, full: int) -> None:
+        """Make the disk without asking LVM for its pool and volumes first."""
+        try:
+            self._make(base, full, None)
+        except exception.DiskExists:
+            found = self._volume()
+            if found is None:
+                raise
+            self._bring_back(found, full)
+
     def _snapshot(self, name: str, base: Base) -> None:
         """Make a snapshot of a base that another program may have removed.
 
@@ -88,7 +100,7 @@ class Lvm(VolumeDisk):
 
     def _make(self, base: Base, full: int, state: Pool | None) -> None:
         with self._new(full, state, base) as volume:
-            if state is None:
+            if self._pool is None:
                 self._fill(base.content, volume, base.key)
             if full > base.virtual_size:
                 self._grow_filesystem(volume)
@@ -133,6 +145,7 @@ class Lvm(VolumeDisk):
         Until then it has the name of an attempt, so that an error removes
         only what was made here.
 
+        :param state: the thin pool, if it was looked at
         :param data: bytes that the block will write, beside the base's
         :raises DiskExists: another process has made the disk meanwhile
         """
@@ -150,13 +163,13 @@ class Lvm(VolumeDisk):
 
     def _allocate(self, name: str, size: int, state: Pool | None,
                   base: Base | None, data: int) -> None:
-        group = self._group
-        if state:
-            self._require_room(state, data)
-        if state is None and not self._reads_zeros:
+        group, pool = self._group, self._pool
+        if pool and state:
+            pool.require(data, "a disk", state)
+        if pool is None and not self._reads_zeros:
             require_free(group, size, "a disk")
             group.create(name, size, self.tags)
-        elif state is None:
+        elif pool is None:
             room = _SPARE + data
             if base:
                 room += convert.data_size(base.content, base.key,
@@ -165,7 +178,7 @@ class Lvm(VolumeDisk):
             group.create_pool(own_pool(name), room)
             group.create_thin(name, size, own_pool(name), self.tags)
         elif base is None:
-            group.create_thin(name, size, state.name, self.tags)
+            group.create_thin(name, size, pool.name, self.tags)
         else:
             self._snapshot(name, base)
             if size > blockdev.size(group.device(name)):
@@ -180,10 +193,6 @@ class Lvm(VolumeDisk):
             if self._volume():
                 raise exception.DiskExists(location=self.volume) from None
             raise
-
-    def _require_room(self, state: Pool, data: int) -> None:
-        if self._pool:
-            self._pool.require(data, "a disk", state)
 
     def _fill(self, content: Validated, volume: pathlib.Path,
               name: str) -> None:

@@ -63,9 +63,13 @@ class EncryptedLvm(Lvm):
             self.open()
             return
         full = whole_sectors(max(size or 0, base.virtual_size))
-        with self._new(cryptsetup.OFFSET + full, state, data=cryptsetup.OFFSET
-                       + base.virtual_size) as volume:
-            cryptsetup.create(volume, self.encryption, self._root_helper)
+        _, extent = self._group.space()
+        # The header takes whole extents, so that the guest gets whole ones.
+        offset = -(-cryptsetup.HEADER // extent) * extent
+        with self._new(offset + full, state,
+                       data=offset + base.virtual_size) as volume:
+            cryptsetup.create(volume, offset, self.encryption,
+                              self._root_helper)
             with volume.open("rb") as f:
                 luks.fill(volume, base.path, base.format, self.encryption,
                           limits=self.host.policy.conversion,
@@ -105,7 +109,11 @@ class EncryptedLvm(Lvm):
         try:
             return blockdev.size(self.path)
         except OSError:
-            return self._require().size - cryptsetup.OFFSET
+            return self._header().virtual_size
+
+    def _header(self) -> luks.Header:
+        with self._group.chowned(self._require().name) as volume:
+            return luks.read_header(volume)
 
     def grow(self, size: int) -> None:
         """Grow to ``size`` bytes; a file system in it stays as it is.
@@ -114,7 +122,7 @@ class EncryptedLvm(Lvm):
         """
         if size > self.size():
             self.open()
-            volume, full = self._require(), cryptsetup.OFFSET + size
+            volume, full = self._require(), self._header().offset + size
             if full > volume.size:    # False: an earlier call was killed here
                 self._extend(volume, full)
             cryptsetup.resize(self.path.name, self._root_helper)

@@ -23,11 +23,11 @@ def discard(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
     Rename before wiping, so that a crash or an error leaves a stale attempt
     and not a disk that is wiped in part.
 
-    :raises StorageFailed: a process has it open; nothing has changed
+    :raises StorageBusy: a process has it open; nothing has changed
     :raises CommandFailed: the disk does not exist any more; to remove it
         again removes what is left of it
     """
-    _require_closed(group, volume)
+    require_closed(group, volume, "removing a disk")
     if volume.pool:
         _destroy(group, volume, policy)
         return
@@ -75,13 +75,18 @@ def _wipe(group: VolumeGroup, volume: Volume, policy: LvmPolicy) -> None:
         wipe(path, size)
 
 
-def _require_closed(group: VolumeGroup, volume: Volume) -> None:
+def require_closed(group: VolumeGroup, volume: Volume, what: str) -> None:
+    """Wait a little for udev; then refuse a volume that is open.
+
+    :param what: what is not done, for the message
+    :raises StorageBusy: a process has it open
+    """
     give_up = time.monotonic() + _PATIENCE
     now: Volume | None = volume
     while now and now.open:
         if time.monotonic() > give_up:
-            raise exception.StorageFailed(
-                what="removing a disk", path=group.device(volume.name),
+            raise exception.StorageBusy(
+                what=what, path=group.device(volume.name),
                 reason="a process has it open; stop its guest first")
         time.sleep(0.2)
         now = group.volume(volume.name)

@@ -97,6 +97,8 @@ class VolumeDisk(Disk):
         volume = self._require()
         if size <= volume.size:
             return
+        # The file system grows, too, which a guest must not have mounted.
+        removal.require_closed(self._group, volume, "growing a disk")
         self._extend(volume, size)
         with self._group.chowned(volume.name) as path:
             self._grow_filesystem(path)

@@ -22,10 +22,8 @@ from imagecache.tests.encrypting import KEY, PASSPHRASE, WRONG
 from imagecache.tests.guest import volume_group
 from imagecache.tests.guest.volume_group import (
     EXTENT,
-    GROUP,
     POOL,
     opened,
-    run,
 )
 from imagecache.tools import blockdev, cryptsetup
 
@@ -111,11 +109,10 @@ class ThickTest(volume_group.LvmTestCase, encrypting.EncryptingTestCase,
 
     def test_a_guest_sees_the_size_that_was_asked_for(self) -> None:
         """Extents of 4 MiB are LVM's default: a header is no whole one."""
-        for extent in ("4m", "8m"):
-            run("vgchange", "--physicalextentsize", extent, GROUP)
-            self.addCleanup(run, "vgchange", "--physicalextentsize",
-                            f"{EXTENT}b", GROUP)
-            self.addCleanup(volume_group.empty, None)
+        self.addCleanup(volume_group.remake_group, EXTENT)
+        self.addCleanup(volume_group.empty, None)
+        for extent in (4 * MiB, 8 * MiB):
+            volume_group.remake_group(extent)
             disk = self.make(8 * MiB)
             output = self.images.instances_path / "snapshot"
             disk.extract(output, "raw")

@@ -123,6 +123,13 @@ def make_group() -> None:
             GROUP, disk)
 
 
+def remake_group(extent: int) -> None:
+    """Make the empty volume group again, with other extents."""
+    run("vgremove", "--quiet", "--yes", GROUP)
+    run("vgcreate", "--quiet", "--physicalextentsize", f"{extent}b",
+        GROUP, base.scratch_disk())
+
+
 def empty(pool: str | None) -> None:
     """Remove every volume but ``pool``; the next volume reads as zeros.
 

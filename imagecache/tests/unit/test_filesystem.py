@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from unittest import mock
 
 from imagecache import exception
 from imagecache.model import Limits, MiB
@@ -79,6 +80,11 @@ class FilesystemTest(base.TestCase):
         os.truncate(self.path, 16 * MiB)
         filesystem.grow_ext(self.path, CONVERSION)
         self.assertEqual(16 * MiB, self.size())
+
+    def test_no_program_is_asked_about_what_is_none(self) -> None:
+        with mock.patch("imagecache.system.execute.run") as run:
+            self.assertFalse(self.is_ext())
+        run.assert_not_called()
 
     def test_a_file_keeps_its_length_if_that_is_no_whole_number_of_blocks(
             self) -> None:

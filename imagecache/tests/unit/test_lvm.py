@@ -105,7 +105,7 @@ class CommandsTest(base.TestCase):
         tags, key = EncryptedLvm.tags, Encryption(b"secret")
         group.create(attempt, GiB, tags)
         group.create_thin(attempt, GiB, "pool", tags)
-        cryptsetup.create(group.device(attempt), key, "sudo")
+        cryptsetup.create(group.device(attempt), 4 * MiB, key, "sudo")
         name = f"{disk}-dmcrypt"
         cryptsetup.open(group.device(disk), name, key, "sudo")
         cryptsetup.resize(name, "sudo")

@@ -101,6 +101,8 @@ class QemuImgTest(base.TestCase):
             qemu_img.info(self.path, Format.QCOW2, limits=INSPECTION)
             qemu_img.required(self.path, Format.QCOW2, Format.RAW,
                               limits=INSPECTION)
+            self.path.write_bytes(bytes(MiB))
+            images.write(self.path, "raw", b"\x53\xef", 1024 + 56)
             filesystem.is_ext(self.path, INSPECTION)
         self.assertEqual([0, 0, 0], [each.file_size for each in limited])
 
