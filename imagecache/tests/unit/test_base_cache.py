@@ -254,6 +254,14 @@ class RefusalTest(BaseCacheTestCase):
             self.refuse(exception.InvalidName,
                         DelegatedImage(key, lambda path: None))
 
+    def test_a_base_of_another_format_than_claimed_now_is_refused(
+            self) -> None:
+        self.lease()
+        changed = dataclasses.replace(self.source, description=(
+            dataclasses.replace(self.source.description,
+                                disk_format="raw")))
+        self.refuse(exception.ImageUnacceptable, changed)
+
     def test_a_base_of_changed_image_data_is_refused(self) -> None:
         self.lease()
         changed = dataclasses.replace(self.source, description=(
