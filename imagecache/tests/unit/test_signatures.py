@@ -440,12 +440,39 @@ class CachedTest(SignaturesTestCase):
         self.images.cache.remove_base(ref)
         self.assertIsNotNone(self.assert_accepted(ref))
 
-    def test_a_base_of_novas_was_not_verified(self) -> None:
+    def test_a_base_of_novas_is_verified_if_it_was_not_converted(
+            self) -> None:
         ref = self.signed()
+        self.novas_base(ref, DATA)
+        self.assertIsNotNone(self.assert_accepted(ref))
+        self.assertEqual(0, self.images.store.reads)
+        self.assertIn("signature_verified", self.images.heard)
+
+    def test_a_base_that_cannot_be_verified_and_has_no_disk_is_fetched_again(
+            self) -> None:
+        ref = self.signed()
+        self.novas_base(ref, DATA[:-1] + b"x")
+        self.assertIsNotNone(self.assert_accepted(ref))
+        self.assertEqual(1, self.images.store.reads)
+
+    def test_a_base_that_cannot_be_verified_stays_while_it_has_disks(
+            self) -> None:
+        ref = self.signed()
+        self.novas_base(ref, DATA[:-1] + b"x")
+        self.set(verify_glance_signatures=False)
+        disk = self.images.cache.create_disk("first", ref)
+        entry = self.images.cache.base(ref)
+        entry.path.with_name(entry.key + ".json").unlink()
+        self.set(verify_glance_signatures=True)
+        self.assert_not_verified("was not verified", ref)
+        disk.remove()
+        self.assertIsNotNone(self.assert_accepted(ref))
+
+    def novas_base(self, ref: str, content: bytes) -> None:
+        """Have a base without a record."""
         bases = self.images.instances_path / "_base"
         bases.mkdir()
-        (bases / self.images.store.describe(ref).key).write_bytes(DATA)
-        self.assert_not_verified("was not verified", ref)
+        (bases / self.images.store.describe(ref).key).write_bytes(content)
 
     def test_what_was_verified_may_be_used_by_those_who_do_not_ask(
             self) -> None:
