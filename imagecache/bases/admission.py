@@ -48,11 +48,29 @@ def require_same_image(source: Source, entry: Entry) -> None:
 
     :raises ImageChanged: the base was made from other bytes
     :raises ImageUnacceptable: these bytes had another format than claimed
-    :raises BaseNotVerified: their signature was not verified as required
+    :raises BaseNotVerified: their signature was not verified as required;
+        that of a base without a record can be verified again
     """
     _require_digest(source.requires, source.name, entry)
     _require_claim(source.requires, source.name, entry)
-    _require_signature(source.requires, source.name, entry)
+    if entry.record is not None:
+        require_signature(source, entry)
+
+
+def require_signature(source: Source, entry: Entry) -> None:
+    """Refuse a base whose record lacks the signature that is required.
+
+    The bytes of a converted base are not those that were signed, so it cannot
+    be verified now; nor may it be replaced while it has disks.
+
+    :raises BaseNotVerified: the record has none, or another one
+    """
+    wanted = source.requires.certificate
+    had = entry.record.signature if entry.record else None
+    if wanted is not None and had != wanted:
+        raise exception.BaseNotVerified(
+            image_id=source.name, wanted=wanted, key=entry.key,
+            had=f"was verified with {had}" if had else "was not verified")
 
 
 def require_size(source: Source, base: Base) -> None:
@@ -102,15 +120,3 @@ def _require_claim(required: Requirements, name: str, entry: Entry) -> None:
         raise exception.ImageUnacceptable(
             image_id=name, reason=f"it claims to be {claim}, and its"
             f" content was {found} (rule claim)", rule="claim")
-
-
-def _require_signature(required: Requirements, name: str,
-                       entry: Entry) -> None:
-    # The bytes of a converted base are not those that were signed, so it
-    # cannot be verified now; nor may it be replaced while it has disks.
-    wanted = required.certificate
-    had = entry.record.signature if entry.record else None
-    if wanted is not None and had != wanted:
-        raise exception.BaseNotVerified(
-            image_id=name, wanted=wanted, key=entry.key,
-            had=f"was verified with {had}" if had else "was not verified")

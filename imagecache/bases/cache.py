@@ -96,7 +96,10 @@ class BaseCache:
             return None
         admission.require_same_image(source, entry)
         if entry.record is None or entry.record.rules < verify.RULES:
-            base = self._adopt(source, entry)
+            found = self._adopt(source, entry)
+            if found is None:
+                return None
+            base = found
         else:
             base = entry.as_base()
         admission.require_size(source, base)
@@ -105,10 +108,22 @@ class BaseCache:
         self.observe(Event(Name.HIT, entry.key))
         return base
 
-    def _adopt(self, source: Source, entry: Entry) -> Base:
-        """Validate a base that has no record by today's rules."""
-        record = pipeline.adopt(pipeline.adoption(source, entry), entry,
-                                self.policy)
+    def _adopt(self, source: Source, entry: Entry) -> Base | None:
+        """Validate a base that has no record by today's rules.
+
+        :return: None if its signature was needed, and could not be verified:
+            it had no disks, and is removed
+        :raises BaseNotVerified: likewise, and it has disks
+        """
+        try:
+            record = pipeline.adopt(pipeline.adoption(source, entry), entry,
+                                    self.policy, self.observe)
+        except exception.ImageSignatureInvalid:
+            if self.store.in_use(entry.key):
+                admission.require_signature(source, entry)
+            self.store.remove(entry.key)
+            self.observe(Event(Name.REMOVED, entry.key))
+            return None
         base = self.store.record(entry.key, record)
         self.observe(Event(Name.ADOPTED, entry.key))
         return base

@@ -29,6 +29,7 @@ from imagecache.model import (
     Description,
     Entry,
     Format,
+    MiB,
     Record,
     Validated,
     whole_sectors,
@@ -115,8 +116,10 @@ def adoption(source: sources.Source, entry: Entry) -> Plan:
     check = functools.partial(take_as_raw, entry.size) \
         if own or recorded is Format.RAW \
         else functools.partial(inspect_base, recorded)
-    return Plan(source, functools.partial(recall, entry.record), check, keep,
-                new=False)
+    fill = functools.partial(recall, entry.record)
+    if entry.record is None and source.requires.certificate is not None:
+        fill = functools.partial(verify_again, source)
+    return Plan(source, fill, check, keep, new=False)
 
 
 def run(plan: Plan, work: Work, staging: Staging) -> Base:
@@ -134,9 +137,13 @@ def run(plan: Plan, work: Work, staging: Staging) -> Base:
     return staging.commit(made, _record(work, filled, made, bytes_used))
 
 
-def adopt(plan: Plan, entry: Entry, policy: Policy) -> Record:
-    """Take the steps of an adoption, and return the base's record."""
-    work = Work(plan.source.name, entry.path, policy)
+def adopt(plan: Plan, entry: Entry, policy: Policy,
+          observe: events.Observer) -> Record:
+    """Take the steps of an adoption, and return the base's record.
+
+    :raises ImageSignatureInvalid: the base was converted, or is damaged
+    """
+    work = Work(plan.source.name, entry.path, policy, observe)
     filled, validated = _prepare(plan, work)
     return _record(work, filled, validated, entry.size)
 
@@ -235,6 +242,28 @@ def recall(record: Record | None, work: Work,
         return Filled()
     return Filled(record.digest, record.signature, source,
                   record.source_format)
+
+
+def verify_again(source: sources.Source, work: Work) -> Filled:
+    """Verify the signature of a base that is the image as it arrived.
+
+    :raises ImageSignatureInvalid: it is not: the base was converted or
+        resized, or is no file
+    """
+    signer = source.signer if isinstance(source, sources.Image) else None
+    if signer is None or not work.download.is_file():
+        raise exception.ImageSignatureInvalid(
+            image_id=work.name, reason="its base is not the file that was"
+            " signed")
+    verifier = signer.verifier()
+    with durable.translated("reading a base", work.download), \
+            work.download.open("rb") as f:
+        while chunk := f.read(MiB):
+            verifier.update(chunk)
+    verifier.verify()
+    work.observe(Event(Name.SIGNATURE_VERIFIED, work.name,
+                       {"certificate": signer.certificate}))
+    return Filled(signature=signer.certificate)
 
 
 # The second step: find out the content.
