@@ -119,10 +119,6 @@ def _lanes(jobs: list[Job], tests: dict[str, unittest.TestCase],
     lanes = [Lane(here, tests, directory, limit) for _ in range(LANES)]
     if not guest:
         return lanes, []
-    # What its tests boot is made here: there is no network there.
-    from imagecache.tests.functional import boot
-
-    boot.BootImage().setUp()
     guests: list[Lane] = []
     for name in ("guest", "second-guest"):
         (directory / name).mkdir()
