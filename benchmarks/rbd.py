@@ -30,7 +30,7 @@ from imagecache.tools import ceph, rbd
 IMAGE_SIZE = GiB
 IMAGE_DATA = 700 * MiB
 DISK_SIZE = 10 * GiB
-DISKS = {"first disk": (0, "of an image that nobody has used"),
+DISKS = {"first disk": (0, "of an image without a base"),
          "second disk": (1, "of the same image, on the same host"),
          "tenth disk": (9, "the same again")}
 _ROUNDS = 5     # of what has no first, second and tenth

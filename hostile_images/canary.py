@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file of the host that no image may reach, and how one notices.
+"""A file of the host that no image may reach, and a watch on it.
 
-The kernel tells of whoever opens it, under any name and in any process; what
-a batch of processes did is better seen with strace.
+The kernel reports every open of the file, under any name and in any process.
+For a whole batch of processes, use strace instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Sentinel:
     port: int              # of a server on 127.0.0.1
 
 
-# For whoever only wants to look at the bytes of samples.
+# For code that only needs the bytes of samples.
 NOWHERE = Sentinel(pathlib.Path("/nonexistent/canary/secret"), 9)
 
 
@@ -99,7 +99,7 @@ class Canary:
         return found
 
     def _answer(self) -> None:
-        """Hang up on whoever calls: to wait for an answer takes long."""
+        """Close each connection, so that its client need not time out."""
         while True:
             try:
                 connection, _ = self._server.accept()

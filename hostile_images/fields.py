@@ -182,10 +182,10 @@ def _too_large(id: str, build: Any, *represents: str) -> Refused:
 
 
 def shared(bits: int, size: int, *, compressed: bool = False) -> bytes:
-    """Return an image whose every cluster is one and the same.
+    """Return an image in which all guest clusters share one host cluster.
 
-    Within the limits of its format, it is as much larger for a guest than
-    for whoever uploads it as can be.
+    Its virtual size is as many times the size of its file as the format
+    allows.
     """
     cluster = 1 << bits
     entries = -(-size // (cluster * cluster // 8))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What instance disks can turn into once a guest, or worse, has them.
 
-A guest writes what it likes to its disk, and of a raw disk that is the file.
-The header of a qcow2 file is out of its reach; not out of that of whoever
-broke out into qemu, nor of the host that a disk was migrated from.
+A guest can write any bytes to its disk; for a raw disk these are the bytes of
+the file.  It cannot write the header of a qcow2 file.  An attacker who broke
+out into qemu can, and so can a host from which a disk was migrated.
 """
 
 from __future__ import annotations

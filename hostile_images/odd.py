@@ -70,7 +70,7 @@ def _extensions() -> dict[str, Build]:
         "bitmaps-not-valid": alone(image, bitmaps(1, 24, 1 << 40)),
         # oslo.utils looks for features where version 2 has extensions.
         "extension-in-v2": alone(
-            image, extension(0x7777, b"nobody knows"), version=2),
+            image, extension(0x7777, b"unknown"), version=2),
         "feature-names-odd": alone(
             image, extension(layout.FEATURE_NAMES, b"\0\1")),
         "compatible-unknown": alone(image, compatible=1 << 40),

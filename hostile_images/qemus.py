@@ -125,8 +125,8 @@ def _after(*commands: str) -> bytes:
 
 
 def by_hand() -> Iterator[Accepted]:
-    """What other programs than qemu-img of today may write."""
-    unknown = layout.extension(0x7777, b"nobody knows")
+    """Yield images as older or other programs than qemu-img write them."""
+    unknown = layout.extension(0x7777, b"unknown")
     names = layout.extension(layout.FEATURE_NAMES, bytes(48))
     for id, image in {
             "sound": layout.image(),

@@ -13,12 +13,13 @@ from imagecache.model import whole_sectors
 
 Build = Callable[[Sentinel], bytes]
 
-# The rules that every door has.  Nova's fetch functions make no claim, so what
-# only the first two refuse is accepted from them, as what it is.
-CLAIM = "claim"                   # it is good, and not what was claimed
-UNKNOWN = "claim-known"           # nothing may claim to be this
-NOT_ALLOWED = "format-accepted"   # this may be, but not unless it is allowed
-NO_FORMAT = "format-known"        # this is no format that can be allowed
+# The rules of every API.  nova's fetch functions pass no claim, so an image
+# that breaks only one of the first two is accepted from them, in its real
+# format.
+CLAIM = "claim"                   # a valid image of another format
+UNKNOWN = "claim-known"           # the claimed format is not supported
+NOT_ALLOWED = "format-accepted"   # the format is supported, but not accepted
+NO_FORMAT = "format-known"        # the format is not supported
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from imagecache.testing.glance import FakeGlance
 from imagecache.testing.web import Page, WebServer
 
 LIMIT = 4 * 1024 * KiB      # more than this must not be downloaded
-SECRET = "hunter2"  # noqa: S105   (which must reach nobody else)
+SECRET = "hunter2"  # noqa: S105   (must reach no other server)
 
 _REPLACED = ("CVE-2015-5251", "CVE-2016-0757", "CVE-2022-4134", "OSSN-0065",
              "OSSN-0075", "OSSN-0090")
@@ -276,7 +276,7 @@ def _glance_sends(data: bytes) -> Callable[[Stage], str]:
 
 
 def _records() -> Iterator[Play]:
-    """What Glance, or whoever answers in its place, can say of an image."""
+    """Yield descriptions of an image by Glance, or by a false Glance."""
     records: dict[str, dict[str, object]] = {
         "hash-is-a-path": {"os_hash_value": "../../../../tmp/x"},
         "hash-is-short": {"os_hash_value": "0"},

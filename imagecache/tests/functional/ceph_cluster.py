@@ -133,7 +133,7 @@ class CephCluster(fixtures.Fixture):
             self._configure()
             self._start()
         except Exception as error:
-            # A failing fixture is cleaned up before anyone could look.
+            # The logs of a fixture that fails are removed with it.
             raise RuntimeError(f"Ceph did not start: {error}\n"
                                + self._last_words()) from error
 

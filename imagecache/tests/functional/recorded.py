@@ -52,8 +52,8 @@ def run(config: pathlib.Path, api: str, instance: str, image: str,
         size: int) -> Outcome:
     """Have an agent make a disk; return its steps."""
     trace = config.with_suffix(".trace")
-    # Who first looks for plugins notes them in a file, beside its place, too;
-    # stevedore does not where there is this one.
+    # The first process that looks for plugins writes a cache file, which would
+    # be in the trace; this file makes stevedore write none.
     noted = config.parent / "cache/python-entrypoints/.disable"
     noted.parent.mkdir(parents=True, exist_ok=True)
     noted.touch()

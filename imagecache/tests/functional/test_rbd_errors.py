@@ -211,7 +211,7 @@ class RefusedTest(ErrorsTestCase):
             self.ceph.conf_with_wrong_key(self.user)))
 
     def test_no_such_user(self):
-        self.refused(exception.StorageForbidden, rbd_user="nobody")
+        self.refused(exception.StorageForbidden, rbd_user="unknown")
 
     def test_no_ceph_conf(self):
         self.assertIn("no such file", self.refused(
