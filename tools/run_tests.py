@@ -45,8 +45,11 @@ SHOWN = 20    # of the slowest tests
 
 # Classes that take more than half a minute where their times are not known:
 # they come first, so that no process has a long class left at the end.
-LONG = ("RefusedTest", "EmulatedTest", "KilledTest", "RaceTest",
-        "BubblewrapEndTest", "AcceptedTest", "BootTest")
+LONG = ("EmulatedTest", "RefusedTest", "AcceptedTest", "TracedTest",
+        "KilledTest", "RaceTest", "SilentTest", "FullTest", "BootTest",
+        "WrittenTest", "OverlayTest", "BubblewrapEndTest", "MutationTest",
+        "FuzzTest", "EncryptedQcow2Test", "EncryptedRawTest", "NovaTest",
+        "RbdGlanceTest", "ClonesTest", "FlattenedTest", "OptionsTest")
 
 
 def main(arguments: list[str]) -> int:
