@@ -48,6 +48,26 @@ class EncryptingCache(ImageCache):
                                                   **with_key(options)))
 
 
+class FixedIterations(fixtures.Fixture):
+    """Has cryptsetup(8) stretch a passphrase by a fixed count of iterations.
+
+    Otherwise it measures the processor for two seconds to find the count.
+    """
+
+    def _setUp(self) -> None:
+        run = execute.run
+
+        def run_fixed(*command: str, **options: Any) -> str:
+            words = [*command]
+            if words[0] == "cryptsetup" and "--iter-time" in words:
+                at = words.index("--iter-time")
+                words[at:at + 2] = ["--pbkdf-force-iterations", "1000"]
+            return run(*words, **options)
+
+        self.useFixture(fixtures.MonkeyPatch("imagecache.system.execute.run",
+                                             run_fixed))
+
+
 def with_key(options: dict[str, Any]) -> dict[str, Any]:
     return {"encryption": KEY} | options
 

@@ -40,6 +40,10 @@ class ThickTest(volume_group.LvmTestCase, encrypting.EncryptingTestCase,
 
     noise_behind = True
 
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(encrypting.FixedIterations())
+
     def test_a_disk_is_made_and_extracted_in_a_sandbox(self) -> None:
         self.assert_made_in_a_sandbox()
 

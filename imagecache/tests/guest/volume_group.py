@@ -137,23 +137,11 @@ def empty(pool: str | None) -> None:
     left it open.
     """
     close_all()
-    left = volumes() - {pool}
-    pools = {name for name in left if name == POOL
-             or (name.startswith(".") and name.endswith("p"))}
-    if pools:    # LVM removes the volumes of a pool with it
-        remove(pools)
-        left = volumes() - {pool}
-    for name in left:
-        device = pathlib.Path("/dev", GROUP, name)
-        if pool is None and device.is_block_device():
+    if pool is None:    # a pool zeroes what it allocates
+        for device in pathlib.Path("/dev", GROUP).glob("*"):
             run("blkdiscard", "--zeroout", device)
-    remove(left)
-
-
-def remove(names: set[str]) -> None:
-    if names:
-        run("lvremove", "--quiet", "--yes",
-            *(f"{GROUP}/{name}" for name in names))
+    run("lvremove", "--quiet", "--yes", "--select", f'lv_name != "{pool}"',
+        GROUP)
 
 
 def volumes() -> set[str]:
