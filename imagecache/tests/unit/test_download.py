@@ -225,6 +225,14 @@ class BrokenTest(DownloadTestCase):
         self.assertRaises(exception.SourceUnreachable, self.download)
         self.assertLess(len(self.store.offsets), 10)
 
+    def test_a_store_that_always_starts_again_is_given_up(self) -> None:
+        """Each attempt gets one byte further, and reads all the others."""
+        self.store.starts_anywhere = False
+        self.store.breaks = iter(range(1000, 1100))
+        self.assertRaises(exception.SourceUnreachable, self.download,
+                          retries=3)
+        self.assertEqual(4, len(self.store.offsets))
+
     def test_a_store_that_goes_on_elsewhere_misbehaves(self) -> None:
         self.store.breaks = iter([1000])
         self.store.shift = 5
