@@ -8,16 +8,15 @@ import dataclasses
 import functools
 import os
 import pathlib
-import socketserver
-import threading
+import re
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Any, Self
 
 from hostile_images.canary import Sentinel
 from imagecache import exception
 from imagecache.image_cache import ImageCache
 from imagecache.model import KiB
-from imagecache.testing import images
+from imagecache.testing import hostile_web, images
 from imagecache.testing.glance import FakeGlance
 from imagecache.testing.web import Page, WebServer
 
@@ -66,12 +65,13 @@ class Stage:
 
     def endless(self) -> str:
         """Start a server whose only page never ends; return its URL."""
-        server = _Endless(("127.0.0.1", 0), _Endlessly)
-        self._servers.callback(server.server_close)
-        self._servers.callback(server.shutdown)
-        threading.Thread(target=server.serve_forever, daemon=True,
-                         kwargs={"poll_interval": 0.01}).start()
-        return f"http://127.0.0.1:{server.server_address[1]}/disk.raw"
+        def script(data: bytes) -> Iterator[bytes]:
+            yield b"HTTP/1.0 200 OK\r\n\r\n"
+            while True:
+                yield bytes(64 * KiB)
+
+        server = self._servers.enter_context(hostile_web.RawServer(script))
+        return f"http://{server.address}/disk.raw"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,25 +90,11 @@ class Play:
 
 def plays() -> Iterator[Play]:
     yield from _lengths()
+    yield from _endless()
     yield from _redirects()
     yield from _changes()
     yield from _glances()
     yield from _files()
-
-
-class _Endless(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-
-
-class _Endlessly(socketserver.StreamRequestHandler):
-    def handle(self) -> None:
-        while self.rfile.readline().strip():
-            continue
-        self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
-        with contextlib.suppress(OSError):
-            while True:
-                self.wfile.write(bytes(64 * KiB))
 
 
 def _served(data: bytes | None = None, path: str = "/disk.raw",
@@ -117,6 +103,31 @@ def _served(data: bytes | None = None, path: str = "/disk.raw",
     def arrange(stage: Stage) -> str:
         page = stage.page(data, path)
         page.always(**manner)
+        return page.url
+    return arrange
+
+
+def _endless() -> Iterator[Play]:
+    """Answers that never end, and would keep all hosts' callers waiting."""
+    for name, answer in hostile_web.HEADS.items():
+        yield Play(f"http-head-{_slug(name)}", _served(**answer),
+                   exception.SourceError)
+    for name, answer in hostile_web.BODIES.items():
+        yield Play(f"http-body-{_slug(name)}", _first_get(**answer),
+                   exception.SourceError)
+
+
+def _slug(name: str) -> str:
+    return "-".join(re.findall("[a-z0-9]+", name.lower()))
+
+
+def _first_get(**manner: Any) -> Callable[[Stage], str]:
+    """Return how to serve a good HEAD, and every GET in a manner."""
+    def arrange(stage: Stage) -> str:
+        page = stage.page()
+        page.always(chunked=True)
+        for _ in range(10):    # more than the retries
+            page.once(**manner)
         return page.url
     return arrange
 

@@ -29,20 +29,29 @@ def one_line(text: str, limit: int = LONGEST_MESSAGE) -> str:
     Line breaks and tabs become spaces.  Other characters that cannot be
     printed, and those that change the direction of writing, are escaped.
 
-    :param limit: in characters; a longer text ends in "..."
+    :param limit: in characters; of a longer text the middle is left out
     """
-    text = _BREAKS.sub(" ", text[:2 * limit]).strip()
+    text = _BREAKS.sub(" ", shortened(text, 2 * limit)).strip()
     text = "".join(c if c.isprintable() else
                    c.encode("unicode_escape").decode() for c in text)
-    return text if len(text) <= limit else text[:limit - 3] + "..."
+    return shortened(text, limit)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return a text of ``limit`` characters at most, with its start and end.
+
+    Messages end with a rule, or with what to do.
+    """
+    tail = limit // 3
+    return text if len(text) <= limit \
+        else f"{text[:limit - tail - 3]}...{text[-tail:]}"
 
 
 def filled_in(template: str, values: Mapping[str, Any]) -> str:
     """Return one line made of a template and values of limited length."""
     return one_line(template.format(**{
-        name: f"{value[:LONGEST_VALUE]}..."
-        if isinstance(value, str) and len(value) > LONGEST_VALUE else value
-        for name, value in values.items()}))
+        name: shortened(value, LONGEST_VALUE) if isinstance(value, str)
+        else value for name, value in values.items()}))
 
 
 def mask_url(url: str) -> str:

@@ -60,10 +60,12 @@ class Receiver:
         self._algorithm = algorithm
         self._new_inspector = new_inspector
         self._new_verifier = new_verifier
+        self.restarts = -1
         self.start_again()
 
     def start_again(self) -> None:
         self.size = 0
+        self.restarts += 1
         self._hash = hashlib.new(self._algorithm, usedforsecurity=False)
         self._verifier = self._new_verifier()
         self._inspector = self._new_inspector()
@@ -225,7 +227,7 @@ def _persist(image: Image, receiver: Receiver, limits: DownloadLimits,
              observe: events.Observer,
              pause: Callable[[float], None]) -> None:
     """Read to the end; continue after a break."""
-    furthest = failures = 0
+    furthest = failures = restarts = 0
     # One for all attempts: a store that breaks off after each byte is slow.
     rate = RateLimit(image.description, limits.min_rate)
     while True:
@@ -234,8 +236,12 @@ def _persist(image: Image, receiver: Receiver, limits: DownloadLimits,
         except exception.DownloadTooSlow:
             raise
         except exception.SourceError as e:
-            failures = 1 if receiver.size > furthest else failures + 1
+            # Only a resumed download gets further at the cost of new bytes.
+            progress = receiver.size > furthest \
+                and receiver.restarts == restarts
+            failures = 1 if progress else failures + 1
             furthest = max(furthest, receiver.size)
+            restarts = receiver.restarts
             if failures > limits.retries:
                 raise
             observe(events.Event(events.Name.RETRY, image.name, {
