@@ -28,39 +28,39 @@ from imagecache.sources.http import HttpStore
 from imagecache.sources.registry import ImageStores
 from imagecache.tests import base
 
-# The rooms of the house, as an image passes through them.  A room imports only
-# from the rooms below it.
+# The rooms: the packages and modules of ``imagecache``, from the top down.  A
+# room imports only from itself and from the rooms below it.
 ROOMS = {
     "cmd": "the command",
     "fixture": "a promised name; see testing",
     "testing": "for the tests of backends and of embedding programs",
     "imagebackend": "nova's API",
     "image_cache": "the API for new code",
-    "provision": "the story of a disk, on one page",
+    "provision": "how one disk is made, on one page",
     "backends": "the kinds of disk: file, lvm, rbd",
     "host": "wires policy, locks and base caches together",
     "bases": "the base cache: fetch once, keep, lease",
-    "sources": "where an image's bytes come from",
+    "sources": "where the bytes of images come from",
     "inspection": "is an image, or a disk, what it claims to be?",
     "opts": "oslo.config options, read into a policy",
     "imagemodel": "a promised name; see guest",
-    "guest": "what the hypervisor is told of a disk",
+    "guest": "describes a disk to libvirt",
     "tools": "one module for each outside program",
     "formats": "the parsers of image formats, and their rules",
-    "system": "programs, files that survive, locks, the sandbox",
+    "system": "processes, durable files, locks, the sandbox",
     "policy": "the settings, frozen",
     "encryption": "the key of a disk",
-    "events": "what happened, for those who asked",
+    "events": "what the library tells an observer",
     "model": "value types",
     "exception": "the tree of errors",
-    "text": "text from outside, made fit to be shown",
+    "text": "makes text from outside printable",
 }
 ORDER = list(reversed(ROOMS))
-# A kind of storage is one folder, and knows of no other.
+# The kinds of storage: one folder each, and none imports another.
 STORAGE = ("backends.file", "backends.lvm", "backends.rbd")
 
-# For an optional piece, its library; for a seam, who may cut it.
-DOORS = {
+# Libraries that only some modules may import, and these modules.
+RESTRICTED = {
     "oslo_concurrency.processutils": {"system.execute"},
     "subprocess": {"system.execute", "system.sandbox.bubblewrap", "testing"},
     "oslo_concurrency.lockutils": {"system.locks"},
@@ -82,7 +82,7 @@ DOORS = {
     "tqdm": {"cmd"},
     "fixtures": {"testing"},
 }
-# What takes longer to import than to use.
+# Libraries that are imported only when they are needed, because it takes long.
 SLOW = ("requests", "glanceclient", "keystoneauth1", "cursive", "castellan",
         "cliff", "tqdm", "lxml")
 
@@ -106,7 +106,7 @@ class RoomsTest(base.TestCase):
             name: [each for each in own_imports(path) if each != name]
             for name, path in modules().items()}).prepare()
 
-    def test_no_kind_of_storage_knows_of_another(self) -> None:
+    def test_no_kind_of_storage_imports_another(self) -> None:
         for name, path in modules().items():
             for other in own_imports(path):
                 pair = {backend(name), backend(other)} - {None}
@@ -114,16 +114,16 @@ class RoomsTest(base.TestCase):
                     with self.subTest(f"{name} imports {other}"):
                         self.assertEqual(1, len(pair))
 
-    def test_what_is_behind_a_door_is_reached_through_it(self) -> None:
+    def test_only_the_named_modules_import_a_restricted_library(self) -> None:
         for name, path in modules().items():
             for other in imports(path):
-                for library, allowed in DOORS.items():
+                for library, allowed in RESTRICTED.items():
                     if within(other, library):
                         with self.subTest(f"{name} imports {other}"):
                             self.assertTrue(any(
                                 within(name, each) for each in allowed))
 
-    def test_no_module_catches_everything(self) -> None:
+    def test_no_module_catches_every_exception(self) -> None:
         for name, path in modules().items():
             for node in ast.walk(tree(path)):
                 if isinstance(node, ast.ExceptHandler):
@@ -132,12 +132,12 @@ class RoomsTest(base.TestCase):
                         self.assertNotEqual("Exception",
                                             ast.unparse(node.type))
 
-    def test_files_end_where_a_few_screens_do(self) -> None:
+    def test_a_file_has_at_most_350_lines(self) -> None:
         for name, path in modules().items():
             with self.subTest(name):
                 self.assertLessEqual(len(path.read_text().splitlines()), 350)
 
-    def test_functions_fit_a_screen(self) -> None:
+    def test_a_function_has_at_most_40_lines(self) -> None:
         for name, path in modules().items():
             for node in ast.walk(tree(path)):
                 if isinstance(node, ast.FunctionDef):
@@ -145,7 +145,7 @@ class RoomsTest(base.TestCase):
                         self.assertLessEqual(
                             node.end_lineno - node.lineno + 1, 40)
 
-    def test_every_module_says_what_it_is(self) -> None:
+    def test_every_module_has_a_docstring(self) -> None:
         for name, path in modules().items():
             source = path.read_text()
             if source:
@@ -154,7 +154,7 @@ class RoomsTest(base.TestCase):
                         "# SPDX-License-Identifier: Apache-2.0\n"))
                     self.assertTrue(ast.get_docstring(ast.parse(source)))
 
-    def test_importing_the_library_imports_nothing_slow(self) -> None:
+    def test_importing_the_library_imports_no_slow_library(self) -> None:
         found = subprocess.run(
             [sys.executable, "-c", "import sys, imagecache;"
              "print(*(sys.modules.keys() & set(sys.argv[1:])))", *SLOW],
@@ -163,14 +163,14 @@ class RoomsTest(base.TestCase):
 
 
 class ConstructorsTest(base.TestCase):
-    """They remember what they are told, and leave the world alone."""
+    """Constructors only store their arguments."""
 
-    def test_constructors_do_not_touch_the_world(self) -> None:
+    def test_constructors_use_no_files_or_processes(self) -> None:
         conf = self.useFixture(fixture.ImageCacheFixture()).conf
         self._construct(conf)   # imports what it needs
         self.assertEqual([], touched(lambda: self._construct(conf)))
 
-    def test_constructors_believe_in_places_that_are_not_there(self) -> None:
+    def test_constructors_accept_paths_that_do_not_exist(self) -> None:
         host = Host(Policy(self.root / "no" / "such" / "place"))
         for kind in files():
             self.assertFalse(kind(host, "instance", "disk").exists())
@@ -193,13 +193,13 @@ class ConstructorsTest(base.TestCase):
 
 
 def files() -> Iterator[type[Disk]]:
-    """Yield the backends whose disks need no service to be looked for."""
+    """Yield the backends whose disks can be described without a service."""
     yield from (kind for kind in BACKENDS.values()
                 if kind.capabilities.file)
 
 
 def touched(action: Callable[[], None]) -> list[tuple[str, object]]:
-    """Return what an action asked of the operating system, and of whom."""
+    """Return the calls of the operating system that an action makes."""
     found: list[tuple[str, object]] = []
     _LISTENERS.append(found)
     try:
@@ -255,7 +255,7 @@ def modules() -> dict[str, pathlib.Path]:
 
 
 def imports(path: pathlib.Path) -> Iterator[str]:
-    """Yield the full name of all a module imports, wherever it does."""
+    """Yield the full names of all imports of a module, also in functions."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -283,7 +283,7 @@ def room(name: str) -> str:
 
 
 def backend(name: str) -> str | None:
-    """Return the kind of storage that a module is about, if it is of one."""
+    """Return the kind of storage that a module belongs to, or None."""
     return next((each for each in STORAGE if within(name, each)), None)
 
 
