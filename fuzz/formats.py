@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look for files that the parsers of imagecache.formats should not survive.
+"""Look for files that the parsers of imagecache.formats do not handle.
 
     python fuzz/formats.py [-runs=N] [LIBFUZZER-OPTION...] [CORPUS...]
 
-An input is either the file itself (its first byte is 0), or changes to a file
-that qemu-img wrote (else): coverage then starts behind the checks that random
-bytes never pass.  Whatever comes, a parser either refuses it, in bounded time
-and memory, or accepts a file that also an independent look finds harmless.
+An input is either the file itself (if its first byte is 0), or changes to a
+file that qemu-img wrote: coverage then starts behind the checks that random
+bytes never pass.  A parser must refuse the file, in bounded time and memory,
+or accept a file that an independent check finds harmless, too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARSERS: dict[str, Callable[[BinaryIO, int], int]] = {
     "qcow2": qcow2_tables.validate, "vmdk": vmdk.validate, "vhd": vhd.validate,
     "vhdx": vhdx.validate, "vdi": vdi.validate}
 
-# What qemu-img is asked for; the smallest files that have everything.
+# Options of qemu-img, for the smallest files that have all tables.
 TEMPLATES = (
     ("qcow2", "cluster_size=512"),
     ("qcow2", "cluster_size=512,compat=0.10"),
@@ -48,10 +48,10 @@ _MOST_READ = 16 * 1024 * 1024
 
 
 class File(io.RawIOBase):
-    """A file with changes, that knows how much of it was read.
+    """A file with changes, which counts the bytes that are read.
 
-    The changes are not applied before somebody reads there: a vhdx has eight
-    million bytes, and its parser looks at a few thousand.
+    Changes are applied when they are read: a vhdx has eight million bytes,
+    and its parser reads a few thousand.
     """
 
     def __init__(self, content: bytes,
@@ -96,9 +96,9 @@ def templates() -> list[bytes]:
 
 
 def check(file: File) -> int | None:
-    """Return the virtual size of what is accepted; None of what is not.
+    """Return the virtual size of an accepted file; None if it is refused.
 
-    :raises AssertionError: what is accepted is not harmless
+    :raises AssertionError: an accepted file is not harmless
     """
     mark = raw.format_of(file.at(0, raw.NEEDED))
     if mark not in PARSERS:
@@ -116,7 +116,7 @@ def check(file: File) -> int | None:
 
 
 def harmless_qcow2(content: bytes) -> None:
-    """An independent look, written from qemu's specification alone."""
+    """Check independently, from qemu's specification alone."""
     version, backing = struct.unpack_from(">IQ", content, 4)
     assert version in (2, 3)
     assert backing == 0, "a backing file"
@@ -159,10 +159,10 @@ HARMLESS: dict[str, Callable[[bytes], None]] = {
 
 
 def changed(template: bytes, changes: bytes) -> File:
-    """Read changes: place, length and bytes, one after the other.
+    """Apply changes: each has a place, a length and bytes.
 
-    Places are spread so that small numbers reach headers, which all formats
-    have at the beginning or at round places.
+    Small numbers lead to headers, which all formats have at the beginning or
+    at round offsets.
     """
     found: list[tuple[int, bytes]] = []
     provider = atheris.FuzzedDataProvider(changes)

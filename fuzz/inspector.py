@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look for images that the inspector should not survive, or let pass.
+"""Look for images that the inspector does not handle, or should refuse.
 
     python fuzz/inspector.py [-runs=N] [LIBFUZZER-OPTION...] [CORPUS...]
 
-An input says which sample of hostile_images to take, what to claim that it
-is, in what pieces to hand it over, and changes to it, as formats.py
-reads them.  Whatever comes is accepted or ImageUnacceptable, and no other
-exception, of ours or of oslo.utils' inspector.  What is accepted has no mark
-of another format, and passes formats.py as what it was found to be.
+An input selects a sample of hostile_images, its claim, the size of the pieces,
+and changes to it, as in formats.py.  Each image must be accepted or raise
+ImageUnacceptable, and no other exception, neither ours nor one of oslo.utils.
+An accepted image has no mark of another format, and formats.py must accept it
+as the same format.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import hostile_images as corpus
 from imagecache import exception
 from imagecache.model import Format, whole_sectors
 
-LARGEST = 80 * 1024      # bytes of a sample: what is after takes too long
+LARGEST = 80 * 1024      # bytes of a sample; more would take too long
 WELCOME = frozenset(Format)
 ASKED = (None, *CLAIMS, "luks")
 PIECES = (1 << 20, 65536, 4096, 513)
@@ -46,7 +46,7 @@ def samples() -> list[bytes]:
 
 def inspect(path: pathlib.Path, content: bytes, claim: str | None,
             piece: int) -> Found | None:
-    """Return what an image is found to be; None if it is refused."""
+    """Return the format and size of an image; None if it is refused."""
     path.write_bytes(content)
     try:
         inspector = Inspector("x", claim, WELCOME)
@@ -60,7 +60,10 @@ def inspect(path: pathlib.Path, content: bytes, claim: str | None,
 
 def require_harmless(content: bytes, claim: str | None,
                      found: Found) -> None:
-    """:raises AssertionError: what was accepted should not have been"""
+    """Check an accepted image independently.
+
+    :raises AssertionError: it should have been refused
+    """
     assert claim is None or CLAIMS[claim] is found.format, (claim, found)
     if found.format is Format.RAW:
         assert found.virtual_size == whole_sectors(len(content))
@@ -72,7 +75,7 @@ def require_harmless(content: bytes, claim: str | None,
 
 
 def main() -> None:
-    logging.disable()    # the inspector writes down each doubt it has
+    logging.disable()    # the inspector logs each image it refuses
     bases = samples()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         path = pathlib.Path(directory, "image")

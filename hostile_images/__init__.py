@@ -35,7 +35,7 @@ __all__ = ["NOWHERE", "Accepted", "Canary", "Odd", "Refused", "Sentinel",
 
 
 def refused() -> Iterator[Refused]:
-    """Yield the images that must not get in."""
+    """Yield the images that must be refused."""
     yield from references.samples()
     yield from fields.samples()
     yield from claims.samples()
@@ -57,7 +57,7 @@ def of_each_rule() -> Iterator[Refused]:
 
 
 def accepted() -> Iterator[Accepted]:
-    """Yield the images that must get in."""
+    """Yield the images that must be accepted."""
     yield from disks.samples()
     yield from qemus.samples()
 

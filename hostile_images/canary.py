@@ -20,7 +20,7 @@ from typing import Self
 
 _SIZE = 64 * 1024
 _EVENT = struct.Struct("iIII")
-# Of the file and of its directory, which tells of everything in it.
+# Events of the file, and of its directory, which include those of its files.
 _WATCHED = {0x001: "read", 0x002: "written to", 0x004: "changed its mode",
             0x020: "opened", 0x100: "given company", 0x200: "deleted",
             0x080: "replaced", 0x040: "moved away"}
@@ -28,7 +28,7 @@ _WATCHED = {0x001: "read", 0x002: "written to", 0x004: "changed its mode",
 
 @dataclasses.dataclass(frozen=True)
 class Sentinel:
-    """Where a hostile image points: builders of samples take one."""
+    """The places that hostile images point at; builders take one."""
 
     path: pathlib.Path     # a file of the host's
     port: int              # of a server on 127.0.0.1
@@ -39,7 +39,7 @@ NOWHERE = Sentinel(pathlib.Path("/nonexistent/canary/secret"), 9)
 
 
 class Canary:
-    """Sits in a new directory of its own, and listens on a port.
+    """Makes a file in a new directory, and listens on a port.
 
         with Canary(directory) as canary:
             ...
@@ -70,7 +70,7 @@ class Canary:
         self._server.close()
 
     def complaints(self) -> list[str]:
-        """Return what was done to it since it was last asked."""
+        """Return each access since the last call."""
         found = self._heard() + self._calls
         self._calls = []
         if _look(self.sentinel.path) != self._before:
@@ -79,7 +79,7 @@ class Canary:
         return found
 
     def is_in(self, data: bytes) -> bool:
-        """Whether bytes hold any of what is secret."""
+        """Return whether bytes contain the secret."""
         return self.token.encode() in data
 
     def _heard(self) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that are not what they are uploaded as, or several things at once."""
+"""Images with a wrong claim, and images of several formats."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _honest_lies() -> Iterator[Refused]:
 
 
 def _as_raw() -> Iterator[Refused]:
-    """Raw is what is not inspected, and then guessed at."""
+    """Other formats that claim to be raw, so that tools probe them later."""
     for claim in ("raw", "ami", "aki", "ari", "iso"):
         yield Refused(
             f"{claim}-is-qcow2-backing", claim, CLAIM,
@@ -77,7 +77,7 @@ def _cut(size: int) -> bytes:
 
 
 def _contents() -> dict[str, tuple[str, Build]]:
-    """What must not be taken for raw."""
+    """Yield images that must not be accepted as raw."""
     def overlay(format: str) -> Build:
         return lambda sentinel: images.create(
             format, "-b", str(sentinel.path), "-F", "raw")
@@ -113,7 +113,7 @@ def _contents() -> dict[str, tuple[str, Build]]:
 
 
 def _vmdk_texts() -> Iterator[Refused]:
-    """The text of a vmdk, by qemu's rule: comments do not count."""
+    """Text that qemu takes for a vmdk: comments do not count."""
     before = {
         "after-nothing": "",
         "after-comment": "# nothing to see here\n",
@@ -155,7 +155,7 @@ def _text(id: str, before: str, version: str, newline: str) -> Refused:
 
 
 def _several() -> Iterator[Refused]:
-    """qcow2 for one reader, and something else for another."""
+    """Images that are qcow2 and another format."""
     both = {
         "iso": {32768: b"\x01CD001\x01"},
         "mbr": {446: images.mbr()[446:512]},
@@ -187,7 +187,7 @@ def _marked(marks: dict[int, bytes]) -> bytes:
 
 
 def harmless() -> Iterator[Accepted]:
-    """What only looks like one of the above."""
+    """Raw images that only look like one of the above."""
     text = b"version=1\n".ljust(4096, b"\0")
     for id, content in {
             "qcow2-in-second-sector": bytes(512) + layout.image(),

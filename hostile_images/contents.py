@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qcow2 images whose tables are in order, and whose content is not.
+"""qcow2 images with right tables and wrong content.
 
-It shows only when the data is read: when an image is converted, or, if it
-becomes a base as it is, before that.
+The content is read when an image is converted, or, if it becomes a base
+without a conversion, before the commit.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ def _others() -> Iterator[Accepted]:
             ("comments", b"# a\n# b\n\n# c\n", "raw"),
             ("text", b"Hello, World.\n", "raw")):
         yield raw(f"{claim}-{id}", start.ljust(8192, b"\n"), claim)
-    # The inspector of oslo.utils 10.2 trips over text with something behind.
+    # The inspector of oslo.utils 10.2 fails on text and other bytes.
     for id, start, then in (
             ("and-archive", b"#!/bin/sh\n# and an archive\n", b"\xff"),
             ("and-utf8", b"#cloud-config\nusers: []\n",

@@ -83,7 +83,7 @@ def _extensions() -> Iterator[Refused]:
         "overrun": (extension(0x7777, b"", room),),
         "overrun-4G": (extension(0x7777, b"", (1 << 32) - 1),),
         "overrun-by-1": (extension(0x7777, b"", room - 8 + 1),),
-        # The last one ends where the cluster does, so nothing ends the list.
+        # The last one ends with the cluster, so no entry ends the list.
         "endless": (extension(0x7777, bytes(room - 8)),),
         "endless-small": (extension(0x7777, b""),) * (room // 8),
     }
@@ -142,7 +142,7 @@ def _tables() -> Iterator[Refused]:
 
 
 def _huge_tables() -> Iterator[Refused]:
-    """Larger than qemu or we allow, and all there."""
+    """Yield images with tables that are complete, and larger than allowed."""
     yield _huge("l1-huge", "l1-size", 32 * MiB + CLUSTER,
                 l1_offset=END, l1_size=4 * MiB + 1)
     yield _huge("refcounts-huge", "refcount-size", 8 * MiB + CLUSTER,
@@ -161,7 +161,7 @@ def _huge(id: str, rule: str, tail: int, **lies: Any) -> Refused:
 def _sizes() -> Iterator[Refused]:
     for size in (0, 1, 511, layout.SIZE - 511, layout.SIZE + 1):
         yield _lie(f"size-{size}", "virtual-size", size=size)
-    # The L1 table that would be needed is too large, whatever it has.
+    # These sizes need an L1 table that is larger than allowed.
     for size in (1 << 63, (1 << 63) - 512, (1 << 64) - 512):
         yield _lie(f"size-{size:#x}", "l1-size", *_INPUT, size=size)
     yield _too_large("size-100T", lambda: images.create(

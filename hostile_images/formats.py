@@ -63,7 +63,7 @@ def listed() -> Iterator[Accepted]:
             4 * 31 * 17 * 512, b"\0"))
     yield Accepted("vhd-sized", "vhd", lambda: vhd(
         size=MiB, creator=b"win "), images.content)
-    # VirtualBox writes such, and qemu rounds their size up.
+    # VirtualBox writes such images, and qemu rounds their size up.
     yield Accepted("vdi-odd-size", "vdi", lambda: foreign.vdi(size=MiB - 511),
                    images.content)
     yield written("vdi-dynamic", "vdi", "vdi")
@@ -240,7 +240,7 @@ def _vdi() -> Iterator[Refused]:
 
 
 def _others() -> Iterator[Refused]:
-    """No operator can allow these."""
+    """Yield images of formats that no operator can allow."""
     def other(claim: str, build: Build, represents: tuple[str, ...] = (), *,
               id: str | None = None) -> Refused:
         return Refused(f"claimed-{claim if id is None else id}", claim,

@@ -42,7 +42,7 @@ _BACKING_FORMATS = ("raw", "qcow2", None)
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What a guest writes to where its raw disk begins."""
+    """A header that a guest writes to the start of its raw disk."""
 
     id: str
     build: Build
@@ -51,7 +51,7 @@ class Written:
 
 @dataclasses.dataclass(frozen=True)
 class Rewritten:
-    """What happens to the file of a qcow2 disk."""
+    """A change to the file of a qcow2 disk."""
 
     id: str
     change: Callable[[bytes, Sentinel], bytes]
@@ -59,7 +59,7 @@ class Rewritten:
 
 
 def headers() -> Iterator[Written]:
-    """Yield what begins like an image of some format."""
+    """Yield headers of image formats."""
     for name in _NAMES:
         yield Written(f"runtime-raw-qcow2-backing-{name}",
                       functools.partial(_header, layout.backed, name))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A qcow2 image field by field, to be told lies.
+"""A qcow2 image, field by field; each field can be given a wrong value.
 
 Names and places are those of docs/interop/qcow2.rst of qemu.  Without lies
 the image is sound:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that are wrong, or strange, in what validation need not look at.
+"""Images that are strange in parts that no rule checks.
 
-Tables behind tables, mostly.  Whatever comes of them, it is an ImageError or
-a disk, and nothing of the host's.
+The result must be an ImageError, or a disk with nothing of the host in it.
 """
 
 from __future__ import annotations
@@ -98,6 +97,6 @@ def _others() -> dict[str, Build]:
 
 
 def _looks_like_a_name(sentinel: Sentinel) -> bytes:
-    """Return a raw image that would be a name if it were an option's."""
+    """Return a raw image whose content is a name that qemu would open."""
     path = sentinel.path
     return f"json:{{\"filename\":\"{path}\"}}\n{path}\n".encode()

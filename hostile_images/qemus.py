@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qcow2 images as qemu-img writes them, with every option it has."""
+"""qcow2 images as qemu-img writes them, with each of its options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hostile_images.sample import Accepted
 from imagecache.model import KiB, MiB
 from imagecache.testing import images
 
-# Some of it is in a cluster of its own, some shares one, most is not there.
+# Data in a cluster of its own, data that shares one, and mostly holes.
 _content = images.content
 _OPTIONS = {
     "default": "",
@@ -116,7 +116,7 @@ def _after(*commands: str) -> bytes:
         # With larger clusters, amending one takes a second.
         path.write_bytes(images.qcow2(_content(), "-o", "cluster_size=4k"))
         for command in commands:
-            # The one that kills itself has no other way to fail.
+            # The command that kills itself is expected to fail.
             subprocess.run(  # noqa: S603
                 shlex.split(command.replace("{}", str(path))),
                 check="sigraise" not in command,

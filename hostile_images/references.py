@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qcow2 images that point at something outside themselves."""
+"""qcow2 images that refer to other files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hostile_images.canary import Sentinel
 from hostile_images.sample import Build, Refused
 from imagecache.testing import images
 
-# What qemu takes for the name of something to open.
+# Names that qemu would open.
 _NAMES: dict[str, str] = {
     "abs": "{path}",
     "rel": "{up}{path}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sample of the corpus is."""
+"""The types of samples in the corpus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_FORMAT = "format-known"        # the format is not supported
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-    """An image that must not get in.
+    """An image that must be refused.
 
     ``build`` is called when the bytes are wanted, with what the sample is to
     point at.  No sample is wrong in two ways if it can be helped, so that
@@ -42,7 +42,7 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True)
 class Accepted:
-    """An image that must get in, and what a guest must read from it."""
+    """An image that must be accepted, and what a guest must read of it."""
 
     id: str
     claim: str
@@ -50,14 +50,14 @@ class Accepted:
     content: Callable[[], bytes]
 
     def seen(self) -> bytes:
-        """What a guest reads: whole sectors."""
+        """Return what a guest reads, in whole sectors."""
         content = self.content()
         return content.ljust(whole_sectors(len(content)), b"\0")
 
 
 @dataclasses.dataclass(frozen=True)
 class Odd:
-    """An image that may be refused or accepted; either does no harm."""
+    """An image that may be refused or accepted, without harm."""
 
     id: str
     claim: str
@@ -66,11 +66,11 @@ class Odd:
 
 
 def raw(id: str, content: bytes, claim: str = "raw") -> Accepted:
-    """Return an image that is its content."""
+    """Return a raw image: its bytes are its content."""
     return Accepted(id, claim, lambda: content, lambda: content)
 
 
 def alone(make: Callable[..., bytes], *arguments: Any,
           **options: Any) -> Build:
-    """Return how to build what points at nothing."""
+    """Return how to build a sample without a reference."""
     return lambda sentinel: make(*arguments, **options)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qcow2 images whose header is right, and of whose tables one entry is wrong.
+"""qcow2 images with a right header and one wrong entry in a table.
 
-qemu-img reads what is behind the end of a file as zeros, and some of these
-images without an error.
+qemu-img reads zeros after the end of a file, so it reads some of these images
+without an error.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image stores that lie, cheat, dawdle, and send one elsewhere."""
+"""Image stores that give wrong or slow answers, or redirect elsewhere."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Play:
-    """A store's misbehaviour.
+    """A way in which a store misbehaves.
 
     :param arrange: sets it up, and returns the reference to make a disk of
     :param error: what must come of it; None: a disk with the usual content
@@ -133,7 +133,7 @@ def _first_get(**manner: Any) -> Callable[[Stage], str]:
 
 
 def _lengths() -> Iterator[Play]:
-    # Nor can any of these go on where they stopped.
+    # None of these servers can resume a download.
     for id, arrange in {
             "short": _served(ranges=False, cut=1000),
             "short-rudely": _served(ranges=False, cut=1000, reset=True),

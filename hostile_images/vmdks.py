@@ -111,7 +111,7 @@ def _sparse() -> Iterator[Refused]:
 
 
 def _hidden() -> Iterator[Refused]:
-    """What one reader of that text overlooks, another may find."""
+    """Text that one program ignores and another one uses."""
     size = MiB // foreign.SECTOR
     return _in_text({
         "hidden": ("vmdk-descriptor", lambda sentinel: sparse_text()

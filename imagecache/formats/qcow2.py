@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""qcow2: every field of its header, and the rules an image must keep.
+"""qcow2: every field of the header, and the rules an image must follow.
 
 Source: docs/interop/qcow2.rst of qemu.  All numbers are big-endian:
 
@@ -28,7 +28,7 @@ offset  bytes  field
 ======  =====  =====================================================
 
 Header extensions follow: type, length, data, padded to 8 bytes; type 0 ends
-them.  All this is within the first cluster.
+them.  The header and its extensions are within the first cluster.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _LONGEST_NAME = 1023
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What the first cluster of a file says, and how long the file is."""
+    """The fields of the first cluster of a file, and the size of the file."""
 
     version: int
     backing_offset: int
@@ -86,9 +86,9 @@ class Header:
     refcount_order: int
     length: int                   # bytes
     compression_type: int
-    extensions: tuple[int, ...]   # their types
+    extensions: tuple[int, ...]   # the types of the extensions
     backing_format: str | None    # as an extension names it
-    backing_file: str | None      # its name, as it stands there
+    backing_file: str | None      # the name, as the header has it
     file_size: int                # bytes
 
     @property
@@ -97,7 +97,7 @@ class Header:
 
     @property
     def l1_needed(self) -> int:
-        """How many entries the L1 table must have for the virtual size."""
+        """Return how many L1 entries the virtual size needs."""
         entry = 16 if self.extended_l2 else 8
         covered = self.cluster_size // entry * self.cluster_size
         return -(-self.virtual_size // covered)
@@ -108,22 +108,22 @@ class Header:
 
     @property
     def dirty(self) -> bool:
-        """Whether refcounts may be out of date: qemu was killed."""
+        """Return whether refcounts may be out of date: qemu was killed."""
         return bool(self.incompatible & _DIRTY)
 
     def aligned(self, offset: int) -> bool:
-        """Whether a table may begin there: on a cluster, after the first."""
+        """Return whether a table may begin there: not in the first cluster."""
         return offset > 0 and offset % self.cluster_size == 0
 
     def inside(self, offset: int, size: int) -> bool:
-        """Whether the file is long enough to hold this."""
+        """Return whether the file is long enough to hold this."""
         return offset + size <= self.file_size
 
     def has(self, extension: int) -> bool:
         return extension in self.extensions
 
 
-# What the fields mean at all; the header cannot be read further otherwise.
+# Without these fields the rest of the header cannot be read.
 _READABLE: tuple[Rule[Header], ...] = (
     Rule("version", "its version is neither 2 nor 3",
          lambda h: h.version in (2, 3)),
@@ -134,11 +134,12 @@ _READABLE: tuple[Rule[Header], ...] = (
          and h.length >= (104 if h.version == 3 else 72)),
 )
 
-# The file is what it says it is, and whole.
+# The header is right, and its tables are in the file.
 SOUND: tuple[Rule[Header], ...] = (
-    Rule("whole", "the file ends within its first cluster",
+    Rule("whole", "it is cut off: the file ends within its first cluster",
          lambda h: h.file_size >= h.cluster_size),
-    Rule("virtual-size", "its virtual size is 0, or no whole sectors",
+    Rule("virtual-size",
+         "its virtual size is 0, or not a multiple of 512 bytes",
          lambda h: h.virtual_size > 0 and h.virtual_size % 512 == 0),
     Rule("features", "it uses features that are not known or not allowed",
          lambda h: not h.incompatible & ~_KNOWN_FEATURES),
@@ -171,14 +172,14 @@ SOUND: tuple[Rule[Header], ...] = (
              and h.inside(h.snapshots_offset, h.snapshots * 40))),
 )
 
-# The same, of a disk of this host that is on record as encrypted.
+# The same, for a disk of this host that is on record as encrypted.
 SOUND_ENCRYPTED: tuple[Rule[Header], ...] = (
     *(rule for rule in SOUND if rule.name != "encryption"),
-    Rule("encryption", "it is on record as LUKS, and is not",
+    Rule("encryption", "it is on record as LUKS, and has no LUKS header",
          lambda h: h.crypt_method == 2 and h.has(_ENCRYPTION)),
 )
 
-# It needs nothing but itself.
+# All its data is in this one file.
 NO_DATA_FILE: tuple[Rule[Header], ...] = (
     Rule("data-file", "it keeps its data in another file",
          lambda h: not h.incompatible & _DATA_FILE
@@ -199,7 +200,7 @@ def stated_size(start: bytes) -> int:
 
 
 def needed(start: bytes) -> int:
-    """Return how many bytes parse() needs, as far as ``start`` can tell."""
+    """Return how many bytes parse() needs, as far as ``start`` shows."""
     if len(start) < SMALLEST:
         return SMALLEST
     bits = int.from_bytes(start[20:24])
@@ -213,11 +214,12 @@ def parse(start: bytes, file_size: int) -> Header:
     :raises RuleViolation: it cannot be read
     """
     if len(start) < SMALLEST or not start.startswith(MAGIC):
-        raise RuleViolation("magic", "it does not begin as a qcow2 file")
+        raise RuleViolation("magic", "it does not begin as a qcow2 file, or"
+                            " is shorter than 512 bytes")
     (_, version, backing_offset, backing_length, bits, virtual_size, crypt,
      l1_entries, l1_offset, refcount_offset, refcount_clusters, snapshots,
      snapshots_offset) = _V2.unpack_from(start)
-    # What version 2 has not got, has these values there.
+    # Version 2 has none of these fields; these values are implied.
     incompatible, autoclear, order, length, compression = 0, 0, 4, 72, 0
     if version == 3:
         incompatible, _, autoclear, order, length = _V3.unpack_from(start, 72)
@@ -240,8 +242,8 @@ def parse(start: bytes, file_size: int) -> Header:
 def read_header(path: pathlib.Path) -> Header:
     """Read the header of a file that is on record as qcow2.
 
-    Asking a file what it is, is something else, and is not done with what a
-    guest has written.
+    The record says the format.  A file that a guest has written is never
+    asked for its format.
 
     :raises DiskNotFound: there is no such file
     :raises StorageFailed: it cannot be read

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""raw: whatever is not a format that somebody might take it for.
+"""raw: an image that begins as no other format does.
 
-A raw disk has no header, so the rule is a list of what it must not begin
-with: the marks by which qemu, and tools like it, tell formats.  What a guest
-keeps on its disk (partition tables, file systems) is nobody's business.
+A raw disk has no header, so the rule is a list of the marks that it must not
+begin with: those by which qemu, and similar tools, recognize formats.  The
+content of a guest's disk (partition tables, file systems) is not checked.
 """
 
 from __future__ import annotations
 
 import re
 
-NEEDED = 512    # bytes of the beginning that are looked at
+NEEDED = 512    # bytes at the beginning of a file that are checked
 
 # The first bytes of formats, as qemu's drivers probe for them.
 MAGIC: dict[str, tuple[int, bytes]] = {
@@ -28,12 +28,12 @@ MAGIC: dict[str, tuple[int, bytes]] = {
     "vdi": (0x40, (0xBEDA107F).to_bytes(4, "little")),
 }
 
-# How qemu tells the text of a vmdk: comments and blank lines are skipped, and
-# what follows is the version.
+# How qemu recognizes the text of a vmdk: after comments and blank lines comes
+# its version.
 _VMDK_TEXT = re.compile(
     rb"(?:#[^\n]*\n|[ \t]*\r?\n)*version=[123]\r?\n", re.DOTALL)
 
-# Text whose first line, after comments, is none of a vmdk's.
+# Text whose first line after the comments cannot be a line of a vmdk.
 _OTHER_TEXT = re.compile(
     rb"(?!# *Disk *DescriptorFile)(?:#[^\n]*\n|[ \t]*\r?\n)*"
     rb"(?!#|[ \t]|\r?\n|(?:version|encoding|(?:parent)?CID|createType"
@@ -42,7 +42,7 @@ _OTHER_TEXT = re.compile(
 
 
 def is_other_text(start: bytes) -> bool:
-    """Say whether text is surely no vmdk, though it may be about one.
+    """Say whether the start is text, and not the text of a vmdk.
 
     :param start: the first 512 bytes, or the whole file
     """

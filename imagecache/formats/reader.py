@@ -21,14 +21,15 @@ _CODES = {4: "I", 8: "Q"}
 def read(f: BinaryIO, offset: int, size: int) -> bytes:
     """Return exactly ``size`` bytes.
 
-    :raises RuleViolation: they are not all there
+    :raises RuleViolation: the file has not so many, or it is too much to read
     """
     if not 0 <= offset < 2**63 or size > _MOST:
-        raise RuleViolation("bounds", "its tables are out of any bounds")
+        raise RuleViolation("bounds", "a table is at a place that no file has")
     f.seek(offset)
     found = f.read(size)
     if len(found) < size:
-        raise RuleViolation("truncated", "the file ends within its headers")
+        raise RuleViolation("truncated", "it is cut off: the file ends within"
+                            " its headers or tables")
     return found
 
 
@@ -38,7 +39,7 @@ def unpack(f: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
 
 def table(f: BinaryIO, offset: int, count: int, width: int,
           order: Order) -> Iterator[tuple[int, array.array[int]]]:
-    """Yield a table of numbers in parts: the index of the first, and they.
+    """Yield the parts of a table: the index of the first number, the numbers.
 
     :param width: bytes of a number, 4 or 8
     :raises RuleViolation: the file ends before the table does

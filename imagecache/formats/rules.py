@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rule that an image must keep, and what is said if it does not.
+"""A rule that an image must follow, and the message if it does not.
 
-Rules are data: a table of them is the definition of what is accepted, each
-can be tested by itself, and a refusal names the one that was broken.
+Rules are data: a table of rules defines which images are accepted, each rule
+can be tested by itself, and a refusal names the rule that was broken.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class RuleViolation(Exception):
-    """An image breaks a rule: ImageUnacceptable to the caller."""
+    """An image breaks a rule; the caller receives ImageUnacceptable."""
 
     def __init__(self, rule: str, reason: str) -> None:
         super().__init__(rule, reason)
@@ -29,14 +29,14 @@ class RuleViolation(Exception):
 @dataclasses.dataclass(frozen=True)
 class Rule(Generic[T]):
     name: str
-    says: str                       # of an image that breaks it
+    says: str                       # the reason, if an image breaks it
     holds: Callable[[T], bool]
 
 
 def require(rules: Iterable[Rule[T]], image: T) -> None:
-    """Check rules in order; later ones may build on those before.
+    """Check rules in order; a rule may rely on the rules before it.
 
-    :raises RuleViolation: of the first that does not hold
+    :raises RuleViolation: names the first rule that is broken
     """
     for rule in rules:
         if not rule.holds(image):

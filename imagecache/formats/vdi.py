@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vdi: VirtualBox's format, and the rules an image must keep.
+"""vdi: VirtualBox's format, and the rules an image must follow.
 
 Source: block/vdi.c of qemu.  All numbers are little-endian.  The block map
 has the number of the block in the file that holds each block of the disk.
@@ -43,7 +43,8 @@ RULES: tuple[Rule[Header], ...] = (
          lambda h: h.kind in (_DYNAMIC, _STATIC)),
     Rule("vdi-parent", "it is a difference to another image",
          lambda h: not any(h.links)),
-    Rule("vdi-blocks", "the size of its sectors or blocks is not the usual",
+    Rule("vdi-blocks", "its sectors are not of 512 bytes, or its blocks not of"
+         " 1 MiB",
          lambda h: h.sector_size == 512 and h.block_size == MiB),
     Rule("vdi-size", "its block map does not fit its virtual size",
          lambda h: 0 < h.virtual_size <= h.blocks * h.block_size
@@ -80,7 +81,7 @@ def validate(f: BinaryIO, file_size: int) -> int:
 
 
 def _require_map(f: BinaryIO, header: Header) -> None:
-    """Check that each block is in the file, and is there once."""
+    """Check that each block is in the file, and is named once."""
     room = header.file_size - header.data_offset
     allocated = 0
     for first, part in reader.table(f, header.map_offset, header.blocks, 4,
@@ -92,9 +93,9 @@ def _require_map(f: BinaryIO, header: Header) -> None:
             left = header.virtual_size - number * MiB
             used = min(MiB, left) if left > 0 else MiB
             if block >= header.blocks or block * MiB + used > room:
-                raise RuleViolation("vdi-map", "its block map leads out of"
-                                    " the file")
+                raise RuleViolation("vdi-map", "its block map names a block"
+                                    " that is not in the file")
             allocated += 1
     if (allocated - 1) * MiB > room:
-        raise RuleViolation("vdi-map", "its block map names one block again"
-                            " and again")
+        raise RuleViolation("vdi-map", "its block map names one block many"
+                            " times")

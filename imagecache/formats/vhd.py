@@ -27,8 +27,8 @@ _MOST_ENTRIES = 32 * MiB // 4     # of the block table
 _LARGEST = 2040 * 1024 * MiB      # the format's own limit
 _SECTOR = 512
 _UNALLOCATED = 0xFFFFFFFF         # in the block table
-# Who writes the right size.  Of images of other programs, qemu believes the
-# geometry, unless it is the largest that there can be.
+# Programs that write the size of the disk.  In images of other programs, qemu
+# takes the size from the geometry, unless that is the largest possible one.
 _SIZED = {b"win ", b"qem2", b"d2v ", b"CTXS", b"tap\0"}
 _LARGEST_GEOMETRY = 65535 * 16 * 255
 
@@ -138,7 +138,7 @@ def validate(f: BinaryIO, file_size: int) -> int:
 
 
 def _require_blocks(f: BinaryIO, header: Header) -> None:
-    """Check that each block is in the file, and is there once."""
+    """Check that each block is in the file, and is named once."""
     allocated, stored = 0, header.stored_block
     for _, part in reader.table(f, header.table_offset, header.entries, 4,
                                 "big"):
@@ -150,14 +150,15 @@ def _require_blocks(f: BinaryIO, header: Header) -> None:
                     or start + stored > header.file_size \
                     or header.table_offset - stored < start \
                     < header.table_end:
-                raise RuleViolation("vhd-table", "its block table leads out"
-                                    " of the file, or into its headers")
+                raise RuleViolation("vhd-table", "its block table names a"
+                                    " block that is not in the file, or is"
+                                    " in its headers")
             allocated += 1
     if allocated * stored > header.file_size:
-        raise RuleViolation("vhd-table", "its block table names one block"
-                            " again and again")
+        raise RuleViolation("vhd-table", "its block table names one block many"
+                            " times")
 
 
 def _checksum(block: bytes, at: int) -> int:
-    """Return what the four bytes at ``at`` should be."""
+    """Return the checksum of a block, which is at ``at`` in it."""
     return ~(sum(block) - sum(block[at:at + 4])) & 0xFFFFFFFF

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vhdx: Hyper-V's format, and the rules an image must keep.
+"""vhdx: Hyper-V's format, and the rules an image must follow.
 
 Source: [MS-VHDX], and block/vhdx.c of qemu.  Numbers are little-endian.
 
@@ -77,7 +77,10 @@ class Image:
 
     @property
     def entries_needed(self) -> int:
-        """Of the block table: data blocks, and a bitmap for each chunk."""
+        """Return the entries that the block table must have.
+
+        One for each data block, and one for the bitmap of each chunk.
+        """
         blocks = -(-self.virtual_size // self.block_size)
         return blocks + (blocks - 1) // self.chunk
 
@@ -87,7 +90,7 @@ class Image:
         return [*self.regions.values(), *self.logs]
 
     def is_free(self, start: int, size: int) -> bool:
-        """Whether a part of the file belongs to no region and no log."""
+        """Return whether no region and no log has a part of the file."""
         return not any(_overlap((start, size), each) for each in self.places)
 
 
@@ -96,9 +99,10 @@ def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 RULES: tuple[Rule[Image], ...] = (
-    Rule("vhdx-log", "its log must be replayed first",
+    Rule("vhdx-log", "its log was not replayed",
          lambda i: not any(i.log)),
-    Rule("vhdx-regions", "its region tables are not the two expected ones",
+    Rule("vhdx-regions",
+         "its two region tables differ, or name unknown regions",
          lambda i: i.copies_agree and set(i.regions) == {_BAT, _METADATA}),
     Rule("vhdx-place", "its regions are not within the file",
          lambda i: all(offset >= MiB and offset % MiB == 0 and size > 0
@@ -148,7 +152,7 @@ def validate(f: BinaryIO, file_size: int) -> int:
 
 
 def _require_blocks(f: BinaryIO, image: Image) -> None:
-    """Check that each block is in the file, and is there once."""
+    """Check that each block is in the file, and is named once."""
     allocated = 0
     for first, part in reader.table(f, image.regions[_BAT][0],
                                     image.entries_needed, 8, "little"):
@@ -162,8 +166,8 @@ def _require_blocks(f: BinaryIO, image: Image) -> None:
                 raise RuleViolation("vhdx-bat", "its block table has a state"
                                     " that only other kinds of vhdx have")
     if (allocated - 1) * image.block_size > image.file_size:
-        raise RuleViolation("vhdx-bat", "its block table names one block"
-                            " again and again")
+        raise RuleViolation("vhdx-bat", "its block table names one block many"
+                            " times")
 
 
 def _require_block(image: Image, block: int, offset: int) -> None:
@@ -172,15 +176,15 @@ def _require_block(image: Image, block: int, offset: int) -> None:
                image.virtual_size - block * image.block_size)
     if offset < MiB or offset + used > image.file_size \
             or not image.is_free(offset, used):
-        raise RuleViolation("vhdx-bat", "its block table leads out of the"
-                            " file, or into its headers")
+        raise RuleViolation("vhdx-bat", "its block table names a block that"
+                            " is not in the file, or is in its headers")
 
 
 def _regions(table: bytes) -> dict[bytes, tuple[int, int]]:
     count = int.from_bytes(table[8:12], "little")
     if table[:4] != b"regi" or count > 2:
         raise RuleViolation("vhdx-regions", "its region table is damaged, or"
-                            " not the expected one")
+                            " has regions that are not known")
     found = {}
     for at in range(16, 16 + 32 * count, 32):
         found[table[at:at + 16]] = (
@@ -201,6 +205,7 @@ def _items(f: BinaryIO, offset: int, size: int) -> dict[bytes, bytes]:
         if start < _TABLE_SIZE or start + length > size or length > KiB \
                 or table[at:at + 16] in found:
             raise RuleViolation("vhdx-metadata", "an item of its metadata is"
-                                " not where it must be")
+                                " outside its region, too long or there"
+                                " twice")
         found[table[at:at + 16]] = reader.read(f, offset + start, length)
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vmdk: VMware's format, in the two kinds that are one file, and its rules.
+"""vmdk: VMware's format, the two kinds that are one file, and its rules.
 
 Source: Virtual Disk Format 5.0 (VMware), and block/vmdk.c of qemu.  Numbers
 are little-endian; offsets and sizes count sectors of 512 bytes.
@@ -20,8 +20,8 @@ from imagecache.model import KiB
 _HEADER = "<4sIIQQQQIQQQB4sH"     # 79 bytes of 512
 _SECTOR = 512
 _KINDS = ("monolithicSparse", "streamOptimized")
-_AT_END = 2**64 - 1               # the grain directory is told by a footer
-_MARKS = b"\n \r\n"               # so that a transfer as text is noticed
+_AT_END = 2**64 - 1               # the footer says where the directory is
+_MARKS = b"\n \r\n"               # a transfer as text changes these
 _LARGEST_DESCRIPTOR = 64 * KiB
 
 _PLAIN = set(string.printable) - set("\v\f")
@@ -49,7 +49,7 @@ class Image:
     text: str                # the descriptor
     settings: dict[str, str]
     extents: tuple[str, ...]
-    others: tuple[str, ...]  # lines that are none of these
+    others: tuple[str, ...]  # lines that are neither
     footer_agrees: bool
     file_size: int
 
@@ -76,9 +76,9 @@ RULES: tuple[Rule[Image], ...] = (
     Rule("vmdk-parent", "it is a difference to another image",
          lambda i: i.settings.get("parentCID", "").lower() == "ffffffff"
          and _PARENT_HINT not in i.text),
-    Rule("vmdk-extent", "its data is not just in this one file",
+    Rule("vmdk-extent", "its data is not only in this one file",
          _own_extent),
-    Rule("vmdk-descriptor", "its descriptor says more than is known",
+    Rule("vmdk-descriptor", "its descriptor has lines that are not known",
          lambda i: not i.others
          and all(i.text.count(name) == 1 for name in _SEARCHED)),
     Rule("vmdk-footer", "its footer contradicts its header",
@@ -122,10 +122,10 @@ def _text(descriptor: bytes) -> str:
     except UnicodeDecodeError:
         raise RuleViolation("vmdk-descriptor",
                             "its descriptor is not plain text") from None
-    # Some of these are the end of a line to Python, and not to qemu.
+    # Python ends lines at some control characters, and qemu does not.
     if not set(text) <= _PLAIN:
         raise RuleViolation("vmdk-descriptor",
-                            "its descriptor hides something")
+                            "its descriptor has control characters")
     return text
 
 
@@ -151,7 +151,7 @@ def _parse(text: str
 
 
 def _footer_agrees(f: BinaryIO, file_size: int, header: bytes) -> bool:
-    """Compare the header with its second copy, which qemu believes.
+    """Compare the header with its second copy, which qemu uses.
 
     The footer is the last but two of the file's sectors, between a marker
     and the end of the stream; only the grain directory's place may differ.

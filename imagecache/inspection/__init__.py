@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this image, or this disk, what it claims to be, and harmless?"""
+"""Checks that an image or a disk is what it claims to be, and harmless."""

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a qcow2 disk of this host may refer to: one base of this host.
+"""A qcow2 disk may refer to one file: a base of this host.
 
-A guest cannot reach the header of its qcow2 disk; who broke out of it into
-its hypervisor can, and the next resize or snapshot runs with more rights than
-that.  So the header is judged again before any program opens the disk.
+A guest cannot write to the header of its qcow2 disk.  An attacker who broke
+out of the guest into its hypervisor can, and the next resize or snapshot has
+more rights than the hypervisor.  So the header is checked again before any
+program opens the disk.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from imagecache.system import durable
 
 def base_of(disk: pathlib.Path, bases: pathlib.Path, *,
             encrypted: bool = False) -> pathlib.Path | None:
-    """Return the base that a qcow2 disk is read through; None if it is whole.
+    """Return the backing file of a qcow2 disk; None if it has none.
 
-    :param bases: the only directory whose files it may be read through
-    :param encrypted: whether the disk is on record as such
+    :param bases: the directory that the backing file must be in
+    :param encrypted: whether the disk is on record as encrypted
     :raises DiskNotFound: there is no disk
-    :raises StorageFailed: it cannot be read, or its base
-    :raises InvalidDiskFormat: it is not qcow2
-    :raises UnsafeDisk: no program may open it
+    :raises StorageFailed: the disk or its base cannot be read
+    :raises InvalidDiskFormat: the disk is not qcow2
+    :raises UnsafeDisk: its header breaks a rule; no program may open it
     """
     header = qcow2.read_header(disk)
     sound = qcow2.SOUND_ENCRYPTED if encrypted else qcow2.SOUND
@@ -36,7 +37,7 @@ def base_of(disk: pathlib.Path, bases: pathlib.Path, *,
             require(qcow2.NO_BACKING_FILE, header)
             return None
         base = pathlib.Path(header.backing_file)
-        # A name that does not begin with a slash may be one of a protocol.
+        # A name that does not begin with a slash may name a protocol.
         if not base.is_absolute() or base.parent.resolve() != bases.resolve():
             raise RuleViolation(
                 "foreign-base", f"it is an overlay of {header.backing_file},"
@@ -50,10 +51,10 @@ def base_of(disk: pathlib.Path, bases: pathlib.Path, *,
 
 
 def _require_agreement(base: pathlib.Path, named: str | None) -> None:
-    """Refuse a base that would be read as what it is not.
+    """Refuse a base that qemu would read as another format than it has.
 
-    Read as raw, any content is harmless; overlays of before 2020 name no
-    format at all, and then qemu looks at the content.
+    Any content is harmless if it is read as raw.  Overlays from before 2020
+    name no format; then qemu probes the content.
     """
     if named == Format.RAW:
         return

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inspects an image while its bytes arrive.
 
-Two opinions are asked: the rules of imagecache.formats, and oslo.utils'
-inspector.  They must agree on the format, and with what was claimed.  An
-image that breaks a rule is refused as soon as its bytes show it.
+There are two opinions: the rules of imagecache.formats, and oslo.utils'
+inspector.  Both must find the format that was claimed.  An image that breaks
+a rule is refused as soon as its bytes show it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from oslo_utils.imageutils import format_inspector
 from imagecache import exception
 from imagecache.formats import qcow2, qcow2_tables, raw, vdi, vhd, vhdx, vmdk
 from imagecache.formats.rules import RuleViolation, require
+from imagecache.inspection.advice import unacceptable
 from imagecache.model import Format, whole_sectors
 
-_CHUNK = 1024 * 1024    # small reads cost the inspector 50 times more
+_LONGEST = 40    # characters of a claim in a message
+_CHUNK = 1024 * 1024    # in small reads the inspector takes 50 times longer
 
-# No file is as long; says "the end has not been seen yet" to the rules.
+# The size of a file that is not complete yet: no file is larger.
 _ENDLESS = 2**64
 
-# What our rules call a format, by its mark; None marks raw.
+# The format of each mark that our rules know; no mark means raw.
 _OURS: dict[str | None, Format] = {
     None: Format.RAW, "qcow2": Format.QCOW2, "vmdk": Format.VMDK,
     "vhd": Format.VPC, "vhdx": Format.VHDX, "vdi": Format.VDI}
 
-# What the inspector calls it.  The contents of a raw disk (a partition
-# table, an ISO 9660 file system) are the guest's.
+# The format of each name that the inspector has.  A partition table or an ISO
+# 9660 file system is the content of a raw disk.
 _THEIRS = {"raw": Format.RAW, "gpt": Format.RAW, "iso": Format.RAW,
            "qcow2": Format.QCOW2, "vmdk": Format.VMDK, "vhd": Format.VPC,
            "vhdx": Format.VHDX, "vdi": Format.VDI}
 
-# What an image may claim to be.  The kinds of Amazon's are raw bytes.
+# The claims that are known, and their formats.  Those of Amazon are raw.
 CLAIMS = {"raw": Format.RAW, "iso": Format.RAW, "ami": Format.RAW,
            "aki": Format.RAW, "ari": Format.RAW, "qcow2": Format.QCOW2,
            "vmdk": Format.VMDK, "vhd": Format.VPC, "vhdx": Format.VHDX,
@@ -48,29 +50,30 @@ _WHOLE: dict[Format, Callable[[BinaryIO, int], int]] = {
     Format.VPC: vhd.validate,
     Format.VHDX: vhdx.validate, Format.VDI: vdi.validate}
 
-# What the first sector says of the virtual size, which the rules check later.
-# That of a vhdx is megabytes further on.
+# The virtual size that the first sector states; the rules check it later.  A
+# vhdx has its size megabytes further on.
 _STATED_SIZES: dict[Format, Callable[[bytes], int]] = {
     Format.QCOW2: qcow2.stated_size, Format.VMDK: vmdk.stated_size,
     Format.VPC: vhd.stated_size, Format.VDI: vdi.stated_size}
 
-# Ours are stricter: the inspector refuses extended L2 entries by this name.
+# Checks of the inspector that are not used: our rules are stricter.  This one
+# refuses extended L2 entries.
 _OVERRULED = {"unknown_features"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What an image is, by every rule that needs no other program."""
+    """The format and the size of an image that follows all rules."""
 
     format: Format
     virtual_size: int    # bytes a guest would see
 
 
 class Inspector:
-    """Sees an image once, from its first byte to its last.
+    """Inspects the bytes of an image, from the first to the last.
 
-    :param claim: the disk_format it is said to have; None if nobody said
-    :param accepted: the formats that are welcome here
+    :param claim: the disk_format that the image should have; None: any
+    :param accepted: the formats that the configuration accepts
     """
 
     def __init__(self, image_id: str, claim: str | None,
@@ -82,7 +85,7 @@ class Inspector:
         self._start = b""
         self.format: Format | None = None    # known after the first cluster
         self._pipe = _Pipe()
-        # One each, so that one that trips costs no other its say.
+        # One for each format: if one fails, the others still have a result.
         self._inspectors = [
             format_inspector.InspectWrapper(cast(BinaryIO, self._pipe),
                                             allowed_formats=[name])
@@ -90,11 +93,11 @@ class Inspector:
 
     @property
     def needs_more(self) -> bool:
-        """Whether more bytes could change what is known so far."""
+        """Return whether more bytes could change the result."""
         return self.format is None or self._opinion() is None
 
     def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes.
+        """Inspect the next bytes.
 
         :raises ImageUnacceptable: they break a rule
         """
@@ -110,7 +113,7 @@ class Inspector:
                 each.read(len(chunk))
 
     def least_size(self, stored: int) -> int:
-        """Return how many bytes a guest will see at least, as known so far.
+        """Return how many bytes a guest will see at least; 0: not known.
 
         :param stored: bytes that the image has, or has at least
         """
@@ -127,7 +130,7 @@ class Inspector:
         size = path.stat().st_size
         if not size:
             raise self._refusal("it is empty", "empty")
-        # Once more: now it is known how long the file is.
+        # Check again: the size of the file is known now.
         found = self._recognise(size)
         for each in self._inspectors:
             each.close()
@@ -142,13 +145,14 @@ class Inspector:
 
     def _claim(self, claim: str) -> Format:
         if claim not in CLAIMS:
-            raise self._refusal(f"its disk_format is {claim}; known are "
-                                + ", ".join(CLAIMS), "claim-known")
+            raise self._refusal(
+                f"its disk_format is {claim[:_LONGEST]}, and the known ones"
+                " are " + ", ".join(CLAIMS), "claim-known")
         self._require_accepted(CLAIMS[claim])
         return CLAIMS[claim]
 
     def _recognise(self, file_size: int) -> Format:
-        """Return the format, by the rules that look at the beginning."""
+        """Return the format, by the rules for the beginning of a file."""
         mark = raw.format_of(self._start[:raw.NEEDED])
         found = _OURS.get(mark)
         if found is None:
@@ -156,7 +160,7 @@ class Inspector:
                                 "format-known")
         self._require_accepted(found)
         if self._claimed not in (None, found):
-            raise self._refusal(f"it claims to be {self._claimed}, and its"
+            raise self._refusal(f"it claims to be {self._claimed}, but its"
                                 f" content is {found}", "claim")
         if found is Format.QCOW2:
             try:
@@ -169,12 +173,12 @@ class Inspector:
     def _require_accepted(self, found: Format) -> None:
         if found not in self._accepted:
             raise self._refusal(
-                f"its format is {found}; [image_cache] accepted_formats"
-                " allows " + ", ".join(sorted(self._accepted)),
+                f"its format is {found}, and [image_cache] accepted_formats"
+                " allows only " + ", ".join(sorted(self._accepted)),
                 "format-accepted")
 
     def _opinion(self) -> list[format_inspector.FileInspector] | None:
-        """Return what the inspectors match; None if they must see more."""
+        """Return the inspectors that match; None if they need more bytes."""
         found = []
         for each in self._inspectors:
             try:
@@ -187,25 +191,26 @@ class Inspector:
             if matches is None:
                 return None
             found += matches
-        # What is nothing else is raw.
+        # An image that matches no other format is raw.
         return [each for each in found if str(each) != Format.RAW] or found
 
     def _require_agreement(self, found: Format) -> None:
-        """Ask the inspector, which must not know better."""
+        """Check that the inspectors found the same format, and no other."""
         inspectors = self._opinion() or []
         names = sorted(map(str, inspectors))
         # The inspector takes any text with a createType for a vmdk.
         if self._claimed is Format.RAW and names == ["vmdk"] \
                 and raw.is_other_text(self._start):
             names = ["raw"]
-        # Two may match and agree: a hybrid ISO has a partition table as well.
+        # Two may match and agree: a hybrid ISO has a partition table, too.
         if {_THEIRS.get(name) for name in names} != {found}:
-            raise self._refusal(f"its content is {found}, and also "
-                                + " and ".join(names), "second-opinion")
+            raise self._refusal(
+                f"our rules find {found} in it, and the inspector of"
+                " oslo.utils " + " and ".join(names), "second-opinion")
         if self._says_iso and "iso" not in names:
             raise self._refusal("it claims to be iso, and its content is "
                                 + " and ".join(names), "claim")
-        # What it thinks of a partition table is no reason to refuse a disk.
+        # The partition table of a raw disk may have errors: it is the guest's.
         if found is not Format.RAW:
             self._require_safe(inspectors[0])
 
@@ -224,13 +229,11 @@ class Inspector:
 
     def _refusal(self, reason: str, rule: str
                  ) -> exception.ImageUnacceptable:
-        return exception.ImageUnacceptable(
-            image_id=self._image_id, reason=f"{reason} (rule {rule})",
-            rule=rule)
+        return unacceptable(self._image_id, reason, rule)
 
 
 class _Pipe:
-    """Hands the inspector what we have just seen."""
+    """A stream of one chunk, which the inspectors read."""
 
     chunk = b""
 

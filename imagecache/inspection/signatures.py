@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who signed an image, and whether that is somebody to trust.
+"""The signature of an image, and whether its signer is trusted.
 
-The scheme is nova's and Glance's: properties of an image hold a signature of
-its bytes and name its signer's certificate, which is in a key manager.
-cursive knows the kinds of signatures and follows chains of certificates; it
-comes with the extra ``signatures``, and is imported when it is first needed.
+The scheme is that of nova and Glance: properties of an image have a signature
+of its bytes and the id of the signer's certificate, which is in a key manager.
+cursive verifies signatures and chains of certificates; it is installed with
+the extra ``signatures``, and imported when it is first needed.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 # Returns a certificate (DER) by its id.  LookupError says why there is none;
-# ValueError and TypeError are believed to say the same.
+# ValueError and TypeError are handled in the same way.
 Certificates = Callable[[str], bytes]
 
-# An image's owner chose the id, and key managers make paths of it.
+# The owner of an image chooses the id, and key managers make paths of it.
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 class Verifier(Protocol):
-    """Sees an image once, from its first byte to its last."""
+    """Receives the bytes of an image once, from the first to the last."""
 
     def update(self, chunk: bytes) -> None: ...
 
     def verify(self) -> None:
-        """:raises ImageSignatureInvalid: this is not what was signed"""
+        """Verify the signature of all bytes.
+
+        :raises ImageSignatureInvalid: other bytes were signed
+        """
 
 
 class Indifferent:
@@ -50,28 +53,28 @@ class Indifferent:
 
 @dataclasses.dataclass(frozen=True)
 class Demand:
-    """That an image be signed."""
+    """The requirement that an image is signed by a trusted signer."""
 
-    # Ids of the certificates that the signer's must lead to; None: whoever
-    # has a certificate in the key manager may sign.
+    # Ids of certificates; a chain must lead from the signer's to one of them.
+    # None: each signer with a certificate in the key manager is trusted.
     trusted: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Signer:
-    """Whoever is said to have signed an image, and how to find out."""
+    """The stated signer of an image, and how to verify the signature."""
 
     certificate: str                   # its id and its digest, for records
-    verifier: Callable[[], Verifier]   # makes one for each beginning
+    verifier: Callable[[], Verifier]   # called each time a download starts
 
 
 def demand(policy: Policy, trusted: Sequence[str] | None,
            in_glance: bool) -> Demand | None:
-    """Return what an image must fulfil; None: nothing.
+    """Return what is required of an image; None: nothing.
 
-    :param trusted: ids that the caller gave, which are a demand by
-        themselves; None or empty for those of the options
-    :param in_glance: the options speak of images in Glance
+    :param trusted: ids from the caller, which require a signature whatever
+        the options are; None or empty: the ids in the options
+    :param in_glance: the options apply to images in Glance only
     """
     validating = in_glance and policy.validate_certificates
     found = tuple(trusted or ())
@@ -86,10 +89,11 @@ def demand(policy: Policy, trusted: Sequence[str] | None,
 
 def signer(image: Description, demand: Demand,
            certificates: Certificates) -> Signer:
-    """Find out who is said to have signed an image, before it is read.
+    """Find the stated signer of an image, before the image is read.
 
-    :raises ImageSignatureInvalid: nobody, or in no way that is known here
-    :raises CertificateValidationFailed: nobody who is trusted
+    :raises ImageSignatureInvalid: it has no signature, or one of an unknown
+        kind
+    :raises CertificateValidationFailed: its signer is not trusted
     :raises InvalidConfiguration: cursive is not installed
     """
     _, kinds = _cursive()
@@ -116,7 +120,7 @@ def signer(image: Description, demand: Demand,
             _Verifier, image, kind.create_verifier,
             kinds.get_signature(signature.value),
             kinds.get_hash_method(signature.hash_method), key)
-        verifier()    # what cannot be verified need not be read
+        verifier()    # a bad signature is found before the download
     return Signer(_name(certificate_id, certificate), verifier)
 
 
@@ -134,8 +138,8 @@ class _Verifier:
 
     def verify(self) -> None:
         with _refusing(lambda _: _invalid(
-                self._image, "its bytes are not those that were signed with"
-                " the key of its certificate")):
+                self._image, "its bytes are not those that its signer signed;"
+                " sign it again, or upload the signed bytes")):
             self._verifier.verify()
 
 
@@ -166,23 +170,28 @@ def _require_trust(certificate: x509.Certificate, trusted: Sequence[str],
 
 def _authority(certificate_id: str,
                certificates: Certificates) -> x509.Certificate:
-    """:raises LookupError: it cannot vouch for others"""
+    """Return the certificate of an authority.
+
+    :raises LookupError: it may not sign other certificates
+    """
     chains, _ = _cursive()
     found = _certificate(certificate_id, certificates)
     if not chains.is_within_valid_dates(found):
         raise LookupError(f"{certificate_id} is not valid at this time")
     if not chains.can_sign_certificates(found, certificate_id):
-        raise LookupError(f"{certificate_id} is not that of an authority")
+        raise LookupError(f"{certificate_id} is not the certificate of an"
+                          " authority")
     return found
 
 
 def _require_root(certificate: x509.Certificate,
                   able: Mapping[str, x509.Certificate]) -> None:
-    """Follow who signed whom, to one that signed itself.
+    """Follow the chain of certificates to one that signed itself.
 
-    cursive does the same, and never ends where two signed each other.
+    cursive does the same, but does not end if two certificates signed each
+    other.
 
-    :raises LookupError: there is no such one
+    :raises LookupError: there is no such certificate
     """
     chains, _ = _cursive()
     name, seen = "it", set()
@@ -201,18 +210,21 @@ def _require_root(certificate: x509.Certificate,
 
 def _certificate(certificate_id: str,
                  certificates: Certificates) -> x509.Certificate:
-    """:raises LookupError, ValueError: there is none that can be read"""
+    """Return the certificate with this id.
+
+    :raises LookupError, ValueError: there is none, or it cannot be read
+    """
     from cryptography import x509
 
     if not _ID.fullmatch(certificate_id):
-        raise LookupError(f"{certificate_id!r} is no id of a certificate")
+        raise LookupError(f"{certificate_id!r} is not the id of a certificate")
     return x509.load_der_x509_certificate(certificates(certificate_id))
 
 
 def _name(certificate_id: str, certificate: x509.Certificate) -> str:
     from cryptography.hazmat.primitives import hashes
 
-    # Some key managers let another certificate take over an id.
+    # In some key managers the certificate of an id can be replaced.
     digest = certificate.fingerprint(hashes.SHA256()).hex()
     return f"{certificate_id} sha256:{digest}"
 
@@ -237,8 +249,8 @@ def _cursive() -> tuple[Any, Any]:
         )
     except ImportError as e:
         raise exception.InvalidConfiguration(
-            "Signatures of images are to be verified, and cursive is not"
-            " installed: pip install 'imagecache[signatures]'",
+            "Signatures of images must be verified, but cursive is not"
+            " installed; run: pip install 'imagecache[signatures]'",
             option="[glance] verify_glance_signatures", value=True,
             reason=str(e)) from e
     return certificate_utils, signature_utils
@@ -246,10 +258,10 @@ def _cursive() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _refusing(refusal: Callable[[str], Exception]) -> Iterator[None]:
-    """Turn what bad names, keys and certificates lead to into a refusal.
+    """Raise a refusal if a name, a key or a certificate is bad.
 
-    Beside its own error cursive lets pass those of cryptography, and what
-    comes of a certificate with algorithms it does not know.
+    cursive raises its own error, errors of cryptography, and built-in errors
+    for certificates with algorithms that it does not know.
     """
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cursive.exception import (  # type: ignore[import-untyped]

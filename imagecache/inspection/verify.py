@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decide what a file really is, before anything else opens it.
+"""Decide which format a file has, before any program opens it.
 
-Three opinions must agree, and agree with what was claimed: our own rules and
-oslo.utils' inspector, which look at the bytes (``inspector``), and then
-qemu-img, told which driver to use and held by limits.  What no rule accepts
-is refused, and the reason names the rule.
+Three opinions must agree with each other and with the claimed format: our own
+rules and oslo.utils' inspector, which read the bytes (``inspector``), and then
+qemu-img, which is told the driver and runs under limits.  An image that breaks
+a rule is refused, and the reason names the rule.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from imagecache import exception
 from imagecache.formats import qcow2, qcow2_tables, raw
 from imagecache.formats.rules import RuleViolation
+from imagecache.inspection.advice import unacceptable
 from imagecache.inspection.inspector import Found, Inspector, inspect
 from imagecache.model import Format, MiB, Validated, whole_sectors
 from imagecache.policy import Policy
@@ -35,10 +36,10 @@ def new_inspector(image_id: str, claim: str | None,
 
 
 def validate(path: pathlib.Path, image_id: str, claim: str | None,
-          policy: Policy) -> Validated:
-    """Judge a file that somebody else chose, or refuse it.
+             policy: Policy) -> Validated:
+    """Return the content of a file that a user chose, or refuse it.
 
-    :param claim: the disk_format it is said to have; None if nobody said
+    :param claim: the disk_format that it should have; None: any
     :raises ImageUnacceptable: ``reason`` names the rule
     """
     return confirm(path, inspect(path, image_id, claim, policy.accepted),
@@ -76,7 +77,9 @@ def confirm(path: pathlib.Path, found: Found, image_id: str,
 
 
 def require_intact(image: Validated, image_id: str, policy: Policy) -> None:
-    """Check what a conversion would find, of a base that is not converted.
+    """Check an image that becomes a base without a conversion.
+
+    A conversion would find the same.
 
     Its refcounts must agree with its tables, its compressed clusters must
     inflate, and its content must not be another image.  The rules have
@@ -91,8 +94,7 @@ def require_intact(image: Validated, image_id: str, policy: Policy) -> None:
         with image.path.open("rb") as f:
             compressed = qcow2_tables.has_compressed_clusters(f, header)
     except RuleViolation as e:
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason=str(e), rule=e.rule) from e
+        raise unacceptable(image_id, e.reason, e.rule) from e
     # qemu repairs the refcounts of a dirty image when it first writes to it.
     if not qemu_img.is_sound(image.path, image.format, image.virtual_size,
                              check=not header.dirty, read=compressed,
@@ -108,31 +110,29 @@ def require_intact(image: Validated, image_id: str, policy: Policy) -> None:
 
 
 def refuse_nested(head: bytes, image_id: str) -> None:
-    """Look at how what was converted to raw begins: an image in the image?
+    """Refuse an image whose content begins as another image.
 
-    Its guests may have one there; but whoever asks such a base what it is,
-    as nova does with bases it shares with us, opens what it refers to.
+    A program that probes the format of such a base, as nova does with the
+    bases it shares with us, would open the files that the inner image names.
 
-    :param head: its first raw.NEEDED bytes
+    :param head: the first raw.NEEDED bytes of the content
     :raises ImageUnacceptable: the content is not raw
     """
     found = raw.format_of(head)
     if found is not None:
-        raise exception.ImageUnacceptable(
-            image_id=image_id, reason="it holds another image: its content"
-            f" begins as {found} (rule nested)", rule="nested")
+        raise unacceptable(image_id, "it holds another image: its content"
+                           f" begins as {found}", rule="nested")
 
 
 @contextlib.contextmanager
 def blaming(image: Validated, image_id: str, policy: Policy) -> Iterator[None]:
-    """Find out whose fault it is if qemu-img fails on an image.
+    """Find out whether the image or the host is at fault if qemu-img fails.
 
-    No proof looks at each table and all data; most images are good.  If
-    qemu-img gives up, it is asked to read the image again, where there is
-    nothing to write: what it cannot read then, and we can as a mere file, is
-    a broken image.
+    The rules do not read all data, as most images are good.  If qemu-img
+    fails, it reads the image again, and writes nothing.  If that fails too,
+    and the file itself can be read, the image is damaged.
 
-    :raises ImageUnacceptable: it is the image's
+    :raises ImageUnacceptable: the image is at fault
     """
     try:
         yield
@@ -148,7 +148,10 @@ def blaming(image: Validated, image_id: str, policy: Policy) -> Iterator[None]:
 
 
 def _read(path: pathlib.Path) -> None:
-    """:raises StorageFailed: a file of ours cannot be read"""
+    """Read a file to its end.
+
+    :raises StorageFailed: it cannot be read
+    """
     with durable.translated("reading", path), path.open("rb") as f:
         while f.read(MiB):
             pass
@@ -160,9 +163,9 @@ def trust(path: pathlib.Path) -> Validated:
 
 
 def _corrupt(image_id: str, reason: str) -> exception.ImageUnacceptable:
-    return exception.ImageUnacceptable(
-        image_id=image_id, reason=f"its tables or its data are damaged:"
-        f" {reason} (rule corrupt)", rule="corrupt")
+    return unacceptable(
+        image_id, f"its tables or its data are damaged: {reason}",
+        rule="corrupt")
 
 
 def _references(info: dict[str, Any]) -> list[tuple[str, bool]]:
@@ -173,6 +176,4 @@ def _references(info: dict[str, Any]) -> list[tuple[str, bool]]:
 
 
 def _refusal(image_id: str, reason: str) -> exception.ImageUnacceptable:
-    return exception.ImageUnacceptable(
-        image_id=image_id, reason=f"{reason} (rule third-opinion)",
-        rule="third-opinion")
+    return unacceptable(image_id, reason, rule="third-opinion")

@@ -24,7 +24,7 @@ PACKAGE = pathlib.Path(imagecache.__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """A defence, and the module without it."""
+    """A defence, and the source of its module without it."""
 
     name: str
     module: str                  # a path in the package
@@ -33,7 +33,7 @@ class Mutation:
 
 
 def mutations() -> Iterator[Mutation]:
-    """Yield every mutation that there is."""
+    """Yield all mutations."""
     for module, tests in table.TESTS.items():
         source = (PACKAGE / module).read_text()
         yield from _rules(module, source, tests)
@@ -62,7 +62,7 @@ def _rules(module: str, source: str,
 
 def _marks(module: str, source: str,
            tests: tuple[str, ...]) -> Iterator[Mutation]:
-    """Yield mutations in which one format is not known by its mark."""
+    """Yield mutations in which the mark of one format is not known."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.AnnAssign) \
                 and isinstance(node.value, ast.Dict) \
@@ -76,7 +76,7 @@ def _marks(module: str, source: str,
 
 
 def _parts(holds: ast.expr) -> Iterator[tuple[ast.expr, str]]:
-    """Yield what must all be true for a rule to hold, and "true" for each."""
+    """Yield each condition of a rule, and "true" in its syntax."""
     if not isinstance(holds, ast.Lambda):
         yield holds, "lambda _: True"
     else:
@@ -109,7 +109,7 @@ def _raises(module: str, source: str,
 
 
 def _replaced(source: str, node: ast.expr | ast.stmt, by: str) -> str:
-    """Return a source with something else in the place of a node."""
+    """Return a source in which a node is replaced."""
     lines = source.encode().splitlines(keepends=True)
     assert node.end_lineno and node.end_col_offset is not None
     before = b"".join(lines[:node.lineno - 1]) \

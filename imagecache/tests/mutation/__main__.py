@@ -13,9 +13,9 @@ from imagecache.tests.mutation.runner import Copy
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD",
-                        help="only mutations whose name has one of these")
+                        help="only mutations whose name has a word")
     parser.add_argument("--list", action="store_true",
-                        help="name them, and do nothing")
+                        help="list the mutations, and run no test")
     parser.add_argument("--every", type=int, default=1, metavar="N",
                         help="only each Nth")
     options = parser.parse_args()
@@ -38,7 +38,7 @@ def main() -> int:
             print("noticed " if noticed else "SPARED  " if spared
                   else "SURVIVED", mutation.name, spared or "", flush=True)
             survived += not noticed and not spared
-    print(f"{len(chosen)} defences taken away, {survived} not missed")
+    print(f"{len(chosen)} defences removed, {survived} not covered by tests")
     return int(survived > 0)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs tests against a copy of the package that lacks something."""
+"""Runs tests against a copy of the package without a defence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Self
 
 from imagecache.tests.mutation import PACKAGE, Mutation
 
-_LONGEST = 300     # seconds; who hangs without a defence has noticed
+_LONGEST = 300     # seconds; tests that hang without a defence cover it
 _NOT_RUN = re.compile(r"(Import|Syntax|Indentation)Error|_FailedTest")
 
 
@@ -36,9 +36,10 @@ class Copy:
         self._directory.cleanup()
 
     def failure(self, tests: tuple[str, ...]) -> str | None:
-        """Return what is printed if some modules' tests do not all pass.
+        """Return the output of tests if one of them fails.
 
-        :raises RuntimeError: they were not even run
+        :param tests: modules of imagecache.tests
+        :raises RuntimeError: the tests could not be run
         """
         modules = [f"imagecache.tests.{each}" for each in tests]
         try:
@@ -48,14 +49,14 @@ class Copy:
                 stderr=subprocess.STDOUT, timeout=_LONGEST, check=False,
                 env=os.environ | {"PYTHONPATH": str(self._top)})
         except subprocess.TimeoutExpired:
-            return "they do not end"
+            return "the tests do not end"
         if _NOT_RUN.search(found.stdout) or "\nRan " not in found.stdout:
             raise RuntimeError(f"the tests did not run:\n{found.stdout}")
         return found.stdout if found.returncode else None
 
     @contextlib.contextmanager
     def without(self, mutation: Mutation) -> Iterator[None]:
-        """Take a defence away for the block."""
+        """Remove a defence until the block ends."""
         path = self._top / "imagecache" / mutation.module
         before = path.read_text()
         try:
@@ -66,6 +67,6 @@ class Copy:
 
     def _write(self, path: pathlib.Path, source: str) -> None:
         path.write_text(source)
-        # Two versions of one second and one size look the same to Python.
+        # Python compares time in seconds and size: both may be equal.
         for each in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
             each.unlink()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where defences are, which tests guard them, and which of them look odd."""
+"""The modules with defences, the tests that cover them, and exceptions."""
 
 from __future__ import annotations
 
 import dataclasses
 
-# In which modules what raises is a defence, and whose tests must notice.
+# Modules whose rules and raise statements are defences, and their tests.
 TESTS: dict[str, tuple[str, ...]] = {
     "formats/qcow2.py": ("unit.test_corpus", "unit.test_formats_qcow2"),
     "formats/qcow2_tables.py": ("unit.test_formats_qcow2_tables",
@@ -56,7 +56,7 @@ _SANDBOX = ("unit.test_sandbox", "unit.test_sandbox_limits",
 _REWRITTEN = ("functional.test_rewritten_disks",)
 
 CHANGES: tuple[Change, ...] = (
-    # What is not stated by raising.
+    # Defences that do not raise.
     Change("a text of vmdk after comments", "formats/raw.py",
            r'rb"(?:#[^\n]*\n|[ \t]*\r?\n)*version=', 'rb"version=',
            ("unit.test_corpus",)),

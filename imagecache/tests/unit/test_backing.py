@@ -17,7 +17,7 @@ SECRET = b"the host's secret" * 100
 
 
 class RewrittenTest(base.TestCase):
-    """The sandbox is off: this defence must hold without it."""
+    """The sandbox is off: this defence must work without it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -33,7 +33,7 @@ class RewrittenTest(base.TestCase):
             INSTANCE, self.images.add(content, disk_format), size=2 * MiB)
 
     def rebase(self, backing: pathlib.Path, format: str | None) -> None:
-        """Do to the header what a hypervisor that was taken over can do."""
+        """Change the header as a compromised hypervisor can."""
         name = [] if format is None else ["-F", format]
         subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b",
                         backing, *name, self.disk.path], check=True)
@@ -48,37 +48,38 @@ class RewrittenTest(base.TestCase):
             self.assertFalse(out.exists())
         self.assertEqual(SECRET, self.secret.read_bytes())
 
-    def test_a_file_of_the_host_is_no_base(self) -> None:
+    def test_a_file_of_the_host_is_refused_as_a_base(self) -> None:
         self.rebase(self.secret, "raw")
         self.assert_refused("foreign-base")
 
-    def test_a_way_out_of_the_directory_is_seen(self) -> None:
+    def test_a_path_that_leaves_the_directory_of_bases_is_refused(
+            self) -> None:
         bases = self.images.instances_path / "_base"
         self.rebase(bases / ".." / ".." / self.secret.name, "raw")
         self.assert_refused("foreign-base")
 
-    def test_another_base_of_this_host_is_a_base(self) -> None:
-        """As after a rebase; only this library writes there."""
+    def test_another_base_of_this_host_is_accepted(self) -> None:
+        """It is the result of a rebase; only this library writes there."""
         bases = self.images.instances_path / "_base"
         self.rebase(next(p for p in bases.iterdir()
                          if p.is_file() and p.suffix != ".json"), "qcow2")
         self.disk.grow(4 * MiB)
         self.assertEqual(4 * MiB, self.disk.size())
 
-    def test_a_base_that_cannot_be_read_is_the_hosts_fault(self) -> None:
+    def test_the_host_is_at_fault_if_a_base_cannot_be_read(self) -> None:
         [entry] = self.images.cache.bases()
         entry.path.unlink()
         entry.path.mkdir()
         self.assertRaises(exception.HostError, self.disk.grow, 4 * MiB)
 
-    def test_a_data_file_is_none_of_ours(self) -> None:
+    def test_an_external_data_file_is_refused(self) -> None:
         with self.disk.path.open("r+b") as f:
             f.seek(79)
             f.write(b"\4")
         self.assert_refused("data-file")
 
-    def test_a_base_is_not_read_as_what_it_is_not(self) -> None:
-        """A tenant's raw bytes may well be a vmdk that names a file."""
+    def test_a_base_named_as_another_format_is_refused(self) -> None:
+        """A raw image of a tenant can be a vmdk that names a file."""
         evil = (f'# Disk DescriptorFile\nversion=1\nCID=1\n'
                 f'parentCID=ffffffff\ncreateType="monolithicFlat"\n'
                 f'RW 8 FLAT "{self.secret}" 0\n').encode()
@@ -94,7 +95,8 @@ class RewrittenTest(base.TestCase):
             f.write(content)
         self.assert_refused("base-format")
 
-    def test_an_honest_overlay_without_a_format_is_read(self) -> None:
+    def test_an_overlay_of_a_raw_base_without_a_format_is_accepted(
+            self) -> None:
         self.disk.remove()
         self.images.config(force_raw_images=True)
         self.disk = self.make(images.content(MiB), "raw")

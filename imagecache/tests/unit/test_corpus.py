@@ -64,7 +64,7 @@ class CorpusTest(base.TestCase):
         self.assertGreaterEqual(len(refused), 350)
         self.assertGreaterEqual(len(accepted), 130)
 
-    def test_no_two_have_the_same_id(self) -> None:
+    def test_each_sample_has_an_id_of_its_own(self) -> None:
         ids = [each.id for each in itertools.chain(
             corpus.refused(), corpus.accepted(), corpus.allowed(),
             corpus.odds(), guests.headers(), guests.rewrites(),
@@ -81,14 +81,14 @@ class CorpusTest(base.TestCase):
         self.assertEqual(set(), advisories.REPRESENTED.keys()
                          & advisories.ELSEWHERE.keys())
 
-    def test_the_image_that_is_lied_about_is_sound(self) -> None:
+    def test_the_image_without_lies_passes_qemu_img_check(self) -> None:
         path = self.root / "image"
         for version in (2, 3):
             path.write_bytes(layout.image(version=version))
             subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", path],
                            check=True)
 
-    def test_samples_that_point_somewhere_point_at_the_lure(self) -> None:
+    def test_samples_with_references_point_at_the_sentinel(self) -> None:
         pointing = [each for each in references.samples()
                     if str(corpus.NOWHERE.path).encode()
                     in each.build(corpus.NOWHERE)]
@@ -96,18 +96,18 @@ class CorpusTest(base.TestCase):
 
 
 class CanaryTest(base.TestCase):
-    """Or a silent canary would mean nothing."""
+    """The canary must notice each kind of access."""
 
     def setUp(self) -> None:
         super().setUp()
         self.canary = self.enterContext(corpus.Canary(self.root / "canary"))
         self.path = self.canary.sentinel.path
 
-    def test_it_is_silent_if_nothing_happens(self) -> None:
+    def test_the_canary_has_no_complaints_if_nothing_happens(self) -> None:
         self.path.stat()
         self.assertEqual([], self.canary.complaints())
 
-    def test_it_hears_who_opens_it_by_another_name(self) -> None:
+    def test_the_canary_notices_a_read_by_another_name(self) -> None:
         other = self.root / "link"
         other.symlink_to(self.path)
         subprocess.run(["cat", other], check=True, stdout=subprocess.DEVNULL)
@@ -115,27 +115,27 @@ class CanaryTest(base.TestCase):
                          self.canary.complaints())
         self.assertEqual([], self.canary.complaints())
 
-    def test_it_hears_who_changes_it(self) -> None:
+    def test_the_canary_notices_a_change_of_mode(self) -> None:
         self.path.chmod(0o666)
         self.assertIn("it is not what it was", self.canary.complaints())
 
-    def test_it_hears_who_writes_to_it(self) -> None:
+    def test_the_canary_notices_a_write(self) -> None:
         with self.path.open("ab") as f:
             f.write(b"x")
         self.assertIn("it is not what it was", self.canary.complaints())
 
-    def test_it_hears_who_puts_something_beside_it(self) -> None:
+    def test_the_canary_notices_a_new_file_beside_it(self) -> None:
         (self.path.parent / "x").touch()
         self.assertIn("x was given company", "\n".join(
             self.canary.complaints()))
 
-    def test_it_hears_who_calls(self) -> None:
+    def test_the_canary_notices_a_connection(self) -> None:
         with socket.create_connection(
                 ("127.0.0.1", self.canary.sentinel.port)) as connection:
             connection.recv(1)
         self.assertEqual(["its port was called"], self.canary.complaints())
 
-    def test_it_knows_its_token(self) -> None:
+    def test_the_canary_recognizes_its_token(self) -> None:
         self.assertTrue(self.canary.is_in(self.path.read_bytes()[100:]))
         self.assertFalse(self.canary.is_in(bytes(100)))
 
@@ -188,7 +188,8 @@ class RulesTest(base.TestCase):
         if found:
             self.fail("\n".join(found))
 
-    def test_what_only_looks_like_an_allowed_format_is_refused(self) -> None:
+    def test_images_that_only_begin_like_an_allowed_format_are_refused(
+            self) -> None:
         self.policy = dataclasses.replace(self.policy,
                                           accepted=frozenset(Format))
         self._refuse(dataclasses.replace(each, rule=each.listed)
@@ -202,7 +203,7 @@ class RulesTest(base.TestCase):
                 self.assertEqual(Format.RAW, validated.format)
                 self.assertEqual(len(sample.seen()), validated.virtual_size)
 
-    def test_what_other_programs_write_is_accepted(self) -> None:
+    def test_qcow2_images_of_other_programs_are_accepted(self) -> None:
         for sample in qemus.by_hand():
             with self.subTest(sample.id):
                 validated = self.validate(sample.build(), sample.claim)
@@ -211,7 +212,7 @@ class RulesTest(base.TestCase):
 
 
 class OpinionsTest(base.TestCase):
-    """Each of the three would refuse, if the others did not."""
+    """Each of the three opinions alone refuses references."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -229,7 +230,7 @@ class OpinionsTest(base.TestCase):
                 self._refused("safety", verify.validate, self.path, "x",
                               "qcow2", self.policy)
 
-    def test_the_second_opinion_refuses_what_it_cannot_read(self) -> None:
+    def test_the_second_opinion_refuses_an_unreadable_image(self) -> None:
         self.path.write_bytes(foreign.vhdx()[:200 * 1024])
         self._refused("safety", verify.validate, self.path, "x", "vhdx",
                       dataclasses.replace(self.policy,
@@ -240,7 +241,7 @@ class OpinionsTest(base.TestCase):
             self.path.write_bytes(sample.build(corpus.NOWHERE))
             self._confirm(layout.SIZE)
 
-    def test_the_third_opinion_refuses_what_it_cannot_read(self) -> None:
+    def test_the_third_opinion_refuses_an_unreadable_image(self) -> None:
         self.path.write_bytes(layout.image(version=9))
         self._confirm(layout.SIZE)
 
@@ -263,7 +264,7 @@ class EntryPointsTest(base.TestCase):
     """A few samples by each entry point; functional tests have them all."""
 
     @ddt.data(*ENTRY_POINTS)
-    def test_what_is_hostile_is_refused(self, entry: str) -> None:
+    def test_hostile_images_are_refused(self, entry: str) -> None:
         canary = self.enterContext(corpus.Canary(self.root / "canary"))
         self.useFixture(fixtures.FakeLogger(level=logging.ERROR))
         host = self.useFixture(EntryPoints(Host()))
@@ -277,7 +278,7 @@ class EntryPointsTest(base.TestCase):
         self.assertEqual([], canary.complaints())
 
     @ddt.data(*ENTRY_POINTS)
-    def test_what_is_good_is_accepted(self, entry: str) -> None:
+    def test_good_images_are_accepted(self, entry: str) -> None:
         host = self.useFixture(EntryPoints(Host()))
         for sample in list(qemus.by_hand())[:2]:
             with self.subTest(sample.id):
@@ -289,7 +290,7 @@ class EntryPointsTest(base.TestCase):
 
 @ddt.ddt
 class CachedTest(base.TestCase):
-    """What is in the cache already, and would not get in."""
+    """Images that are in the cache, and claims that change."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -328,7 +329,7 @@ class CachedTest(base.TestCase):
                 self.images.cache.fetch(good)
             self.assertIn(f"(rule {sample.rule})", str(caught.exception))
 
-    def test_no_more_is_read_than_shows_what_is_wrong(self) -> None:
+    def test_a_download_ends_when_a_rule_is_broken(self) -> None:
         data = layout.backed("/x") + bytes(16 * MiB)
         with web.WebServer() as server:
             page = server.add("/image", data)
@@ -338,7 +339,7 @@ class CachedTest(base.TestCase):
                     if event.name == "download"]
         self.assertLess(sum(received[-1:]), 4 * MiB)
 
-    def test_a_disk_on_record_as_anything_else_is_none(self) -> None:
+    def test_a_disk_on_record_as_a_foreign_format_is_refused(self) -> None:
         disk = self.images.cache.create_disk("instance", self.images.add(
             images.content(4096)), image_type="raw")
         for format in ("vmdk", "vpc", "luks", "json:{}"):

@@ -32,28 +32,29 @@ class HeaderTest(base.TestCase):
     @ddt.data(("compat=0.10", 64 * 1024), ("compat=1.1", 64 * 1024),
               ("cluster_size=512", 512), ("cluster_size=2M", 2 * MiB))
     @ddt.unpack
-    def test_it_says_what_qemu_says(self, option: str, cluster: int) -> None:
+    def test_the_header_has_the_values_that_qemu_img_shows(
+            self, option: str, cluster: int) -> None:
         found = self.header(images.create("qcow2", "-o", option,
                                           size=3 * MiB))
         self.assertEqual(
             (3 * MiB, cluster, None),
             (found.virtual_size, found.cluster_size, found.backing_file))
 
-    def test_it_names_the_backing_file(self) -> None:
+    def test_the_header_names_the_backing_file(self) -> None:
         for name in ("/base", "/ä " + "x" * 1000, "rel/ative"):
             found = self.header(images.backed_by(pathlib.Path(name)))
             self.assertEqual(name, found.backing_file)
 
-    def test_what_is_not_there_is_not_found(self) -> None:
+    def test_a_missing_disk_is_not_found(self) -> None:
         self.assertRaises(exception.DiskNotFound, qcow2.read_header,
                           self.root / "no")
 
-    def test_what_cannot_be_read_is_the_hosts_fault(self) -> None:
+    def test_the_host_is_at_fault_if_a_disk_cannot_be_read(self) -> None:
         self.assertRaises(exception.StorageFailed, qcow2.read_header,
                           self.root)
 
     @ddt.data(b"", b"QFI", b"QFI\xfb", bytes(512), b"raw" * 100)
-    def test_what_is_not_qcow2_is_refused(self, content: bytes) -> None:
+    def test_a_file_that_is_not_qcow2_is_refused(self, content: bytes) -> None:
         self.assertRaises(exception.InvalidDiskFormat, self.header, content)
 
     @ddt.data((4, "I", 0), (4, "I", 1), (4, "I", 4), (20, "I", 8),
@@ -62,16 +63,16 @@ class HeaderTest(base.TestCase):
               (8, "Q", 2 ** 63), (8, "Q", 2 ** 40), (8, "Q", MiB))
     @ddt.unpack
     def test_a_damaged_header_is_refused(self, *field: int) -> None:
-        """In time: a guest may have written it, and asks for gigabytes."""
+        """It is refused before tables of gigabytes are read."""
         self.assertRaises(exception.InvalidDiskFormat, self.header,
                           self.damaged(*field))
 
-    def test_a_name_cut_short_is_no_name(self) -> None:
+    def test_a_backing_name_that_is_cut_off_is_refused(self) -> None:
         whole = images.backed_by(pathlib.Path("/base"))
         self.assertRaises(exception.InvalidDiskFormat, self.header,
                           whole[:whole.index(b"/base") + 2])
 
-    def test_a_name_no_file_can_have_is_refused(self) -> None:
+    def test_a_backing_name_that_no_file_can_have_is_refused(self) -> None:
         whole = images.backed_by(pathlib.Path("/base"))
         self.assertRaises(exception.InvalidDiskFormat, self.header,
                           whole.replace(b"/base", b"/b\0se"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image is judged while it goes by, and by every opinion there is."""
+"""Images are inspected while they arrive, by two opinions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOREIGN = (("vmdk", "monolithicSparse", Format.VMDK),
            ("vdi", None, Format.VDI))
 
 
-class ExaminerTestCase(base.TestCase):
+class InspectorTestCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
@@ -44,22 +44,23 @@ class ExaminerTestCase(base.TestCase):
         return str(caught.exception)
 
 
-class ExaminerTest(ExaminerTestCase):
+class InspectorTest(InspectorTestCase):
 
-    def test_qcow2_is_known_by_any_name(self) -> None:
+    def test_a_qcow2_image_is_recognized_with_and_without_a_claim(
+            self) -> None:
         for claim in (None, "qcow2"):
             self.assertEqual(
                 Found(Format.QCOW2, 4 * MiB),
                 inspect(self.make("qcow2"), "x", claim, NATIVE))
 
-    def test_raw_is_what_nothing_else_is(self) -> None:
+    def test_an_image_without_a_known_mark_is_raw(self) -> None:
         self.path.write_bytes(b"any" * 1000)
         for claim in (None, "raw", "ami", "aki", "ari"):
             self.assertEqual(Found(Format.RAW, 3072),
                              inspect(self.path, "x", claim, NATIVE))
         self.refused("claim", "iso")
 
-    def test_a_disc_is_raw_by_either_name(self) -> None:
+    def test_an_iso_image_is_raw_whether_claimed_as_iso_or_raw(self) -> None:
         self.path.write_bytes(images.iso())
         for claim in (None, "raw", "iso"):
             self.assertEqual(Format.RAW, inspect(
@@ -72,32 +73,32 @@ class ExaminerTest(ExaminerTestCase):
         self.path.write_bytes(bytes(1024))
         self.refused("claim", "qcow2")
 
-    def test_a_format_nobody_knows(self) -> None:
+    def test_an_unknown_format_is_refused(self) -> None:
         self.path.write_bytes(bytes(1024))
         self.refused("claim-known", "ploop")
         self.path.write_bytes(b"QED\0" + bytes(1024))
         self.refused("format-known")
 
-    def test_an_empty_image(self) -> None:
+    def test_an_empty_image_is_refused(self) -> None:
         self.path.touch()
         self.refused("empty")
 
-    def test_what_the_second_opinion_knows_better(self) -> None:
-        """A qcow2 file that is an ISO 9660 file system as well."""
+    def test_an_image_of_two_formats_is_refused(self) -> None:
+        """The qcow2 file is an ISO 9660 file system, too."""
         content = bytearray(self.make("qcow2").read_bytes())
         content[32769:32774] = b"CD001"
         self.path.write_bytes(content)
         self.assertIn("iso", self.refused("second-opinion"))
 
-    def test_who_trips_over_an_image_has_no_say_in_it(self) -> None:
-        """oslo.utils' inspector of vmdk: a text, and something behind."""
+    def test_an_inspector_that_fails_on_text_is_ignored(self) -> None:
+        """The vmdk inspector of oslo.utils fails on text and other bytes."""
         text = b"#!/bin/sh\n# and an archive\n" * 99 + b"\xff" * 40960
         self.path.write_bytes(text)
         for claim in (None, "raw"):
             self.assertEqual(Found(Format.RAW, whole_sectors(len(text))),
                              inspect(self.path, "x", claim, NATIVE))
 
-    def test_those_who_do_not_trip_still_have_a_say(self) -> None:
+    def test_the_other_inspectors_count_if_one_fails(self) -> None:
         text = b"#!/bin/sh\n# and a disc\n" * 99 + b"\xff" * 40960
         self.path.write_bytes(text)
         self.refused("claim", "iso")
@@ -105,8 +106,8 @@ class ExaminerTest(ExaminerTestCase):
         self.assertEqual(Format.RAW, inspect(
             self.path, "x", "iso", NATIVE).format)
 
-    def test_the_end_is_judged_as_well(self) -> None:
-        """Nothing but its length tells that this image is cut off."""
+    def test_an_image_that_ends_too_early_is_refused_at_its_end(self) -> None:
+        """Only the size of the file shows that the image is cut off."""
         content = self.make("qcow2").read_bytes()
         inspector = Inspector("x", None, NATIVE)
         inspector.feed(content[:65536])
@@ -115,7 +116,7 @@ class ExaminerTest(ExaminerTestCase):
             inspector.finish(self.path)
         self.assertEqual("l1-place", caught.exception.facts["rule"])
 
-    def test_small_pieces_are_judged_as_large_ones(self) -> None:
+    def test_the_size_of_pieces_does_not_change_the_result(self) -> None:
         content = self.make("qcow2", "cluster_size=512").read_bytes()
         inspector = Inspector("x", "qcow2", NATIVE)
         for start in range(0, len(content), 7):
@@ -124,14 +125,15 @@ class ExaminerTest(ExaminerTestCase):
                          inspector.finish(self.path))
 
 
-class ForeignTest(ExaminerTestCase):
+class ForeignTest(InspectorTestCase):
 
-    def test_they_are_refused_where_nobody_asked_for_them(self) -> None:
+    def test_foreign_formats_are_refused_by_default(self) -> None:
         for name, subformat, _ in FOREIGN:
             self.make(name, f"subformat={subformat}" if subformat else "")
             self.assertIn("accepted_formats", self.refused("format-accepted"))
 
-    def test_they_are_known_where_they_are_accepted(self) -> None:
+    def test_foreign_formats_are_recognized_where_they_are_accepted(
+            self) -> None:
         claims = {Format.VPC: "vhd"}
         for name, subformat, found in FOREIGN:
             self.make(name, f"subformat={subformat}" if subformat else "")
@@ -139,7 +141,7 @@ class ForeignTest(ExaminerTestCase):
                            (*NATIVE, found)).virtual_size
             self.assertTrue(4 * MiB <= size < 5 * MiB, (name, size))
 
-    def test_a_vmdk_that_names_other_files(self) -> None:
+    def test_a_vmdk_that_names_other_files_is_refused(self) -> None:
         for subformat in ("monolithicFlat", "twoGbMaxExtentSparse"):
             self.make("vmdk", f"subformat={subformat}")
             with self.assertRaises(exception.ImageUnacceptable):
@@ -147,10 +149,10 @@ class ForeignTest(ExaminerTestCase):
             self.path.unlink()
 
 
-class RulesTest(ExaminerTestCase):
+class RulesTest(InspectorTestCase):
     """Each rule of qcow2 refuses what breaks that rule alone."""
 
-    def test_every_rule_can_be_broken(self) -> None:
+    def test_every_rule_of_qcow2_can_be_broken_alone(self) -> None:
         content = self.make("qcow2").read_bytes()
         broken = {
             "data-file": [(79, b"\4")],
@@ -180,10 +182,10 @@ class RulesTest(ExaminerTestCase):
             self.assertEqual(rule, caught.exception.rule)
 
 
-class CutTest(ExaminerTestCase):
-    """An image whose tables are whole, and whose data is not."""
+class CutTest(InspectorTestCase):
+    """An image with all its tables, and without all its data."""
 
-    def test_missing_data_is_noticed(self) -> None:
+    def test_an_image_without_its_last_data_is_refused(self) -> None:
         data = self.root / "data"
         data.write_bytes(b"x" * 4 * MiB)
         for options in ("compat=0.10", "cluster_size=512", "refcount_bits=1",

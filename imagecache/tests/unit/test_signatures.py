@@ -113,7 +113,7 @@ class SignedTest(SignaturesTestCase):
              "committed"], self.images.heard)
         self.assertEqual(record, self.images.events[-3].facts["certificate"])
 
-    def test_what_is_signed_is_what_the_store_has(self) -> None:
+    def test_the_signature_is_of_the_bytes_in_the_store(self) -> None:
         data = images.qcow2(DATA)
         self.assert_accepted(
             self.add(self.keys.signed(data, ALICE), data, "qcow2"))
@@ -122,23 +122,25 @@ class SignedTest(SignaturesTestCase):
         self.assert_refused(Unsigned, "img_signature_certificate_uuid",
                             self.add(None))
 
-    def test_one_other_bit_is_refused(self) -> None:
+    def test_an_image_with_one_changed_bit_is_refused(self) -> None:
         signature = self.keys.signed(DATA, ALICE)
         for place in (0, MiB + 1, len(DATA) - 1):
             with self.subTest(place):
                 data = bytearray(DATA)
                 data[place] ^= 1
                 self.images.store.reads = 0
-                self.assert_refused(Unsigned, "not those that were signed",
-                                    self.add(signature, bytes(data)),
+                self.assert_refused(
+                    Unsigned, "not those that its signer signed",
+                    self.add(signature, bytes(data)),
                                     read=True)
 
     @ddt.data(*signing.KEYS)
-    def test_what_another_signed_is_refused(self, kind: str) -> None:
+    def test_an_image_that_another_key_signed_is_refused(
+            self, kind: str) -> None:
         signature = self.keys.signed(DATA, Party("x", kind))
         ref = self.add(dataclasses.replace(
             signature, certificate_id=self.keys.add(Party("y", kind))))
-        self.assert_refused(Unsigned, "not those that were signed", ref,
+        self.assert_refused(Unsigned, "not those that its signer signed", ref,
                             read=True)
 
     @ddt.data(
@@ -151,7 +153,7 @@ class SignedTest(SignaturesTestCase):
         ({"value": "é"}, "ASCII"),
         ({"certificate_id": UNKNOWN_ID}, f"no certificate {UNKNOWN_ID}"))
     @ddt.unpack
-    def test_what_no_image_could_fulfil_is_not_even_read(
+    def test_an_image_with_an_unusable_signature_is_not_read(
             self, changes: dict[str, str], words: str) -> None:
         signature = self.keys.signed(DATA, ALICE)
         self.assert_refused(Unsigned, words, self.add(
@@ -159,18 +161,18 @@ class SignedTest(SignaturesTestCase):
 
     @ddt.data("../alice", "./alice", "/alice", "alice?x", "alice#x", "%61",
               "alice\0", "alice\n", "a" * 65, "é")
-    def test_an_id_that_is_more_than_that_is_not_asked_for(
+    def test_a_certificate_id_with_other_characters_is_not_requested(
             self, certificate_id: str) -> None:
-        """A key manager makes a path of it, and shows it our credentials."""
+        """A key manager makes a path of it, and sends credentials there."""
         signature = self.keys.signed(DATA, ALICE)
         with mock.patch.object(directory_keys.DirectoryKeys, "get") as get:
-            self.assert_refused(Unsigned, "no id", self.add(
+            self.assert_refused(Unsigned, "not the id", self.add(
                 dataclasses.replace(signature,
                                     certificate_id=certificate_id)))
         get.assert_not_called()
 
-    def test_what_is_no_certificate_is_refused(self) -> None:
-        """Nor told: the key manager has others' secrets, too."""
+    def test_a_secret_that_is_no_certificate_is_refused(self) -> None:
+        """The secret is not in the message: it may belong to another user."""
         (self.keys.directory / "a-secret").write_bytes(b"the secret")
         (self.keys.directory / "opaque").write_bytes(ALICE.certificate)
         self.keys.put("damaged", b"the secret")
@@ -184,8 +186,9 @@ class SignedTest(SignaturesTestCase):
                     self.images.cache.fetch(ref)
                 self.assertNotIn("the secret", str(caught.exception))
 
-    def test_what_the_key_manager_cannot_read_is_refused(self) -> None:
-        """Barbican's client lets such errors pass; others say KeyError."""
+    def test_a_certificate_that_the_key_manager_cannot_read_is_refused(
+            self) -> None:
+        """Barbican's client raises such errors; other clients KeyError."""
         ref = self.signed()
         for error in (ValueError("no PEM"), TypeError("no bytes"),
                       KeyError("no such")):
@@ -193,7 +196,7 @@ class SignedTest(SignaturesTestCase):
                     directory_keys.DirectoryKeys, "get", side_effect=error):
                 self.assert_refused(Unsigned, "no ", ref)
 
-    def test_a_curve_that_cryptography_lacks_is_refused(self) -> None:
+    def test_a_certificate_with_an_unknown_curve_is_refused(self) -> None:
         known, unknown = b"\x2b\x81\x04\0\x22", b"\x2b\x81\x04\0\x27"
         certificate = Party("x", "ECC_SECP384R1").certificate
         self.assertIn(known, certificate)
@@ -201,18 +204,19 @@ class SignedTest(SignaturesTestCase):
         self.assert_refused(Unsigned, "1.3.132.0.39", self.add(
             Signature("AA==", "SHA-256", "ECC_SECP384R1", "odd")))
 
-    def test_a_key_that_cursive_does_not_know_is_refused(self) -> None:
+    def test_a_certificate_with_an_unknown_kind_of_key_is_refused(
+            self) -> None:
         ref = self.add(Signature("AA==", "SHA-256", "RSA-PSS", self.keys.add(
             Party("x", "Ed25519"))))
         self.assert_refused(Unsigned, "none for RSA-PSS", ref)
 
-    def test_signatures_are_not_looked_at_unasked(self) -> None:
+    def test_signatures_are_not_verified_unless_required(self) -> None:
         self.set(verify_glance_signatures=False)
         ref = self.add(Signature("x", "x", "x", "x"))
         with mock.patch.dict(sys.modules, {"cursive": None}):
             self.assertIsNone(self.assert_accepted(ref))
 
-    def test_the_options_speak_of_glance(self) -> None:
+    def test_the_options_apply_to_images_in_glance_only(self) -> None:
         self.set(enable_certificate_validation=True,
                  default_trusted_certificate_ids=self.trust(ROOT))
         path = self.root / "image.raw"
@@ -229,7 +233,7 @@ class SignedTest(SignaturesTestCase):
 class BrokenTest(SignaturesTestCase):
     """A download that breaks."""
 
-    def test_it_is_verified_as_a_whole(self) -> None:
+    def test_a_resumed_download_is_verified_as_a_whole(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
             "imagecache.bases.download._FIRST_PAUSE", 0))
         for starts_anywhere in (True, False):
@@ -241,7 +245,7 @@ class BrokenTest(SignaturesTestCase):
 
 
 class Broken(MemoryStore):
-    """Breaks once, in the middle."""
+    """A store that breaks once, in the middle of an image."""
 
     def __init__(self, starts_anywhere: bool) -> None:
         super().__init__()
@@ -268,22 +272,25 @@ class TrustTest(SignaturesTestCase):
         super().setUp()
         self.set(enable_certificate_validation=True)
 
-    def test_whom_a_trusted_one_vouches_for_is_trusted(self) -> None:
+    def test_a_signer_with_a_chain_to_a_trusted_certificate_is_trusted(
+            self) -> None:
         self.assert_accepted(self.signed(), trusted_certs=self.trust(ROOT))
 
-    def test_the_options_may_say_whom_to_trust(self) -> None:
+    def test_the_options_may_name_trusted_certificates(self) -> None:
         self.set(default_trusted_certificate_ids=self.trust(ROOT))
         for trusted in (None, []):
             self.assert_accepted(self.signed(), trusted_certs=trusted)
 
-    def test_the_request_decides_whom_it_trusts(self) -> None:
+    def test_trusted_certificates_of_a_request_replace_the_options(
+            self) -> None:
         self.set(default_trusted_certificate_ids=self.trust(ROOT))
         self.assert_refused(
             Untrusted, "no trusted certificate signed it", self.signed(),
             trusted_certs=self.trust(Party("other", authority=True)))
 
-    def test_trust_is_a_demand_by_itself(self) -> None:
-        """As in nova, where the other options are not asked then."""
+    def test_a_request_with_trusted_certificates_requires_a_signature(
+            self) -> None:
+        """As in nova, which ignores the other options then."""
         self.set(verify_glance_signatures=False)
         trusted = self.trust(ROOT)
         unsigned = self.add(None)
@@ -297,13 +304,13 @@ class TrustTest(SignaturesTestCase):
         self.set(enable_certificate_validation=False)
         self.assert_accepted(unsigned)
 
-    def test_a_file_cannot_be_what_a_request_trusts(self) -> None:
+    def test_a_file_is_refused_if_a_request_requires_a_signature(self) -> None:
         path = self.root / "image.raw"
         path.write_bytes(DATA)
         self.assert_refused(Unsigned, "no signature", str(path),
                             trusted_certs=self.trust(ROOT))
 
-    def test_whom_nobody_vouches_for_is_not_read(self) -> None:
+    def test_an_image_of_an_untrusted_signer_is_not_read(self) -> None:
         for party in (MALLORY, Party("alice"), Party("alice", issuer=Party(
                 "root", "DSA"))):    # the names are right, the keys are not
             with self.subTest(party):
@@ -311,16 +318,17 @@ class TrustTest(SignaturesTestCase):
                     Untrusted, "no trusted certificate signed it",
                     self.signed(party), trusted_certs=self.trust(ROOT))
 
-    def test_an_image_that_is_not_what_was_signed_is_refused(self) -> None:
+    def test_changed_bytes_of_a_trusted_signer_are_refused(self) -> None:
         ref = self.add(self.keys.signed(DATA[:-1] + b"x", ALICE))
-        self.assert_refused(Unsigned, "not those that were signed", ref,
+        self.assert_refused(Unsigned, "not those that its signer signed", ref,
                             read=True, trusted_certs=self.trust(ROOT))
 
-    def test_validation_without_anybody_to_trust_refuses_all(self) -> None:
+    def test_validation_without_trusted_certificates_refuses_all_images(
+            self) -> None:
         self.assert_refused(Untrusted, "default_trusted_certificate_ids",
                             self.signed())
 
-    def test_a_chain_leads_to_its_root(self) -> None:
+    def test_a_chain_of_certificates_is_followed_to_its_root(self) -> None:
         party = Party("bob", issuer=BETWEEN)
         self.assert_accepted(self.signed(party),
                              trusted_certs=self.trust(BETWEEN, ROOT))
@@ -349,14 +357,15 @@ class TrustTest(SignaturesTestCase):
                     self.signed(Party("alice", issuer=root)),
                     trusted_certs=self.trust(root))
 
-    def test_only_authorities_vouch(self) -> None:
+    def test_a_certificate_that_is_no_authority_cannot_be_trusted(
+            self) -> None:
         root = Party("root")
         self.assert_refused(
-            Untrusted, "not that of an authority",
+            Untrusted, "not the certificate of an authority",
             self.signed(Party("alice", issuer=root)),
             trusted_certs=self.trust(root))
 
-    def test_an_authority_is_held_to_its_length_of_chains(self) -> None:
+    def test_an_authority_with_a_path_length_limit_is_held_to_it(self) -> None:
         root = Party("root", authority=True, path_length=0)
         between = Party("between", issuer=root, authority=True)
         self.assert_refused(
@@ -364,7 +373,8 @@ class TrustTest(SignaturesTestCase):
             self.signed(Party("bob", issuer=between)),
             trusted_certs=self.trust(between, root))
 
-    def test_a_trusted_one_that_is_gone_is_not_missed(self) -> None:
+    def test_a_missing_trusted_certificate_that_is_not_needed_is_ignored(
+            self) -> None:
         self.keys.put("damaged", b"?")
         trusted = [UNKNOWN_ID, "../x", "damaged", *self.trust(ROOT)]
         self.assert_accepted(self.signed(), trusted_certs=trusted)
@@ -374,8 +384,9 @@ class TrustTest(SignaturesTestCase):
             self.assert_refused(Untrusted, gone, self.signed(),
                                 trusted_certs=[gone])
 
-    def test_two_that_vouch_for_each_other_vouch_for_nobody(self) -> None:
-        """cursive would go from one to the other for ever."""
+    def test_two_authorities_that_signed_each_other_are_not_a_chain(
+            self) -> None:
+        """cursive would follow such a chain without an end."""
         one = Party("one", authority=True)
         two = Party("two", issuer=one, authority=True)
         one = dataclasses.replace(one, issuer=two)
@@ -384,7 +395,7 @@ class TrustTest(SignaturesTestCase):
             self.signed(Party("alice", issuer=one)),
             trusted_certs=self.trust(one, two))
 
-    def test_an_authority_of_a_kind_that_cursive_lacks_is_refused(
+    def test_an_authority_with_an_unknown_kind_of_key_is_refused(
             self) -> None:
         root = Party("root", "Ed25519", authority=True)
         for party in (Party("alice", issuer=root), ALICE):
@@ -397,7 +408,7 @@ class TrustTest(SignaturesTestCase):
 
 
 class CachedTest(SignaturesTestCase):
-    """A base that is there already."""
+    """A base that was made before the requirement."""
 
     def change_record(self, ref: str, **changes: object) -> None:
         entry = self.images.cache.base(ref)
@@ -424,13 +435,13 @@ class CachedTest(SignaturesTestCase):
         self.assertEqual(reads, self.images.store.reads)
         self.assertTrue((self.images.instances_path / "_base" / key).exists())
 
-    def test_what_was_verified_is_not_read_again(self) -> None:
+    def test_a_base_with_a_verified_signature_is_not_read_again(self) -> None:
         ref = self.signed()
         self.assert_accepted(ref)
         self.assert_accepted(ref)
         self.assertEqual(1, self.images.store.reads)
 
-    def test_what_was_not_verified_is_refused_until_it_is_removed(
+    def test_a_base_without_a_verified_signature_is_refused(
             self) -> None:
         ref = self.signed()
         self.set(verify_glance_signatures=False)
@@ -474,21 +485,21 @@ class CachedTest(SignaturesTestCase):
         bases.mkdir()
         (bases / self.images.store.describe(ref).key).write_bytes(content)
 
-    def test_what_was_verified_may_be_used_by_those_who_do_not_ask(
+    def test_a_verified_base_can_be_used_without_a_requirement(
             self) -> None:
         ref = self.signed()
         self.assert_accepted(ref)
         self.set(verify_glance_signatures=False)
         self.assertIsNotNone(self.assert_accepted(ref))
 
-    def test_what_was_verified_stays_so_when_it_is_proven_anew(self) -> None:
+    def test_a_verified_base_stays_verified_after_a_validation(self) -> None:
         ref = self.signed()
         verified = self.assert_accepted(ref)
         self.change_record(ref, rules=0)
         self.assertEqual(verified, self.assert_accepted(ref))
         self.assertIn("adopted", self.images.heard)
 
-    def test_another_signer_is_another_demand(self) -> None:
+    def test_a_base_of_another_signer_is_refused(self) -> None:
         ref = self.signed()
         verified = self.assert_accepted(ref)
         self.change_signature(ref, certificate_id=self.keys.add(MALLORY),
@@ -504,14 +515,14 @@ class CachedTest(SignaturesTestCase):
                       MALLORY.certificate)
         self.assert_not_verified("was verified with", ref)
 
-    def test_a_withdrawn_certificate_verifies_nothing_more(self) -> None:
+    def test_a_removed_certificate_verifies_no_more_images(self) -> None:
         ref = self.signed()
         self.assert_accepted(ref)
         self.keys.remove(
             self.images.store.describe(ref).signature.certificate_id)
         self.assertRaises(Unsigned, self.images.cache.fetch, ref)
 
-    def test_each_request_trusts_its_own(self) -> None:
+    def test_each_request_has_its_own_trusted_certificates(self) -> None:
         ref = self.signed()
         self.assert_accepted(ref)
         self.assert_accepted(ref, trusted_certs=self.trust(ROOT))
@@ -521,7 +532,7 @@ class CachedTest(SignaturesTestCase):
 
 class KeyManagerTest(SignaturesTestCase):
 
-    def test_a_key_manager_that_is_away_is_to_be_asked_again(self) -> None:
+    def test_an_unreachable_key_manager_is_no_fault_of_the_image(self) -> None:
         ref = self.signed()
         self.set_keys(directory="/no/such")
         self.assert_refused(exception.KeyManagerFailed, "directory is missing",
@@ -529,7 +540,8 @@ class KeyManagerTest(SignaturesTestCase):
         self.assertTrue(issubclass(exception.KeyManagerFailed,
                                    exception.SourceError))
 
-    def test_nor_do_trusted_certificates_seem_to_be_gone_then(self) -> None:
+    def test_an_unreachable_key_manager_is_no_missing_certificate(
+            self) -> None:
         ref = self.signed()
         for error in (keystone.ConnectFailure("no way"), OSError("no way")):
             with self.subTest(error), mock.patch.object(
@@ -538,7 +550,7 @@ class KeyManagerTest(SignaturesTestCase):
                 self.assert_refused(exception.KeyManagerFailed, "no way",
                                     ref, trusted_certs=["x"])
 
-    def test_barbican_is_asked_where_nothing_else_is_said(self) -> None:
+    def test_barbican_is_the_default_key_manager(self) -> None:
         ref = self.signed()
         self.set_keys(backend="barbican", auth_type="keystone_password",
                       auth_url="http://127.0.0.1:9/v3", username="jo",
@@ -552,13 +564,13 @@ class KeyManagerTest(SignaturesTestCase):
         self.assert_refused(exception.InvalidConfiguration,
                             r"\[key_manager\] auth_type", ref)
 
-    def test_credentials_must_be_whole(self) -> None:
+    def test_incomplete_credentials_are_a_configuration_error(self) -> None:
         ref = self.signed()
         self.set_keys(auth_type="token")
         self.assert_refused(exception.InvalidConfiguration,
                             r"\[key_manager\] auth_type = 'token'", ref)
 
-    def test_the_options_say_who_asks(self) -> None:
+    def test_the_options_have_the_credentials_for_barbican(self) -> None:
         self.set_keys(reader="jo", auth_type="password", username="jo")
         self.assert_accepted(self.signed())
         self.images.store.reads = 0
@@ -567,14 +579,14 @@ class KeyManagerTest(SignaturesTestCase):
         self.assert_refused(exception.KeyManagerFailed, "not authorized",
                             self.signed())
 
-    def test_the_context_of_a_request_asks_in_their_place(self) -> None:
+    def test_the_context_of_a_request_replaces_the_credentials(self) -> None:
         self.set_keys(reader="jo", auth_type="password", username="eve")
         cache = imagecache.ImageCache(
             self.images.conf, glance=self.images.store,
             context=password.Password("jo", "x"))
         cache.fetch(self.signed())
 
-    def test_a_key_manager_that_is_none_is_the_configurations_fault(
+    def test_an_unknown_key_manager_is_a_configuration_error(
             self) -> None:
         ref = self.signed()
         for name in ("nosuch", "no.such", "imagecache.NoSuch"):

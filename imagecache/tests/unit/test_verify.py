@@ -36,7 +36,7 @@ def with_field(offset: int, format: str, value: int,
     return bytes(changed)
 
 
-class ProofTestCase(base.TestCase):
+class ValidationTestCase(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
@@ -47,7 +47,7 @@ class ProofTestCase(base.TestCase):
         return self.images.cache.fetch(self.images.add(content, claim))
 
     def refuse(self, content: bytes, claim: str | None = None) -> str:
-        """Return the reason why an image is refused, and nothing left."""
+        """Return the reason why an image is refused; no base may be left."""
         with self.assertRaises(exception.ImageUnacceptable) as caught:
             self.fetch(content, claim)
         self.assertEqual([], list(self.images.cache.bases()))
@@ -55,7 +55,7 @@ class ProofTestCase(base.TestCase):
 
 
 @ddt.ddt
-class AcceptedTest(ProofTestCase):
+class AcceptedTest(ValidationTestCase):
 
     @ddt.data(
         ("noise", CONTENT), ("zeros", bytes(SIZE)), ("mbr", images.mbr()),
@@ -63,7 +63,7 @@ class AcceptedTest(ProofTestCase):
         ("hybrid", images.hybrid_iso()), ("sector", b"x" * 512),
         ("text", b"#!/bin/sh\n" * 60))
     @ddt.unpack
-    def test_raw_images(self, name: str, content: bytes) -> None:
+    def test_raw_images_are_accepted(self, name: str, content: bytes) -> None:
         for claim in (None, "raw", "ami", "ari", "aki"):
             found = self.fetch(content, claim)
             self.assertEqual((Format.RAW, -(-len(content) // 512) * 512),
@@ -75,7 +75,7 @@ class AcceptedTest(ProofTestCase):
               ("preallocation=metadata",), ("lazy_refcounts=on",),
               ("refcount_bits=1",))
     @ddt.unpack
-    def test_qcow2_images(self, option: str) -> None:
+    def test_qcow2_images_are_accepted(self, option: str) -> None:
         for more in ((), ("-c",)):
             if more and "preallocation" in option:
                 continue
@@ -85,7 +85,7 @@ class AcceptedTest(ProofTestCase):
                 self.assertEqual((Format.QCOW2, SIZE),
                                  (found.format, found.virtual_size))
 
-    def test_what_was_accepted_is_converted_rightly(self) -> None:
+    def test_accepted_images_are_converted_to_the_right_content(self) -> None:
         self.images.config(force_raw_images=True)
         for option in ("compat=0.10", "compression_type=zstd",
                        "cluster_size=512"):
@@ -95,36 +95,37 @@ class AcceptedTest(ProofTestCase):
 
 
 @ddt.ddt
-class RefusedTest(ProofTestCase):
+class RefusedTest(ValidationTestCase):
 
     @ddt.data("vmdk", "vpc", "vdi", "vhdx", "qed")
-    def test_other_formats_whatever_they_claim(self, format: str) -> None:
+    def test_other_formats_are_refused_with_any_claim(
+            self, format: str) -> None:
         content = images.convert(CONTENT, format)
         for claim in (None, "raw", "qcow2", format, "vhd"):
             self.refuse(content, claim)
 
     @ddt.data("vmdk", "vhd", "docker", "ploop", "", "RAW", "raw;qcow2")
-    def test_claims_of_other_formats(self, claim: str) -> None:
+    def test_claims_of_other_formats_are_refused(self, claim: str) -> None:
         self.refuse(CONTENT, claim)
 
-    def test_qcow2_that_claims_to_be_raw(self) -> None:
+    def test_a_qcow2_image_that_claims_to_be_raw_is_refused(self) -> None:
         for claim in ("raw", "iso", "ami", "aki", "ari"):
             self.assertIn("qcow2", self.refuse(QCOW2, claim))
 
-    def test_raw_that_claims_to_be_a_disc(self) -> None:
+    def test_a_raw_image_that_claims_to_be_iso_is_refused(self) -> None:
         for content in (CONTENT, images.mbr()):
             self.refuse(content, "iso")
         self.assertEqual(Format.RAW, self.fetch(images.iso(), "iso").format)
 
-    def test_raw_that_claims_to_be_qcow2(self) -> None:
+    def test_a_raw_image_that_claims_to_be_qcow2_is_refused(self) -> None:
         for content in (CONTENT, images.mbr(), images.iso()):
             self.assertIn("raw", self.refuse(content, "qcow2"))
 
-    def test_an_empty_file(self) -> None:
+    def test_an_empty_file_is_refused(self) -> None:
         for claim in (None, "raw", "qcow2"):
             self.assertIn("empty", self.refuse(b"", claim))
 
-    def test_references_to_files_of_the_host(self) -> None:
+    def test_references_to_files_of_the_host_are_refused(self) -> None:
         secret = pathlib.Path("/etc/passwd")
         for content in (
                 images.backed_by(secret),
@@ -135,24 +136,24 @@ class RefusedTest(ProofTestCase):
             for claim in (None, "qcow2", "raw"):
                 self.refuse(content, claim)
 
-    def test_data_in_a_file_of_the_host(self) -> None:
+    def test_an_external_data_file_is_refused(self) -> None:
         # The bit, and the name in an extension; either would do.
         for content in (with_field(72, "Q", 1 << 2),):
             self.refuse(content, "qcow2")
 
-    def test_encryption(self) -> None:
+    def test_an_encrypted_image_is_refused(self) -> None:
         self.refuse(with_field(32, "I", 1), "qcow2")
         self.refuse(with_field(32, "I", 2), "qcow2")
 
-    def test_features_nobody_knows(self) -> None:
+    def test_unknown_features_are_refused(self) -> None:
         for bit in (5, 8, 63):
             self.refuse(with_field(72, "Q", 1 << bit), "qcow2")
 
-    def test_versions_nobody_knows(self) -> None:
+    def test_unknown_versions_are_refused(self) -> None:
         for version in (0, 1, 4, 2 ** 32 - 1):
             self.refuse(with_field(4, "I", version), "qcow2")
 
-    def test_damaged_headers(self) -> None:
+    def test_damaged_headers_are_refused(self) -> None:
         for offset, format, value in (
                 (20, "I", 8), (20, "I", 31), (36, "I", 2 ** 31),
                 (40, "Q", 2 ** 62), (48, "Q", 2 ** 62), (56, "I", 2 ** 31),
@@ -160,7 +161,7 @@ class RefusedTest(ProofTestCase):
             with self.subTest(offset):
                 self.refuse(with_field(offset, format, value), "qcow2")
 
-    def test_images_cut_short(self) -> None:
+    def test_images_that_are_cut_off_are_refused(self) -> None:
         for size in (4, 72, 104, 511, 512, 4096, 65536):
             with self.subTest(size):
                 self.refuse(QCOW2[:size], "qcow2")
@@ -174,10 +175,10 @@ class RefusedTest(ProofTestCase):
             self.refuse(images.qcow2(inner), "qcow2")
 
 
-class AgainTest(ProofTestCase):
+class AgainTest(ValidationTestCase):
 
-    def test_what_is_on_record_is_not_reinterpreted(self) -> None:
-        """A raw base may begin with anything that its guests see as raw."""
+    def test_a_base_on_record_as_raw_stays_raw(self) -> None:
+        """A raw base may begin like any format: no program probes it."""
         key = self.fetch(CONTENT, "raw").key
         path = self.images.cache.base(key).path
         path.chmod(0o644)
@@ -190,7 +191,7 @@ class AgainTest(ProofTestCase):
 
 
 class BlameTest(base.TestCase):
-    """Whose fault it is if qemu-img fails on an image."""
+    """Whether the image or the host is at fault if qemu-img fails."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -238,25 +239,25 @@ class BlameTest(base.TestCase):
         self.image.path.mkdir()
         self.assertIs(exception.StorageFailed, self.asked(self.failure(1)))
 
-    def test_the_image_s_if_it_cannot_be_read(self) -> None:
+    def test_the_image_is_at_fault_if_its_tables_cannot_be_read(self) -> None:
         for tables in (with_l2(b"\xff" * 8), with_l2(
                 (1 << 62 | 0x50000).to_bytes(8))):
             self.assertIs(exception.ImageUnacceptable,
                           self.blamed(tables, self.failure(1)))
 
-    def test_no_number_of_errors_is_too_many(self) -> None:
-        """qemu-img tells each, of which a few KiB may have billions."""
+    def test_memory_does_not_grow_with_the_number_of_errors(self) -> None:
+        """qemu-img prints each error; a few KiB can have billions."""
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         self.assertIs(exception.ImageUnacceptable, self.blamed(
             with_errors(64 * MiB), self.failure(1)))
         self.assertLess(tracemalloc.get_traced_memory()[1], 6 * MiB)
 
-    def test_the_host_s_if_it_can(self) -> None:
+    def test_the_host_is_at_fault_if_the_image_can_be_read(self) -> None:
         self.assertIs(exception.CommandFailed,
                       self.blamed(QCOW2, self.failure(1)))
 
-    def test_the_host_s_if_qemu_img_was_not_heard_out(self) -> None:
+    def test_the_host_is_at_fault_if_a_conversion_did_not_finish(self) -> None:
         broken = with_l2(b"\xff" * 8)
         slow = exception.CommandTimedOut(command="x", timeout=1)
         gone = exception.CommandNotFound(command="x")
@@ -265,13 +266,14 @@ class BlameTest(base.TestCase):
                       slow, gone, full):
             self.assertIs(type(error), self.blamed(broken, error))
 
-    def test_the_host_s_if_the_second_look_does_not_end(self) -> None:
+    def test_the_host_is_at_fault_if_the_second_read_takes_too_long(
+            self) -> None:
         self.policy = dataclasses.replace(
             self.policy, conversion=Limits(wall_clock=0.0001))
         self.assertIs(exception.CommandTimedOut, self.blamed(
             with_l2(b"\xff" * 8), self.failure(1)))
 
-    def test_the_host_s_if_the_file_cannot_be_read(self) -> None:
+    def test_the_host_is_at_fault_if_the_file_cannot_be_read(self) -> None:
         self.image.path.mkdir()
         with self.assertRaises(exception.StorageFailed), \
                 verify.blaming(self.image, "x", self.policy):
@@ -286,7 +288,7 @@ def with_l2(entry: bytes) -> bytes:
 
 
 def with_errors(size: int) -> bytes:
-    """Return a qcow2 image whose tables are one, and wrong in each entry."""
+    """Return a qcow2 image of one L2 table, in which each entry is wrong."""
     cluster = KiB
     clusters = size // (cluster // 8 * cluster)    # that L2 tables cover
     l1 = ((1 << 63) | 3 * cluster).to_bytes(8) * clusters
