@@ -44,14 +44,14 @@ class WithoutLandlock:
 class BubblewrapTest(WithoutLandlock, sandboxed.Promises,
                      sandboxed.TestCase):
 
-    def test_it_is_what_is_used_without_landlock(self):
+    def test_without_landlock_the_sandbox_is_bubblewrap(self):
         with self.assertLogs("imagecache.system.sandbox", "INFO") as logs:
             self.attempt("1")
         self.assertIn("bubblewrap", logs.records[0].getMessage())
 
 
 class BubblewrapWithoutSeccompTest(WithoutLandlock, sandboxed.TestCase):
-    """On a machine whose system calls the filter does not know."""
+    """The filter does not know the system calls of this machine."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -93,13 +93,13 @@ class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
         return [pid.name for pid in pathlib.Path("/proc").glob("[0-9]*")
                 if given in command_line(pid)]
 
-    def test_nothing_is_left_once_it_was_stopped_at_any_moment(self):
+    def test_a_program_stopped_at_any_moment_leaves_no_process(self):
         for moment in range(40):
             with self.assertRaises(exception.CommandTimedOut):
                 self.sleep(moment / 2000 + 0.0001)
             self.assertEqual([], self.family())
 
-    def test_nothing_survives_its_agent_at_any_moment(self):
+    def test_an_agent_killed_at_any_moment_leaves_no_process(self):
         for moment in range(40):
             parent = os.fork()
             if not parent:
@@ -112,7 +112,7 @@ class BubblewrapEndTest(WithoutLandlock, sandboxed.TestCase):
             os.waitpid(parent, 0)
         processes.wait_for(lambda: not self.family())
 
-    def test_the_agent_hears_how_a_program_ended(self):
+    def test_the_exit_code_of_a_program_reaches_the_caller(self):
         for line, code in (("os._exit(3)", 3),
                            ("signal.raise_signal(9)", 128 + 9)):
             with self.assertRaises(exception.CommandFailed) as caught:
@@ -148,7 +148,7 @@ class BubblewrapLimitsTest(WithoutLandlock, test_sandbox_limits.QemuImgTest):
 
 class BubblewrapProgressTest(WithoutLandlock, base.TestCase):
 
-    def test_progress_is_that_of_the_program_within(self):
+    def test_progress_counts_the_bytes_read_inside_bubblewrap(self):
         path, told = self.root / "image", []
         bomb(path)
         with contextlib.suppress(exception.CommandFailed):
@@ -196,10 +196,10 @@ class BlockDeviceTest(base.TestCase):
                          limits=CONFINED)
         self.assertTrue(content == images.read(output, "qcow2"))
 
-    def test_images_are_written_to_it_and_read_from_it(self):
+    def test_a_confined_program_writes_and_reads_a_block_device(self):
         self.convert()
 
-    def test_a_file_system_grows_on_it(self):
+    def test_a_file_system_grows_on_a_block_device(self):
         subprocess.run(["mkfs.ext4", "-q", self.device, "4M"], check=True)
         self.assertTrue(filesystem.is_ext(self.device, CONFINED))
         filesystem.grow_ext(self.device, CONFINED)
@@ -233,7 +233,7 @@ class UnprivilegedTest(test_sandbox_images.TestCase):
             return [os.geteuid(), done, "failed"]
         return [os.geteuid(), done, "leaked"]
 
-    def test_it_needs_no_privileges(self):
+    def test_a_user_without_privileges_has_the_sandbox(self):
         self.assertEqual([NOBODY, True, "failed"], as_nobody(self.work))
 
 
@@ -247,10 +247,10 @@ class BubblewrapUnprivilegedTest(WithoutLandlock, UnprivilegedTest):
         except exception.InvalidConfiguration:
             return "refused"
 
-    def test_it_needs_no_privileges(self):
+    def test_a_user_without_privileges_has_the_sandbox(self):
         # No kernel does in a chroot, and some never do.
         if as_nobody(has_namespaces):
-            super().test_it_needs_no_privileges()
+            super().test_a_user_without_privileges_has_the_sandbox()
         else:
             self.assertEqual("refused", as_nobody(self.work))
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Logical volumes, as far as no volume group is needed for it.
+"""Logical volumes: the tests that need no volume group.
 
-What the commands do is for the tests under another kernel; here it is what
-they are, and what may run them.
+The guest suite tests the effects of the commands.  Here are tests of the
+commands themselves, and of the rules of sudo and rootwrap that allow them.
 """
 
 from __future__ import annotations
