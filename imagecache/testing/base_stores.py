@@ -101,6 +101,18 @@ class BaseStoreConformance(fixtures.TestWithFixtures):
         self.assertNotIn(b"abandoned", [
             path.read_bytes() for path in self.files()])
 
+    def test_abandoned_attempts_are_listed_and_cleared(self) -> None:
+        self.put(OTHER)
+        for in_place in (False, True):
+            abandoned = self.make_store().stage(KEY, in_place=in_place)
+            abandoned.__enter__().download.write_bytes(b"abandoned")
+            self.assertEqual([KEY], list(self.make_store().attempts()))
+            self.make_store().clear(KEY)
+            self.assertEqual([], list(self.make_store().attempts()))
+            self.assertNotIn(b"abandoned", [
+                path.read_bytes() for path in self.files()])
+        self.assertEqual([OTHER], self.keys())
+
     def test_an_attempt_keeps_a_base_that_is_committed(self) -> None:
         """On shared storage another host may have been quicker."""
         self.put()

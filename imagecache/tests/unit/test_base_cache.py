@@ -100,6 +100,30 @@ class LeaseTest(BaseCacheTestCase):
         self.assertEqual(["miss", "hit"], self.heard())
         self.assertEqual(1, self.images.reads)
 
+    def test_a_fetch_removes_what_a_killed_fetch_of_another_image_left(
+            self) -> None:
+        for in_place in (False, True):
+            with self.subTest(in_place=in_place):
+                killed = self.cache.store.stage("b" * 40, in_place=in_place)
+                killed.__enter__().download.write_bytes(b"left")
+                self.lease(self.image(os.urandom(SIZE), "raw"))
+                self.assertNotIn(b"left", [
+                    path.read_bytes() for path in self.policy.bases.rglob("*")
+                    if path.is_file()])
+
+    def test_a_fetch_keeps_what_a_running_fetch_of_another_image_has(
+            self) -> None:
+        other = self.image(os.urandom(SIZE), "raw")
+        with self.cache.locks.holding(other.key), \
+                self.cache.store.stage(other.key) as staging:
+            staging.download.write_bytes(b"coming")
+            self.lease()
+            self.assertEqual(b"coming", staging.download.read_bytes())
+
+    def test_no_directory_of_attempts_stays(self) -> None:
+        self.lease()
+        self.assertFalse((self.policy.bases / ".staged").exists())
+
     def test_a_base_is_fetched_once(self) -> None:
         first = self.lease()
         self.assertEqual(["miss", "verified", "validated", "committed"],
