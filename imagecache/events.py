@@ -21,6 +21,8 @@ hit                       the base is in the cache
 miss                      it is not. ``source``: the image or the template
                           that it is made of
 committed                 the new base is in the cache
+leftovers_kept            what a killed process left of the base could not
+                          be removed. ``reason``
 adopted                   the base has no record, or one by older rules; it
                           was validated and has a record now
 ========================  ================================================
@@ -92,6 +94,7 @@ class Name(enum.StrEnum):
     HIT = enum.auto()
     MISS = enum.auto()
     COMMITTED = enum.auto()
+    LEFTOVERS_KEPT = enum.auto()
     ADOPTED = enum.auto()
 
     DOWNLOAD = enum.auto()
@@ -120,7 +123,8 @@ PROGRESS = frozenset({Name.DOWNLOAD, Name.CONVERT})
 # Logged as warnings: the operation goes on, but an operator should know.
 TROUBLE = frozenset({
     Name.RETRY, Name.POOL_NEARLY_FULL, Name.FILESYSTEM_NOT_RESIZED,
-    Name.BLOCKS_NOT_ALLOCATED, Name.GLANCE_COPY_FAILED})
+    Name.BLOCKS_NOT_ALLOCATED, Name.GLANCE_COPY_FAILED,
+    Name.LEFTOVERS_KEPT})
 
 
 @dataclasses.dataclass(frozen=True)

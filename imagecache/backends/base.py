@@ -223,6 +223,8 @@ class Disk(abc.ABC):
         _require_name(output)
         with durable.translated("extracting a disk", output), \
                 durable.staged(output.parent, output.name) as new:
+            # What a killed extract() left; its process has ended.
+            durable.clear_staged(output.parent, output.name, but_alive=True)
             durable.create_file(new, _EXTRACTED_MODE)
             with durable.written(new):
                 self._copy_out(new, EXTRACTS[output_format], backing,

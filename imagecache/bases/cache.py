@@ -131,6 +131,7 @@ class BaseCache:
     def _fetch(self, source: Source, size: int | None,
                format: Format | None) -> Base:
         self.observe(Event(Name.MISS, source.key, {"source": source.name}))
+        self._clear_abandoned(source.key)
         with self.store.stage(source.key, in_place=source.in_place) as staging:
             # Where hosts share a store, another host may have been quicker.
             base = self._committed(source, size)
@@ -146,6 +147,25 @@ class BaseCache:
                 base = pipeline.run(plan, work, staging)
         self.observe(Event(Name.COMMITTED, source.key))
         return base
+
+    def _clear_abandoned(self, key: str) -> None:
+        """Remove what killed processes left of attempts at other bases.
+
+        A key whose lock is free has no attempt that goes on.  Locks are
+        tried, never waited for, so the order of locks does not matter here.
+        """
+        for other in self.store.attempts():
+            if other != key:
+                with self.locks.trying(other) as free:
+                    if free:
+                        self._clear(other)
+
+    def _clear(self, key: str) -> None:
+        try:
+            self.store.clear(key)
+        except exception.HostError as e:    # no reason to fail a fetch
+            self.observe(Event(Name.LEFTOVERS_KEPT, key,
+                               {"reason": str(e)}))
 
     @contextlib.contextmanager
     def _original(self, source: Source, size: int | None,

@@ -25,7 +25,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import exception
@@ -93,11 +93,9 @@ class DirectoryStore:
     def stage(self, key: str, *, in_place: bool = False
               ) -> Iterator[StagedFiles]:
         path = self._path(key)
-        durable.make_directory(self._staged)
-        self._clear(key)
+        self.clear(key)
         with durable.translated("staging a base", self._staged):
-            attempt = pathlib.Path(tempfile.mkdtemp(
-                prefix=f"{key}.", dir=self._staged))
+            attempt = self._new_attempt(key)
             if in_place:
                 self._marker(key).touch()
                 durable.fsync_directory(self._staged)
@@ -106,7 +104,29 @@ class DirectoryStore:
                               path if in_place else attempt / "download",
                               attempt / "output")
         finally:
-            self._clear(key)
+            self.clear(key)
+
+    def attempts(self) -> Iterable[str]:
+        with durable.translated("looking for attempts", self._staged):
+            keys = {attempt.name.rpartition(".")[0]
+                    for attempt in self._attempts()}
+        return sorted(filter(is_key, keys))
+
+    def clear(self, key: str) -> None:
+        """Remove all attempts at a key; the caller has its lock."""
+        with durable.translated("clearing away attempts", self._staged):
+            if self._marker(key).exists():
+                self._path(key).unlink(missing_ok=True)
+                self._marker(key).unlink(missing_ok=True)
+            for attempt in self._attempts():
+                if attempt.name.rpartition(".")[0] == key:
+                    if attempt.is_dir():
+                        shutil.rmtree(attempt)
+                    else:
+                        attempt.unlink()
+        # Unless another process has an attempt there.
+        with contextlib.suppress(OSError):
+            self._staged.rmdir()
 
     def publish(self, key: str, staged: pathlib.Path,
                 record: Record) -> Base:
@@ -180,18 +200,20 @@ class DirectoryStore:
     def _marker(self, key: str) -> pathlib.Path:
         return self._staged / f"{key}.in-place"
 
-    def _clear(self, key: str) -> None:
-        """Remove all attempts at a key; the caller has its lock."""
-        with durable.translated("clearing away attempts", self._staged):
-            if self._marker(key).exists():
-                self._path(key).unlink(missing_ok=True)
-                self._marker(key).unlink(missing_ok=True)
-            for attempt in self._staged.iterdir():
-                if attempt.name.rpartition(".")[0] == key:
-                    if attempt.is_dir():
-                        shutil.rmtree(attempt)
-                    else:
-                        attempt.unlink()
+    def _attempts(self) -> list[pathlib.Path]:
+        try:
+            return list(self._staged.iterdir())
+        except FileNotFoundError:
+            return []
+
+    def _new_attempt(self, key: str) -> pathlib.Path:
+        while True:
+            durable.make_directory(self._staged)
+            try:
+                return pathlib.Path(tempfile.mkdtemp(
+                    prefix=f"{key}.", dir=self._staged))
+            except FileNotFoundError:
+                continue    # another process removed the empty directory
 
     def _read_record(self, key: str, size: int) -> Record | None:
         """Return the record, if it is of the base that exists."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from imagecache.model import Base, Entry, Output, Record, Validated
@@ -81,6 +81,12 @@ class BaseStore(Protocol):
         :param in_place: ``download`` is to be the base's own path; until
             the commit, lookup() does not see it
         """
+
+    def attempts(self) -> Iterable[str]:
+        """Return the keys of the attempts that this host has not ended."""
+
+    def clear(self, key: str) -> None:
+        """Remove this host's abandoned attempts at a base."""
 
     def record(self, key: str, record: Record) -> Base:
         """Keep the record of a base that exists already."""

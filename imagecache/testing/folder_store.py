@@ -24,7 +24,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import exception
@@ -95,6 +95,15 @@ class FolderStore:
                 folder / "output")
         finally:
             self._clear(key)
+
+    def attempts(self) -> Iterable[str]:
+        if not self.directory.is_dir():
+            return []
+        return [folder.name for folder in self.directory.iterdir()
+                if self.lookup(folder.name) is None]
+
+    def clear(self, key: str) -> None:
+        self._clear(key)
 
     def record(self, key: str, record: Record) -> Base:
         with durable.translated("recording a base", self.base(key)):

@@ -124,12 +124,20 @@ class ThinStore:
               ) -> Iterator[StagedVolume]:
         name = self._name(key)
         with self.files.stage(key, in_place=in_place) as attempt:
-            self._clear(name)
+            self._remove_attempts(name)
             try:
                 yield StagedVolume(self, key, attempt.download,
                                    attempt_at(name))
             finally:
-                self._clear(name)
+                self._remove_attempts(name)
+
+    def attempts(self) -> Iterable[str]:
+        return self.files.attempts()
+
+    def clear(self, key: str) -> None:
+        # The files last: they name the key as long as volumes are left.
+        self._remove_attempts(self._name(key))
+        self.files.clear(key)
 
     def publish(self, key: str, staged: str, record: Record) -> Base:
         """Give a sealed volume the name of its base: the commit."""
@@ -194,7 +202,7 @@ class ThinStore:
         with durable.translated("removing a base", self._used(key)):
             self._used(key).unlink(missing_ok=True)
 
-    def _clear(self, name: str) -> None:
+    def _remove_attempts(self, name: str) -> None:
         """Remove all attempts; the caller has the lock of the key."""
         for left in self.group.volumes(attempts_at(name)):
             self.group.remove(left.name)

@@ -23,11 +23,11 @@ import datetime
 import functools
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from imagecache import events, exception
-from imagecache.backends.rbd import waiting
+from imagecache.backends.rbd import base_volume, waiting
 from imagecache.backends.rbd.cluster import BASE_SNAPSHOT, RbdName, connected
 from imagecache.bases import record_json
 from imagecache.bases.directory import DirectoryStore
@@ -121,6 +121,24 @@ class RbdStore:
             yield StagedBase(key, self.name_of(key), files.download, cluster,
                              volume, locked)
 
+    def attempts(self) -> Iterable[str]:
+        return self.files.attempts()
+
+    def clear(self, key: str) -> None:
+        """Remove what this host left of a base that no host has committed."""
+        # The files last: they name the key as long as the volume is left.
+        name = self.name_of(key).image
+        with contextlib.suppress(exception.StorageMissing), \
+                self._pool() as (_, pool):
+            with pool.open(name, read_only=True) as volume:
+                in_use = volume.is_open_for_writing()
+            if not in_use and self._entry(pool, key) is None:
+                with pool.open(name) as volume:
+                    if volume.lock():
+                        self._clear(pool, key, volume)
+                base_volume.remove_rest(pool, name)
+        self.files.clear(key)
+
     def record(self, key: str, record: Record) -> Base:
         name = self.name_of(key)
         with self._pool() as (_, pool), pool.open(name.image) as volume:
@@ -184,9 +202,9 @@ class RbdStore:
         with self._pool() as (_, pool):
             with contextlib.suppress(exception.StorageMissing), \
                     pool.open(name) as volume:
-                _uncommit(key, volume)
+                base_volume.uncommit(key, volume)
             # Another host may be making it again, in this very volume.
-            _remove_rest(pool, name)
+            base_volume.remove_rest(pool, name)
             pool.set_metadata(_USED + key, None)
 
     @contextlib.contextmanager
@@ -232,7 +250,7 @@ class RbdStore:
         told = functools.cache(lambda: self.observe(
             Event(Name.WAITING, key, {"source": name})))
         for pause in waiting.pauses():
-            created = _create(pool, name)
+            created = base_volume.create(pool, name)
             try:
                 if not created:
                     waiting.await_writers(pool, name, told)
@@ -246,7 +264,7 @@ class RbdStore:
             except exception.StorageMissing:
                 # Another host is making it, or died while it did.
                 if told.cache_info().currsize:
-                    _remove_rest(pool, name)
+                    base_volume.remove_rest(pool, name)
             stack.close()
             told()
             time.sleep(pause)
@@ -257,7 +275,7 @@ class RbdStore:
         # Asked of the cluster: the open volume may not show the latest
         # changes of another host.
         if self._entry(pool, key) is None:
-            _empty(volume)
+            base_volume.empty(volume)
 
     def _entry(self, pool: rbd.Pool, key: str) -> Entry | None:
         name = self.name_of(key)
@@ -275,61 +293,6 @@ class RbdStore:
                      int(allocated) if allocated else size,
                      float(used) if used else _committed(record), record,
                      str(self))
-
-
-def _create(pool: rbd.Pool, name: str) -> bool:
-    """Create an empty volume; return False if there is one of that name."""
-    try:
-        pool.create(name, 0)
-    except exception.StorageExists:
-        return False
-    return True
-
-
-def _empty(volume: Volume) -> None:
-    """Remove what an unfinished attempt or an interrupted remove() left.
-
-    If its snapshot turns out to have clones, it is a base again.
-    """
-    for snapshot in volume.snapshots():
-        try:
-            volume.unprotect(snapshot)
-        except exception.StorageBusy:
-            return
-        except exception.StorageFailed:
-            pass      # it was not protected
-        volume.remove_snapshot(snapshot)
-    volume.resize(0)
-
-
-def _remove_rest(pool: rbd.Pool, name: str) -> None:
-    """Remove the remains of a volume, unless another host uses it again.
-
-    A volume consists of several objects.  A process that dies while it makes
-    or removes one leaves some of them, and no volume of that name can be made
-    until they are gone.
-    """
-    with contextlib.suppress(exception.StorageBusy,
-                             exception.StorageMissing):
-        pool.remove(name)
-
-
-def _uncommit(key: str, volume: Volume) -> None:
-    """Make a base invisible, unless it has clones.
-
-    A clone of the older kind needs the protection, which stays as long as
-    there is a clone.  If a clone of the newer kind is made at this very
-    moment, Ceph keeps the snapshot for it, hidden.
-    """
-    users = volume.children(BASE_SNAPSHOT)
-    if not users:
-        try:
-            volume.unprotect(BASE_SNAPSHOT)
-            volume.remove_snapshot(BASE_SNAPSHOT)
-        except exception.StorageBusy:
-            users = volume.children(BASE_SNAPSHOT) or ["a clone"]
-    if users:
-        raise exception.BaseInUse(key=key, users=", ".join(users))
 
 
 def _read(text: str | None, size: int) -> Record:

@@ -107,9 +107,9 @@ class LeaseTest(BaseCacheTestCase):
                 killed = self.cache.store.stage("b" * 40, in_place=in_place)
                 killed.__enter__().download.write_bytes(b"left")
                 self.lease(self.image(os.urandom(SIZE), "raw"))
-                self.assertNotIn(b"left", [
-                    path.read_bytes() for path in self.policy.bases.rglob("*")
-                    if path.is_file()])
+                self.assertEqual([], [
+                    path for path in self.policy.bases.rglob("*")
+                    if path.is_file() and path.read_bytes() == b"left"])
 
     def test_a_fetch_keeps_what_a_running_fetch_of_another_image_has(
             self) -> None:
@@ -119,6 +119,24 @@ class LeaseTest(BaseCacheTestCase):
             staging.download.write_bytes(b"coming")
             self.lease()
             self.assertEqual(b"coming", staging.download.read_bytes())
+
+    def test_a_fetch_goes_on_although_leftovers_cannot_be_removed(
+            self) -> None:
+        class Stubborn(DirectoryStore):
+            def clear(self, key: str) -> None:
+                if key == "b" * 40:
+                    raise exception.StorageFailed(
+                        what="clearing", path="/", reason="no permission")
+                super().clear(key)
+
+        killed = self.cache.store.stage("b" * 40)
+        killed.__enter__().download.write_bytes(b"left")
+        cache = dataclasses.replace(self.cache, store=Stubborn(
+            self.policy.bases, self.policy.instances))
+        with cache.lease(self.source):
+            pass
+        self.assertEqual(["miss", "leftovers_kept", "verified", "validated",
+                          "committed"], self.heard())
 
     def test_no_directory_of_attempts_stays(self) -> None:
         self.lease()
