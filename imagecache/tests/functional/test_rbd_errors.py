@@ -148,6 +148,7 @@ class FullTest(ErrorsTestCase):
     def test_a_pool_that_is_full(self):
         self.fill("bases")
         self.assertRaises(exception.NoSpace, self.make)
+        self.assertEqual(0, self.images.store.reads)    # asked before
         self.assertEqual({"bases/filler"}, self.volumes())
         self.assert_nothing_local()
         self.drain("bases")

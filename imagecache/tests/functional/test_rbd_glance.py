@@ -239,6 +239,13 @@ class RbdGlanceTest(RbdGlanceTestCase):
             self._check_clone(self._create(cache, image_id), image_id)
         self.assertEqual(0, self._bases(cache, image_id))
 
+    def test_processes_that_make_the_same_disk_all_get_it(self):
+        image_id, instance = self._upload(), str(uuid.uuid4())
+        cache = self._cache()
+        self.assertEqual([0] * 4, processes.at_once([
+            lambda: cache.create_disk(instance, image_id, size=GiB)] * 4))
+        self._check_clone(cache.disk(instance), image_id)
+
     def test_disc_in_glances_pool_is_cloned(self):
         disc = bytearray(DATA)
         disc[32769:32774] = b"CD001"
