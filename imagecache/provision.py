@@ -27,15 +27,30 @@ def provision(disk: Disk, source: sources.Source, size: int | None = None,
 def _provision(disk: Disk, source: sources.Source, size: int | None,
                exists: bool) -> None:
     if exists:
-        _restore_base(disk, source)
-        disk.open()
-        if size:
-            disk.grow(size)
+        _use(disk, source, size)
     elif isinstance(source, sources.Template) \
             and disk.capabilities.generates_in_place:
         disk.generate(source, size)
-    elif not disk.clone(source, size):
+    elif not _clone(disk, source, size):
         _make(disk, source, size)
+
+
+def _use(disk: Disk, source: sources.Source, size: int | None) -> None:
+    _restore_base(disk, source)
+    disk.open()
+    if size:
+        disk.grow(size)
+
+
+def _clone(disk: Disk, source: sources.Source, size: int | None) -> bool:
+    try:
+        return disk.clone(source, size)
+    except exception.DiskExists:
+        # Another process made the disk in the meantime.
+        if not disk.exists():
+            raise
+        _use(disk, source, size)
+        return True
 
 
 def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
@@ -52,6 +67,7 @@ def _make(disk: Disk, source: sources.Source, size: int | None) -> None:
             # Another process made the disk during the wait for the lease.
             if not disk.exists():
                 raise
+            _use(disk, source, size)
             return
 
 

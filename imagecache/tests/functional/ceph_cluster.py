@@ -343,8 +343,7 @@ def _all_caps() -> dict[str, dict[str, str]]:
         f"client.{user}": {
             "mon": "profile rbd",
             "osd": ", ".join(f"profile {profile} pool={pool}"
-                             for pool, profile in pools.items()),
-            "mgr": ", ".join(f"profile rbd pool={pool}" for pool in pools)}
+                             for pool, profile in pools.items())}
         for user, pools in _USERS.items()}
 
 

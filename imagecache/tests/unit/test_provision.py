@@ -134,7 +134,16 @@ class ProvisionTest(base.TestCase):
                 self.there = True
                 raise exception.DiskExists(location="somewhere")
 
-        self.assert_story([("lease", None)], Late(), IMAGE, None)
+        self.assert_story([("lease", 7), "open", ("grow", 7)], Late(), IMAGE,
+                          7)
+
+    def test_a_disk_cloned_by_another_process_meanwhile_is_kept(self) -> None:
+        class Late(Disk):
+            def clone(self, source: Source, size: int | None) -> bool:
+                self.there = True
+                raise exception.DiskExists(location="somewhere")
+
+        self.assert_story(["open", ("grow", 7)], Late(), IMAGE, 7)
 
     def test_a_disk_that_exists_and_cannot_be_found_is_an_error(self) -> None:
         class Torn(Disk):
