@@ -10,7 +10,8 @@ from imagecache import events, opts
 from imagecache.backends.rbd.store import RbdStore
 from imagecache.bases.directory import DirectoryStore
 from imagecache.model import Format, MiB, Record, Validated
-from imagecache.tests.functional import processes, rbd_case
+from imagecache.tests import processes
+from imagecache.tests.functional import rbd_case
 from imagecache.tools.rbd_image import Volume
 
 KEY = "a" * 40
