@@ -26,6 +26,7 @@ import datetime
 import os
 import pathlib
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -54,6 +55,8 @@ LONG = ("EmulatedTest", "RefusedTest", "AcceptedTest", "TracedTest",
 
 def main(arguments: list[str]) -> int:
     options = _parse(arguments)
+    # The processes of the tests, and the guest, must end as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started = time.monotonic()
     jobs, tests = _load(options.suites, options.patterns)
     times = _known_times(list(tests))

@@ -105,6 +105,7 @@ class Lane:
     def _become(self, fed: int, stream: int) -> None:
         """Be the process of the lane."""
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.setpgid(0, 0)    # so that its programs can be ended with it
             os.close(self._feed)
             os.close(self.stream)
