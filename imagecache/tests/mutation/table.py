@@ -22,7 +22,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "inspection/backing.py": ("unit.test_backing",),
     "bases/download.py": ("unit.test_download",),
     "bases/pipeline.py": ("unit.test_pipeline", "unit.test_base_cache",
-                    "unit.test_image_cache", "unit.test_backends_raw"),
+                    "unit.test_image_cache", "unit.test_backends_raw",
+                    "unit.test_signatures"),
     "bases/admission.py": ("unit.test_base_cache", "unit.test_corpus",
                            "unit.test_resized_bases",
                            "unit.test_signatures"),
@@ -57,6 +58,17 @@ _REWRITTEN = ("functional.test_rewritten_disks",)
 
 CHANGES: tuple[Change, ...] = (
     # Defences that do not raise.
+    Change("a raw disk that a guest has open", "backends/file/raw.py",
+           "            self._require_unused()\n", "",
+           ("unit.test_backends_raw",)),
+    Change("a disk that qemu has locked", "system/writers.py",
+           "_qemu_writes(f.fileno()) or ", "", ("unit.test_backends_raw",)),
+    Change("a disk that a process has open", "system/writers.py",
+           " or leases.is_written(f.fileno())", "",
+           ("unit.test_backends_raw",)),
+    Change("a base whose signature is verified again", "bases/pipeline.py",
+           "    verifier.verify()\n    work.observe(", "    work.observe(",
+           ("unit.test_signatures",)),
     Change("a text of vmdk after comments", "formats/raw.py",
            r'rb"(?:#[^\n]*\n|[ \t]*\r?\n)*version=', 'rb"version=',
            ("unit.test_corpus",)),

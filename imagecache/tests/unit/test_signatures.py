@@ -22,7 +22,7 @@ from keystoneauth1 import exceptions as keystone
 
 import imagecache
 from imagecache import exception, fixture
-from imagecache.model import Description, MiB, Signature
+from imagecache.model import Description, GiB, MiB, Signature
 from imagecache.sources import Stream
 from imagecache.testing import images
 from imagecache.testing.memory import MemoryStore
@@ -478,6 +478,18 @@ class CachedTest(SignaturesTestCase):
         self.assert_not_verified("was not verified", ref)
         disk.remove()
         self.assertIsNotNone(self.assert_accepted(ref))
+
+    def test_a_resized_base_without_a_record_is_made_again(self) -> None:
+        self.images.config("image_cache", resized_bases=True)
+        ref = self.signed()
+        disk = self.images.cache.create_disk("first", ref, size=GiB)
+        disk.remove()
+        [resized] = [entry for entry in self.images.cache.bases()
+                     if entry.size == GiB]
+        resized.path.with_name(resized.key + ".json").unlink()
+        self.images.cache.create_disk("second", ref, size=GiB)
+        self.assertIsNotNone(self.images.cache.base(ref).record.signature)
+        self.assertEqual(1, self.images.store.reads)
 
     def novas_base(self, ref: str, content: bytes) -> None:
         """Have a base without a record."""
