@@ -134,13 +134,13 @@ def _vmdk_texts() -> Iterator[Refused]:
                   lambda sentinel: descriptor("monolithicFlat", flat(sentinel),
                                           version="4"), _SKIPPED)
     # Text that qemu does not take for a vmdk, and other programs may.
-    for id, start in {
+    for id, text in {
             "mark-only": b"# Disk DescriptorFile\nhello\n",
             "setting-first": b"# hello\nparentCID=ffffffff\n",
             "extent-first": b"\r\n#\nRW 8 FLAT \"/etc/passwd\" 0\n",
             "comments-first": b"#\n" * 256}.items():
         yield Refused(f"raw-is-vmdk-{id}", "raw", "second-opinion", alone(
-            bytes, start + b'createType="monolithicFlat"\n' * 20), _SKIPPED)
+            bytes, text + b'createType="monolithicFlat"\n' * 20), _SKIPPED)
     # By qemu's: the first lines are enough.
     yield Refused("raw-is-vmdk-and-binary", "raw", NO_FORMAT,
                   lambda sentinel: descriptor("monolithicFlat", flat(sentinel))
