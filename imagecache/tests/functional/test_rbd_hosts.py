@@ -254,19 +254,23 @@ class KilledTest(HostsTestCase):
         self.make("a")
         self.assertEqual([], files(self.root / "a"))
 
-    def test_a_host_that_is_taken_for_dead_can_write_no_more(self):
-        def stop(event):
-            if event.name == "validated":
-                os.kill(os.getpid(), signal.SIGSTOP)
+    def test_a_paused_host_cannot_write_and_uses_the_base_of_another(self):
+        for name in ("validated", "convert"):
+            def stop(event, name=name):
+                if event.name == name and not self.told("committed"):
+                    os.kill(os.getpid(), signal.SIGSTOP)
 
-        paused = processes.Child(lambda: self.make("a", stop),
-                                 exception.StorageFailed)
-        processes.wait_for(lambda: self.told("validated"))
-        self.make("b")
-        os.kill(paused.pid, signal.SIGCONT)
-        self.assertEqual(processes.REFUSED, paused.wait())
-        self.assertEqual(["b"], self.told("committed"))
-        self.assertEqual(1, len(self.assert_whole()))
+            with self.subTest(name):
+                paused = processes.Child(lambda stop=stop: self.make(
+                    "a", stop))
+                processes.wait_for(lambda name=name: self.told(name))
+                self.make("b")
+                os.kill(paused.pid, signal.SIGCONT)
+                self.assertEqual(0, paused.wait())
+                self.assertEqual(["b"], self.told("committed"))
+                self.assertEqual(2, len(self.assert_whole()))
+                self.clear()
+                self.journal.write_text("")
 
     def test_a_killed_removal_leaves_a_base_or_none(self):
         made = 0
