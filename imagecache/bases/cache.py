@@ -132,6 +132,18 @@ class BaseCache:
                format: Format | None) -> Base:
         self.observe(Event(Name.MISS, source.key, {"source": source.name}))
         self._clear_abandoned(source.key)
+        try:
+            return self._make(source, size, format)
+        except exception.StorageUnreachable:
+            # The store fences off a host that was paused, so that another
+            # host can make the base.
+            base = self._committed(source, size)
+            if base is None:
+                raise
+            return base
+
+    def _make(self, source: Source, size: int | None,
+              format: Format | None) -> Base:
         with self.store.stage(source.key, in_place=source.in_place) as staging:
             # Where hosts share a store, another host may have been quicker.
             base = self._committed(source, size)

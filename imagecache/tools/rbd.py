@@ -57,6 +57,8 @@ _held: contextvars.ContextVar[Mapping[tuple[int, Access], Cluster]] = \
 def connected(access: Access) -> Iterator[Cluster]:
     """Yield a cluster, for as long as the block lasts.
 
+    A block within another one, in the same thread, shares its connection.
+
     :raises StorageUnreachable: no monitor answers
     :raises StorageForbidden: the user is unknown, or its key is wrong
     :raises InvalidConfiguration: there is no ceph.conf
@@ -66,6 +68,21 @@ def connected(access: Access) -> Iterator[Cluster]:
     if mine in held:
         yield held[mine]
         return
+    with separately_connected(access) as cluster:
+        token = _held.set({**held, mine: cluster})
+        try:
+            yield cluster
+        finally:
+            _held.reset(token)
+
+
+@contextlib.contextmanager
+def separately_connected(access: Access) -> Iterator[Cluster]:
+    """Yield a cluster by a connection that no other block shares.
+
+    If Ceph fences this client off, other connections still work.  The errors
+    are those of connected().
+    """
     client = _client(access)
     try:
         # A new thread has new random numbers.  The thread of a forked process
@@ -73,12 +90,7 @@ def connected(access: Access) -> Iterator[Cluster]:
         with ceph.translated("connecting", access.conf or "Ceph"), \
                 futures.ThreadPoolExecutor(1) as thread:
             thread.submit(client.connect).result()
-        cluster = Cluster(client)
-        token = _held.set({**held, mine: cluster})
-        try:
-            yield cluster
-        finally:
-            _held.reset(token)
+        yield Cluster(client)
     finally:
         client.shutdown()
 

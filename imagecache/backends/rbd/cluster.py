@@ -51,5 +51,15 @@ class RbdName:
 def connected(policy: RbdPolicy
               ) -> contextlib.AbstractContextManager[rbd.Cluster]:
     """Yield the cluster of a host; see tools.rbd.connected()."""
-    return rbd.connected(rbd.Access(
-        policy.conf, policy.user, policy.connect_timeout, policy.timeout))
+    return rbd.connected(_access(policy))
+
+
+def separately_connected(policy: RbdPolicy
+                         ) -> contextlib.AbstractContextManager[rbd.Cluster]:
+    """Yield it by a connection that no other block shares."""
+    return rbd.separately_connected(_access(policy))
+
+
+def _access(policy: RbdPolicy) -> rbd.Access:
+    return rbd.Access(policy.conf, policy.user, policy.connect_timeout,
+                      policy.timeout)

@@ -28,7 +28,12 @@ from typing import ClassVar
 
 from imagecache import events, exception
 from imagecache.backends.rbd import base_volume, waiting
-from imagecache.backends.rbd.cluster import BASE_SNAPSHOT, RbdName, connected
+from imagecache.backends.rbd.cluster import (
+    BASE_SNAPSHOT,
+    RbdName,
+    connected,
+    separately_connected,
+)
 from imagecache.bases import record_json
 from imagecache.bases.directory import DirectoryStore
 from imagecache.events import Event, Name
@@ -115,8 +120,11 @@ class RbdStore:
               ) -> Iterator[StagedBase]:
         # A base in the directory must not be written over by this store.
         in_place = in_place and self.files.lookup(key) is None
+        # If this host is paused, Ceph fences off the client that has the lock;
+        # lookup() must still work.
         with self.files.stage(key, in_place=in_place) as files, \
-                self._pool() as (cluster, pool), \
+                separately_connected(self.policy) as cluster, \
+                cluster.pool(self.policy.base_pool) as pool, \
                 self._alone(pool, key) as (volume, locked):
             yield StagedBase(key, self.name_of(key), files.download, cluster,
                              volume, locked)
