@@ -137,9 +137,15 @@ def empty(pool: str | None) -> None:
     left it open.
     """
     close_all()
-    if pool is None:    # a pool zeroes what it allocates
-        for device in pathlib.Path("/dev", GROUP).glob("*"):
-            run("blkdiscard", "--zeroout", device)
+    devices = list(pathlib.Path("/dev", GROUP).glob("*"))
+    if devices and pool is None:
+        # A thin volume may be larger than its pool, which zeroes by itself.
+        thin = {line.split()[0] for line in run(
+            "dmsetup", "ls", "--target", "thin").splitlines()}
+        for device in devices:
+            # device-mapper doubles the hyphens of a name.
+            if f"{GROUP}-{device.name.replace('-', '--')}" not in thin:
+                run("blkdiscard", "--zeroout", device)
     run("lvremove", "--quiet", "--yes", "--select", f'lv_name != "{pool}"',
         GROUP)
 
