@@ -25,6 +25,7 @@ BENCHMARKS: Mapping[str, Callable[[Scratch], Iterator[Result]]] = {
     "rbd": rbd.results,
     "lvm": lvm.results,    # not run by default: it needs a whole disk
 }
+DEFAULT = [name for name in BENCHMARKS if name != "lvm"]
 
 
 def main() -> None:
@@ -34,9 +35,7 @@ def main() -> None:
     results: list[Result] = []
     with Scratch(arguments.directory) as scratch:
         machine = _machine(scratch.root)
-        for name, value in machine.items():
-            print(f"{name:12}{value}")
-        print(f"\n{harness.READING}", flush=True)
+        print(f"{harness.head(machine)}\n\n{harness.READING}", flush=True)
         for name in arguments.names:
             found = []
             for result in BENCHMARKS[name](scratch):
@@ -54,26 +53,20 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure imagecache beside"
-        " bare qemu-img and beside nova.")
-    parser.add_argument("names", nargs="*", metavar="NAME",
-                        choices=[*BENCHMARKS, []],
-                        help=f"benchmarks to run: {', '.join(BENCHMARKS)}"
-                        " (default: all but lvm)")
+        " bare qemu-img and beside nova.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    option = parser.add_argument
+    option("names", nargs="*", metavar="NAME", choices=[*BENCHMARKS, DEFAULT],
+           default=DEFAULT, help=f"of {', '.join(BENCHMARKS)}")
     # The default is not /tmp, which may be in memory.
-    parser.add_argument("--directory", type=pathlib.Path,
-                        default=pathlib.Path("/var/tmp"),
-                        help="where to measure; needs 14 GiB for a while"
-                        " (default: %(default)s)")
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE",
-                        help="also write all results to this file")
-    parser.add_argument("--measurements", type=pathlib.Path, metavar="DIR",
-                        default=harness.RECORDS,
-                        help="directory of the tables that the manual shows"
-                        " (default: %(default)s)")
-    arguments = parser.parse_args()
-    arguments.names = arguments.names or [
-        name for name in BENCHMARKS if name != "lvm"]
-    return arguments
+    option("--directory", type=pathlib.Path, default="/var/tmp",
+           help="where to measure; needs 14 GiB for a while")
+    option("--json", type=pathlib.Path, metavar="FILE",
+           help="also write all results to this file")
+    option("--measurements", type=pathlib.Path, metavar="DIR",
+           default=harness.RECORDS,
+           help="directory of the tables that the manual shows")
+    return parser.parse_args()
 
 
 def _machine(directory: pathlib.Path) -> dict[str, str]:

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory that fetching an image takes, small or large.
 
-    python -m benchmarks.fetch_memory INSTANCES_PATH IMAGE
-
-fetches one image in a process of its own and prints, in bytes: ``before``,
-what the process held before it began; ``peak``, the most it held; ``child``,
-the most that a program it started held, looked at every 10 ms.
+``python -m benchmarks.fetch_memory INSTANCES_PATH IMAGE`` fetches one image in
+a process of its own and prints, in bytes: ``before``, the memory of the
+process before it began; ``peak``, its most; ``child``, the most of a program
+that it started, read every 10 ms.
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ import http.server
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import imagecache
 from benchmarks.harness import Bar, Result, Row
@@ -29,8 +26,6 @@ from benchmarks.scratch import Scratch, command, configuration
 from imagecache.model import GiB, MiB
 
 SIZES = (64 * MiB, 4 * GiB)
-
-_PROC = pathlib.Path("/proc")
 
 
 def results(scratch: Scratch) -> Iterator[Result]:
@@ -40,20 +35,26 @@ def results(scratch: Scratch) -> Iterator[Result]:
                 ("raw", address, "from a web server: downloaded, written"),
                 ("qcow2", scratch.root, "a file: copied, converted")):
             for size in SIZES:
-                name = _full(scratch.new("full"), disk_format, size)
+                image = _full(scratch.new("full"), disk_format, size)
                 rows.append(_row(f"{disk_format}, {size // MiB} MiB", meaning,
-                                 size, _fetch(scratch, f"{place}/{name}")))
+                                 size, scratch, f"{place}/{image}"))
     growth = [row.values["growth MiB"] for row in rows]
     both = [row.values["growth MiB"] + row.values["child MiB"] for row in rows]
     yield Result("Memory of a cold fetch", rows, [
         Bar("cold fetch: MiB that its process grows by", max(growth), 64),
         Bar("cold fetch: MiB with those of qemu-img", max(both), 64),
-    ], ["growth: the most the process held, less what it held before it began"
-        " to fetch.  child: the most that a program it started held, which is"
-        " qemu-img where there is something to convert."])
+    ], ["growth: the most the process held, less its memory before it began"
+        " to fetch.  child: the most that a program it started held: qemu-img,"
+        " if there is something to convert."])
 
 
-def _row(name: str, meaning: str, size: int, found: dict[str, Any]) -> Row:
+def _row(name: str, meaning: str, size: int, scratch: Scratch,
+         image: str) -> Row:
+    """Fetch an image in a new process; return its memory."""
+    instances = scratch.directory("fetch")
+    found = json.loads(command(sys.executable, "-m", "benchmarks.fetch_memory",
+                               instances, image))
+    shutil.rmtree(instances)
     return Row(name, meaning, {
         "before MiB": found["before"] / MiB,
         "peak MiB": found["peak"] / MiB,
@@ -62,15 +63,6 @@ def _row(name: str, meaning: str, size: int, found: dict[str, Any]) -> Row:
         "took s": found["seconds"],
         "MiB/s ": size / MiB / found["seconds"],
     }, [found["seconds"]])
-
-
-def _fetch(scratch: Scratch, image: str) -> Any:
-    instances = scratch.directory("fetch")
-    found = subprocess.run(
-        [sys.executable, "-m", "benchmarks.fetch_memory", instances, image],
-        check=True, stdout=subprocess.PIPE).stdout
-    shutil.rmtree(instances)
-    return json.loads(found)
 
 
 def _full(image: pathlib.Path, disk_format: str, size: int) -> str:
@@ -85,7 +77,7 @@ def _full(image: pathlib.Path, disk_format: str, size: int) -> str:
 class _Quiet(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextlib.contextmanager
@@ -116,7 +108,8 @@ def held(process: str, kind: str) -> int:
     :param kind: VmRSS for now, VmHWM for the most since it began
     """
     with contextlib.suppress(OSError):
-        for line in (_PROC / process / "status").read_text().splitlines():
+        for line in pathlib.Path(
+                f"/proc/{process}/status").read_text().splitlines():
             if line.startswith(f"{kind}:"):
                 return int(line.split()[1]) * 1024
     return 0
@@ -124,12 +117,12 @@ def held(process: str, kind: str) -> int:
 
 @contextlib.contextmanager
 def watched_children() -> Iterator[list[int]]:
-    """Yield a list whose one number is the most that a child held."""
+    """Yield a list of one number: the most memory that a child held."""
     most, done = [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.01):
-            for task in (_PROC / "self" / "task").iterdir():
+            for task in pathlib.Path("/proc/self/task").iterdir():
                 with contextlib.suppress(OSError):    # the thread has ended
                     for child in (task / "children").read_text().split():
                         most[0] = max(most[0], held(child, "VmHWM"))

@@ -7,7 +7,6 @@ Beside a bare qemu-img, and beside nova.
 from __future__ import annotations
 
 import contextlib
-import functools
 import mmap
 import os
 import pathlib
@@ -16,16 +15,7 @@ from collections.abc import Callable, Iterator
 
 import imagecache
 from benchmarks import harness
-from benchmarks.harness import (
-    RATIOS,
-    Bar,
-    MiB,
-    Result,
-    Row,
-    Run,
-    Subject,
-    measure,
-)
+from benchmarks.harness import RATIOS, Bar, MiB, Result, Row, Run, Subject
 from benchmarks.scratch import Scratch, command, configuration
 from imagecache import imagebackend
 from imagecache.model import GiB
@@ -43,97 +33,112 @@ class Makers:
     """All make the same disk: of one image, of one size.
 
     :param image_type: ``qcow2`` or ``raw``
+    :param cold: both caches are emptied before each disk
     """
 
-    def __init__(self, scratch: Scratch, image_type: str) -> None:
-        self._scratch = scratch
-        self._type = image_type
-        self._image = scratch.image.compressed
+    def __init__(self, scratch: Scratch, image_type: str,
+                 cold: bool = False) -> None:
+        self._scratch, self._type, self._cold = scratch, image_type, cold
         self._instances = scratch.directory("imagecache")
         conf = configuration(self._instances)
-        self._cache = imagecache.ImageCache(conf)
+        self.cache = imagecache.ImageCache(conf)
         self._backend = imagebackend.Backend(conf=conf)
         self._base = scratch.new("base").name
 
-    def fetch(self) -> pathlib.Path:
-        """Fill our cache, and return a base; nova's fills by its first run."""
-        return self._cache.fetch(str(self._image)).path
+    def subjects(self) -> list[Subject]:
+        return [
+            Subject("ImageCache",
+                    "ImageCache.create_disk: durable, on record, leased",
+                    lambda: self._run(self._image_cache)),
+            Subject("imagebackend",
+                    "imagebackend by_name and cache, as a driver calls them",
+                    lambda: self._run(self._image_backend)),
+            Subject("nova", "the same two calls of nova's own; it flushes"
+                    " nothing and checks no digest",
+                    lambda: self._run(self._nova))]
 
-    def image_cache(self) -> Run:
+    def _run(self, make: Callable[[str], Run]) -> Run:
+        places = self._instances, self._scratch.nova.instances
+        for place in places * self._cold:
+            shutil.rmtree(place / "_base", ignore_errors=True)
         instance = self._scratch.new("instance").name
-        run = measure(functools.partial(
-            self._cache.create_disk, instance, str(self._image),
-            size=SIZE, image_type=self._type))
-        shutil.rmtree(self._instances / instance)
+        run = make(instance)
+        for place in places:
+            if (place / instance).exists():
+                shutil.rmtree(place / instance)
         return run
 
-    def image_backend(self) -> Run:
+    def _image_cache(self, instance: str) -> Run:
+        return harness.measure(lambda: self.cache.create_disk(
+            instance, str(self._scratch.image.compressed), size=SIZE,
+            image_type=self._type))
+
+    def _image_backend(self, instance: str) -> Run:
         # The driver makes an instance's directory, nova's as well.
-        instance = self._scratch.new("instance").name
         (self._instances / instance).mkdir()
-        run = measure(lambda: self._backend.by_name(
+        return harness.measure(lambda: self._backend.by_name(
             {"uuid": instance}, "disk", self._type).cache(
                 _fetch, self._base, size=SIZE, context=None,
-                image_id=self._image))
-        shutil.rmtree(self._instances / instance)
-        return run
+                image_id=self._scratch.image.compressed))
 
-    def nova(self) -> Run:
-        nova, instance = self._scratch.nova, self._scratch.new("instance").name
-        run = nova.create_disk(instance, self._image, self._base, self._type,
-                               SIZE)
-        shutil.rmtree(nova.instances / instance)
-        return run
-
-    def forget(self) -> None:
-        """Empty both caches."""
-        for instances in self._instances, self._scratch.nova.instances:
-            shutil.rmtree(instances / "_base", ignore_errors=True)
+    def _nova(self, instance: str) -> Run:
+        return self._scratch.nova.create_disk(
+            instance, self._scratch.image.compressed, self._base, self._type,
+            SIZE)
 
 
 def _fetch(target: str, context: object, image_id: pathlib.Path) -> None:
-    """Bring an image, just as nova_peer.py does."""
+    """Copy an image, as the image service of benchmarks.nova does."""
     with image_id.open("rb") as reader, open(target, "wb") as writer:
         shutil.copyfileobj(reader, writer, 64 * 1024)
         writer.flush()
         os.fsync(writer.fileno())
 
 
+def _bare(scratch: Scratch, name: str, meaning: str,
+          make: Callable[[pathlib.Path], object]) -> Subject:
+    """Return a subject that makes one file and removes it."""
+    def run() -> Run:
+        path = scratch.new("bare")
+        found = harness.measure(lambda: make(path))
+        path.unlink()
+        return found
+
+    return Subject(name, meaning, run)
+
+
 def warm(scratch: Scratch) -> Iterator[Result]:
     qcow2, raw = Makers(scratch, "qcow2"), Makers(scratch, "raw")
-    create = functools.partial(_create, scratch, qcow2.fetch())
-    copy = functools.partial(_copy, scratch, raw.fetch())
-    bare = "qemu-img create -f qcow2 -F raw -b BASE, nothing else"
-    rows = _race(qcow2, "qemu-img create", bare, create, QCOW2_ROUNDS)
+    # Fills the cache; nova's is filled by the round of practice.
+    base, raw_base = (each.cache.fetch(str(scratch.image.compressed)).path
+                      for each in (qcow2, raw))
+    create = _bare(
+        scratch, "qemu-img create",
+        "qemu-img create -f qcow2 -F raw -b BASE, nothing else",
+        lambda disk: command("qemu-img", "create", "-f", "qcow2", "-F", "raw",
+                             "-b", base, disk, str(SIZE)))
+    copy = _bare(
+        scratch, "cp and sync", "cp BASE, then sync of the copy",
+        lambda disk: (command("cp", raw_base, disk), command("sync", disk)))
+    rows = _warm_rows(create, qcow2, QCOW2_ROUNDS)
     yield Result(f"Warm Qcow2 disk, {QCOW2_ROUNDS} rounds", rows,
                  _bars("warm Qcow2 disk", rows))
     with held(AGENT):
-        rows = _race(qcow2, "qemu-img create", bare, create, QCOW2_ROUNDS)
+        rows = _warm_rows(create, qcow2, QCOW2_ROUNDS)
         yield Result(
             f"The same in a process as large as an agent, {QCOW2_ROUNDS}"
             " rounds", rows, _bars("the same in an agent", rows),
-            ["What is started by fork(), as nova's programs are, takes longer"
-             " the more memory the process holds."])
-        yield Result(f"Warm Raw disk, {RAW_ROUNDS} rounds", _race(
-            raw, "cp and sync", "cp BASE, then sync of the copy", copy,
-            RAW_ROUNDS))
+            ["A program started by fork(), as nova's are, takes longer the"
+             " more memory the process holds."])
+        yield Result(f"Warm Raw disk, {RAW_ROUNDS} rounds",
+                     _warm_rows(copy, raw, RAW_ROUNDS))
 
 
-def _race(makers: Makers, name: str, meaning: str, bare: Callable[[], Run],
-          rounds: int) -> list[Row]:
-    subjects = [
-        Subject(name, meaning, bare),
-        Subject("ImageCache",
-                "ImageCache.create_disk: durable, on record, leased",
-                makers.image_cache),
-        Subject("imagebackend",
-                "imagebackend by_name and cache, as a driver calls them",
-                makers.image_backend),
-        Subject("nova", "the same two calls of nova's own; it flushes nothing",
-                makers.nova)]
-    rows = harness.rows(subjects, harness.race(subjects, rounds), "ms")
-    return [row.only("min ms", "median ms", "max ms", *RATIOS, "ratio min",
-                     "processes started") for row in rows]
+def _warm_rows(bare: Subject, makers: Makers, rounds: int) -> list[Row]:
+    return harness.compare(
+        [bare, *makers.subjects()], rounds,
+        ("min ms", "median ms", "max ms", *RATIOS, "ratio min",
+         "processes started"), "ms", practice=1)
 
 
 def _bars(what: str, rows: list[Row]) -> list[Bar]:
@@ -159,55 +164,18 @@ def held(size: int) -> Iterator[None]:
         yield
 
 
-def _create(scratch: Scratch, base: pathlib.Path) -> Run:
-    disk = scratch.new("disk")
-    run = measure(lambda: command(
-        "qemu-img", "create", "-f", "qcow2", "-F", "raw", "-b", base, disk,
-        str(SIZE)))
-    disk.unlink()
-    return run
-
-
-def _copy(scratch: Scratch, base: pathlib.Path) -> Run:
-    disk = scratch.new("disk")
-    run = measure(
-        lambda: (command("cp", base, disk), command("sync", disk)))
-    disk.unlink()
-    return run
-
-
 def cold(scratch: Scratch) -> Iterator[Result]:
-    makers = Makers(scratch, "qcow2")
-
-    def forgotten(make: Callable[[], Run]) -> Run:
-        makers.forget()
-        return make()
-
-    subjects = [
-        Subject("qemu-img convert",
-                "qemu-img convert -O raw, then sync of the result",
-                functools.partial(_convert, scratch)),
-        Subject("ImageCache",
-                "ImageCache.create_disk of the file, sha256 and all",
-                functools.partial(forgotten, makers.image_cache)),
-        Subject("imagebackend",
-                "by_name and cache, fetching as nova does here",
-                functools.partial(forgotten, makers.image_backend)),
-        Subject("nova", "nova's own; its image service here checks no digest",
-                functools.partial(forgotten, makers.nova))]
-    rows = harness.rows(subjects, harness.race(subjects, COLD_ROUNDS,
-                                               practice=0))
-    yield Result(f"Cold Qcow2 disk, {COLD_ROUNDS} rounds", [
-        row.only("min s", "median s", "max s", *RATIOS, "processes started")
-        for row in rows], notes=[
-            "The image is a compressed qcow2 file in the page cache.",
-            scratch.image.describe()])
-
-
-def _convert(scratch: Scratch) -> Run:
-    output = scratch.new("converted")
-    run = measure(lambda: (
-        command("qemu-img", "convert", "-f", "qcow2", "-O", "raw",
-                scratch.image.compressed, output), command("sync", output)))
-    output.unlink()
-    return run
+    convert = _bare(
+        scratch, "qemu-img convert",
+        "qemu-img convert -O raw, then sync of the result",
+        lambda path: (
+            command("qemu-img", "convert", "-f", "qcow2", "-O", "raw",
+                    scratch.image.compressed, path), command("sync", path)))
+    yield Result(
+        f"Cold Qcow2 disk, {COLD_ROUNDS} rounds", harness.compare(
+            [convert, *Makers(scratch, "qcow2", cold=True).subjects()],
+            COLD_ROUNDS, ("min s", "median s", "max s", *RATIOS,
+                          "processes started")), notes=[
+            "The image is a compressed qcow2 file in the page cache."
+            "  ImageCache computes its sha256; imagebackend fetches it as"
+            " nova does here.", scratch.image.describe()])

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest's reads and writes cost, by how its disk was made.
+"""The cost of a guest's reads and writes, by the way its disk was made.
 
-By qemu-io(1): it goes through the same drivers as a guest's disk does, from
-behind the virtual controller down to the file.
+By qemu-io(1), which uses the drivers of a guest's disk, from behind the
+virtual controller down to the file.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -20,23 +19,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 
 from benchmarks import harness
-from benchmarks.harness import RATIOS, Chart, MiB, Result, Row, Run, Subject
+from benchmarks.harness import RATIOS, Chart, MiB, Result, Row, Run
 from benchmarks.scratch import command
-from benchmarks.site import (
-    COPY,
-    OVERLAY,
-    OVERLAY_KEPT,
-    Options,
-    Site,
-    Volume,
-)
+from benchmarks.site import COPY, OVERLAY, OVERLAY_KEPT, Site, Volume, Way
 from imagecache.model import GiB, KiB
 
 SLOW = 100 * MiB    # a second: a disk that turns, or a share of a network's
 
-# A guest has its buffers.  qemu-io takes one from the C library each time, and
-# by default that asks the kernel for some sizes in some processes: it would be
-# seen above all in the cheapest reads, those of a raw disk.
+# A guest has its buffers.  qemu-io gets a new one from the C library for each
+# read, and by default some sizes come from the kernel each time: that would
+# slow above all the cheapest reads, those of a raw disk.
 _BUFFERS_STAY = {"MALLOC_MMAP_THRESHOLD_": str(32 * MiB),
                  "MALLOC_TRIM_THRESHOLD_": str(64 * MiB)}
 
@@ -51,43 +43,30 @@ class Pattern:
     meaning: str
     pieces: Sequence[Piece]
     verb: str = "read"
-    mode: str = "none"      # of the page cache, as hypervisors call it
     warm: bool = False      # the page cache
     slow: bool = False      # the storage
     guests: int = 1         # that do it at the same time
-    disk: int | None = None     # bytes, if not the image's
 
     @property
     def size(self) -> int:
         return sum(length for _, length in self.pieces)
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """One way of making the disk."""
-
-    options: Options
-    kind: str = "compressed"    # of the image
-    file_system: str = "ext4"
-
-
 def measure(site: Site) -> Iterator[Result]:
-    with contextlib.ExitStack() as stack:
-        volumes = {kind: stack.enter_context(site.volume(kind))
-                   for kind in ("ext4", *site.sharing) if kind != "btrfs"}
-        yield from _reads(site, volumes)
-        yield _crowd(site, volumes)
-        yield from _writes(site, volumes)
+    yield from _reads(site)
+    yield _crowd(site)
+    yield from _writes(site)
 
 
-def _reads(site: Site, volumes: Mapping[str, Volume]) -> Iterator[Result]:
-    ways = {"raw disk": Way(COPY), "on raw base": Way(OVERLAY),
-            "on plain qcow2": Way(OVERLAY_KEPT, "plain"),
-            "on compressed qcow2": Way(OVERLAY_KEPT)}
+def _reads(site: Site) -> Iterator[Result]:
+    ways = {"raw disk": COPY, "on raw base": OVERLAY,
+            "on plain qcow2": OVERLAY_KEPT.also(kind="plain"),
+            "on compressed qcow2": OVERLAY_KEPT}
     found = {}
     for word, pattern in read_patterns(site).items():
-        found[word] = _race(site, volumes, {
-            name: (way, pattern) for name, way in ways.items()})
+        found[word] = _race(site, pattern, {
+            name: way.also(mode="writeback" if pattern.warm else "none")
+            for name, way in ways.items()})
         yield Result(pattern.title, [row.only(
             "MiB/s ", *RATIOS, "CPU-s a GiB", "stored MiB")
             for row in found[word]], notes=[pattern.meaning])
@@ -103,7 +82,6 @@ def _reads(site: Site, volumes: Mapping[str, Volume]) -> Iterator[Result]:
 def read_patterns(site: Site) -> dict[str, Pattern]:
     scale, extents = site.scale, list(_extents(site.image.raw))
     in_order = list(_first(_pieces(extents, 128 * KiB), scale.reads))
-    found = list(_pieces(extents, 4 * KiB))
     return {
         "direct": Pattern(
             "Guest reads in order, past the page cache",
@@ -113,59 +91,68 @@ def read_patterns(site: Site) -> dict[str, Pattern]:
             "Guest reads in order, from the page cache",
             "The same, twice, from files that the host has in memory: cache"
             " mode 'writeback', after another guest has read them.",
-            2 * in_order, mode="writeback", warm=True),
+            2 * in_order, warm=True),
         "random": Pattern(
             "Guest reads at random, past the page cache",
             "4 KiB of the data at a time, O_DIRECT.",
-            random.Random(0).choices(found, k=scale.random_reads)),
+            random.Random(0).choices(list(_pieces(extents, 4 * KiB)),
+                                     k=scale.random_reads)),
         "slow": Pattern(
             f"Guest reads in order, storage of {SLOW // MiB} MiB/s",
             "128 KiB at a time, O_DIRECT, and qemu's throttle before the"
             " files.", list(_first(in_order, scale.slow_reads)), slow=True)}
 
 
-def _crowd(site: Site, volumes: Mapping[str, Volume]) -> Result:
+def _crowd(site: Site) -> Result:
     """Measure guests that read the same at the same time: when many boot."""
-    count, reading = site.scale.instances, read_patterns(site)["direct"]
-    rows = _race(site, volumes, {
-        f"{name}, {mode}": (way, dataclasses.replace(
-            reading, mode=mode, guests=count))
-        for name, way in (
-            ("raw copies", Way(COPY)), ("overlays", Way(OVERLAY)),
-            ("XFS: raw copies", Way(COPY, file_system="xfs")))
+    count = site.scale.instances
+    pattern = dataclasses.replace(read_patterns(site)["direct"], guests=count)
+    rows = _race(site, pattern, {
+        f"{name}, {mode}": way.also(mode=mode) for name, way in (
+            ("raw copies", COPY), ("overlays", OVERLAY),
+            ("XFS: raw copies", COPY.also(file_system="xfs")))
         for mode in ("none", "writeback")})
     return Result(
         f"{count} guests that read the same at once",
         [row.only("min s", "median s", "max s", *RATIOS, "CPU s",
                   "stored MiB") for row in rows],
         notes=[f"Each of {count} guests reads the same"
-               f" {reading.size / MiB:.0f} MiB, 128 KiB at a time; the page"
+               f" {pattern.size / MiB:.0f} MiB, 128 KiB at a time; the page"
                " cache is cold before.  writeback: through the page cache,"
-               " which one base has once, and copies have each for itself."],
+               " which has one base once, and each copy by itself."],
         chart=Chart("guest-crowd", f"seconds until {count} guests have read",
                     {"median s": f"{count} guests"}))
 
 
-def _writes(site: Site, volumes: Mapping[str, Volume]) -> Iterator[Result]:
-    ways = {"raw copy": Way(COPY),
-            "raw copy, preallocated": Way(COPY.also(preallocate=True)),
-            "overlay": Way(OVERLAY),
-            "overlay, preallocated": Way(OVERLAY.also(preallocate=True)),
-            "XFS: raw copy": Way(COPY, file_system="xfs"),
-            "XFS: overlay": Way(OVERLAY, file_system="xfs")}
+def _writes(site: Site) -> Iterator[Result]:
+    ways = {name: way.also(size=site.scale.disk) for name, way in {
+        "raw copy": COPY,
+        "raw copy, preallocated": COPY.also(preallocate=True),
+        "overlay": OVERLAY,
+        "overlay, preallocated": OVERLAY.also(preallocate=True),
+        "XFS: raw copy": COPY.also(file_system="xfs"),
+        "XFS: overlay": OVERLAY.also(file_system="xfs")}.items()}
+    new = _pieces([(site.image.size, site.scale.writes)], 128 * KiB)
+    data = list(_pieces(_extents(site.image.raw), 4 * KiB))
     found = {}
-    for word, pattern in _write_patterns(site).items():
-        found[word] = _race(site, volumes, {
-            name: (way, pattern) for name, way in ways.items()})
+    for word, pattern, chart in (
+            ("new", Pattern(
+                "Guest writes in order, where nothing was",
+                "128 KiB at a time behind the image's end, O_DIRECT, and a"
+                " flush at the end.", list(new), "write"), None),
+            ("over", Pattern(
+                "Guest writes at random, over the image's data",
+                "4 KiB at a time, O_DIRECT, and a flush at the end.",
+                random.Random(0).sample(data, site.scale.random_writes),
+                "write"), Chart("guest-writes-storage", "MiB", {
+                    "given MiB": "what the guest wrote",
+                    "written MiB": "what reached the storage"}))):
+        found[word] = _race(site, pattern, ways)
         yield Result(
             pattern.title, [row.only(
                 "MiB/s ", *RATIOS, "CPU s", given_MiB=pattern.size / MiB,
                 written_MiB=row.values["stored MiB"])
-                for row in found[word]], notes=[pattern.meaning],
-            chart=None if word == "new" else Chart(
-                "guest-writes-storage", "MiB", {
-                    "given MiB": "what the guest wrote",
-                    "written MiB": "what reached the storage"}))
+                for row in found[word]], notes=[pattern.meaning], chart=chart)
     yield _together("Guest writes: how many times as long as to a raw copy",
                     found, Chart(
                         "guest-writes", "time to write, raw copy = 1", {
@@ -174,36 +161,13 @@ def _writes(site: Site, volumes: Mapping[str, Volume]) -> Iterator[Result]:
                                     " data"}))
 
 
-def _write_patterns(site: Site) -> dict[str, Pattern]:
-    new = _pieces([(site.image.size, site.scale.writes)], 128 * KiB)
-    data = list(_pieces(_extents(site.image.raw), 4 * KiB))
-    pattern = functools.partial(Pattern, verb="write", disk=site.scale.disk)
-    return {
-        "new": pattern(
-            "Guest writes in order, where nothing was",
-            "128 KiB at a time behind the image's end, O_DIRECT, and a flush"
-            " at the end.", list(new)),
-        "over": pattern(
-            "Guest writes at random, over the image's data",
-            "4 KiB at a time, O_DIRECT, and a flush at the end.",
-            random.Random(0).sample(data, site.scale.random_writes))}
-
-
-def _race(site: Site, volumes: Mapping[str, Volume],
-          cases: Mapping[str, tuple[Way, Pattern]]) -> list[Row]:
-    cases = {name: case for name, case in cases.items()
-             if case[0].file_system in volumes}
-    subjects = [
-        Subject(name, f"{way.options}; {way.kind} image on {way.file_system}",
-                functools.partial(_run, site, volumes[way.file_system], way,
-                                  pattern))
-        for name, (way, pattern) in cases.items()]
-    rows = harness.rows(subjects, harness.race(
-        subjects, site.scale.io_rounds, practice=0))
+def _race(site: Site, pattern: Pattern, ways: Mapping[str, Way]) -> list[Row]:
+    rows = site.race(ways, functools.partial(_run, site, pattern),
+                     site.scale.io_rounds)
     return [row.only(*row.values, **{
         "MiB/s ": pattern.size / MiB / row.values["median s"],
         "CPU-s a GiB": row.values["CPU s"] / pattern.size * GiB})
-        for row, (_, pattern) in zip(rows, cases.values(), strict=True)]
+        for row in rows]
 
 
 def _together(title: str, found: Mapping[str, Sequence[Row]],
@@ -218,29 +182,28 @@ def _together(title: str, found: Mapping[str, Sequence[Row]],
         for each in zip(*found.values(), strict=True)], chart=chart)
 
 
-def _run(site: Site, volume: Volume, way: Way, pattern: Pattern) -> Run:
+def _run(site: Site, pattern: Pattern, volume: Volume, way: Way) -> Run:
     """Make disks; let a guest of each read or write, by the clock."""
     # A directory for each kind of base.
-    instances = volume.path / f"{way.options.force_raw}-{way.kind}"
+    instances = volume.path / f"{way.force_raw}-{way.kind}"
     instances.mkdir(exist_ok=True)
-    cache, image = way.options.cache(instances), site.image.of(way.kind)
-    base = cache.fetch(str(image))
+    cache, image = way.cache(instances), str(site.image.of(way.kind))
+    base = cache.fetch(image)
     chains = []
     for number in range(pattern.guests):
-        disk = cache.create_disk(f"guest-{number}", str(image),
-                                 size=pattern.disk)
-        overlaid = (base.path, base.format) if way.options.use_cow else ()
+        disk = cache.create_disk(f"guest-{number}", image, size=way.size)
+        overlaid = (base.path, base.format) if way.use_cow else ()
         chains.append(_chain(pattern.slow, disk.path, disk.format, *overlaid))
+    io = functools.partial(qemu_io, pattern, way.mode)
     if pattern.warm:
         for chain in chains:    # fills the page cache
-            qemu_io(pattern, chain)
+            io(chain)
     else:
         volume.cool()
     counter = volume.read if pattern.verb == "read" else volume.written
     before = counter()
     with futures.ThreadPoolExecutor(len(chains)) as pool:
-        run = harness.measure(lambda: list(pool.map(
-            functools.partial(qemu_io, pattern), chains)))
+        run = harness.measure(lambda: list(pool.map(io, chains)))
     run = run.having(stored_MiB=(counter() - before) / MiB)
     for number in range(pattern.guests):
         shutil.rmtree(instances / f"guest-{number}")
@@ -249,7 +212,7 @@ def _run(site: Site, volume: Volume, way: Way, pattern: Pattern) -> Run:
 
 def _chain(slow: bool, disk: pathlib.Path, disk_format: str,
            base: pathlib.Path | None = None, base_format: str = "") -> str:
-    """Return what qemu shall open; no format is left to guess.
+    """Return the image that qemu is to open, with all formats.
 
     :param slow: all data comes through a throttle
     """
@@ -272,9 +235,9 @@ def _node(driver: str, path: pathlib.Path, slow: bool = False,
     return "json:" + json.dumps({"driver": driver, "file": file, **more})
 
 
-def qemu_io(pattern: Pattern, chain: str) -> None:
+def qemu_io(pattern: Pattern, mode: str, chain: str) -> None:
     """Run a script in qemu-io, which prints nothing if all is well."""
-    words = ["qemu-io", "--cache", pattern.mode,
+    words = ["qemu-io", "--cache", mode,
              "--object", f"throttle-group,id=slow,x-bps-read={SLOW}",
              *["--read-only"] * (pattern.verb == "read"), chain]
     script = "".join(f"{pattern.verb} -q {offset} {length}\n"
@@ -289,7 +252,7 @@ def qemu_io(pattern: Pattern, chain: str) -> None:
 
 
 def _extents(raw: pathlib.Path) -> Iterator[Piece]:
-    """Yield where a raw image has data."""
+    """Yield the extents of a raw image that have data."""
     found = json.loads(command("qemu-img", "map", "-f", "raw",
                                "--output=json", raw))
     return ((each["start"], each["length"]) for each in found if each["data"])

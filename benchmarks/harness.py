@@ -22,8 +22,8 @@ from typing import Any
 
 MiB = 1024 * 1024
 
-RECORDS = pathlib.Path(__file__).resolve().parent.parent \
-    / "doc" / "source" / "measurements"
+RECORDS = pathlib.Path(__file__).parents[1] / "doc/source/measurements"
+RATIOS = ("ratio", "ratio 25%", "ratio 75%")
 
 READING = """\
 Each line of a table is run once a round, in turn.  ratio: of the medians, to
@@ -43,7 +43,7 @@ class Run:
     started: Sequence[str] = ()    # command lines of its processes
     cpu: float = 0.0               # seconds, with those of its processes
     written: float = 0.0           # MiB, likewise; into the page cache
-    # What a benchmark measured besides; a name ends in its unit.
+    # Further measures of a benchmark; a name ends in its unit.
     measured: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def having(self, **measured: float) -> Run:
@@ -125,9 +125,9 @@ def measure(action: Callable[[], object]) -> Run:
     return Run(seconds, tuple(_started), _cpu() - cpu, _written() - written)
 
 
-@functools.cache    # an audit hook cannot be taken out again
+@functools.cache    # an audit hook cannot be removed
 def _listen() -> None:
-    """Be told of each process that this one starts, by the interpreter."""
+    """Let the interpreter report each process that this one starts."""
     sys.addaudithook(_hear)
 
 
@@ -144,12 +144,12 @@ def _cpu() -> float:
 
 def _written() -> float:
     return 512 / MiB * sum(
-        resource.getrusage(whose).ru_oublock
-        for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        resource.getrusage(each).ru_oublock
+        for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def race(subjects: Sequence[Subject], rounds: int,
-         practice: int = 1) -> list[list[Run]]:
+         practice: int = 0) -> list[list[Run]]:
     """Run each subject once a round; return the runs of each.
 
     The order moves on by one each round.  Dirty pages are written before each
@@ -168,13 +168,20 @@ def race(subjects: Sequence[Subject], rounds: int,
     return runs
 
 
+def compare(subjects: Sequence[Subject], rounds: int, columns: Sequence[str],
+            unit: str = "s", practice: int = 0) -> list[Row]:
+    """Run the subjects in turn; return a row with these columns for each."""
+    return [row.only(*columns) for row in rows(
+        subjects, race(subjects, rounds, practice), unit)]
+
+
 def rows(subjects: Sequence[Subject], runs: Sequence[Sequence[Run]],
          unit: str = "s") -> list[Row]:
     """Return a row for each subject, compared with the first of them.
 
     The ratio is that of the medians.  Its spread is that of the ratios within
     each round, where both met the same machine.  Of processor time and of
-    what else was measured the least is shown: other work on the machine can
+    the further measures the least is shown: other work on the machine can
     only add to it.
 
     :param unit: of the times shown, ``ms`` or ``s``
@@ -190,9 +197,9 @@ def _row(subject: Subject, runs: Sequence[Run], first: Sequence[float],
     scale = {"ms": 1000, "s": 1}[unit]
     least, middle, most = (each(times) * scale
                            for each in (min, statistics.median, max))
-    low, _, high = statistics.quantiles(
-        [mine / theirs for mine, theirs in zip(times, first, strict=True)],
-        n=4, method="inclusive") if len(times) > 1 else [1.0] * 3
+    ratios = [mine / one for mine, one in zip(times, first, strict=True)]
+    low, _, high = (statistics.quantiles(ratios, n=4, method="inclusive")
+                    if len(ratios) > 1 else [1.0] * 3)
     measured = {name: [run.measured[name] for run in runs]
                 for name in runs[0].measured}
     return Row(
@@ -210,10 +217,6 @@ def _row(subject: Subject, runs: Sequence[Run], first: Sequence[float],
          **{name: (min(each), max(each)) for name, each in measured.items()}})
 
 
-TIMES = ("min", "median", "max")
-RATIOS = ("ratio", "ratio 25%", "ratio 75%")
-
-
 def table(result: Result) -> str:
     """Return a result as text, with a line on each thing measured."""
     label = max(len(row.name) for row in result.rows)
@@ -225,17 +228,15 @@ def table(result: Result) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> Iterator[str]:
-    names = list(rows[0].values)
-    lines = [("", *(name.partition(" ")[0] for name in names)),
-             ("", *(name.partition(" ")[2] for name in names)),
-             *((row.name, *(number(row.values[name]) for name in names))
-               for row in rows)]
-    first, *others = (max(map(len, column))
+    names = [name.partition(" ") for name in rows[0].values]
+    lines = [("", *(name for name, _, _ in names)),
+             ("", *(unit for _, _, unit in names)),
+             *((row.name, *map(number, row.values.values())) for row in rows)]
+    first, *widths = (max(map(len, column))
                       for column in zip(*lines, strict=True))
     for label, *cells in lines:
-        yield "  ".join([label.ljust(first), *(
-            cell.rjust(width)
-            for cell, width in zip(cells, others, strict=True))]).rstrip()
+        yield "  ".join([label.ljust(first), *map(
+            str.rjust, cells, widths)]).rstrip()
 
 
 def number(value: float) -> str:
@@ -254,6 +255,11 @@ def verdicts(results: Sequence[Result]) -> str:
         for result in results for bar in result.bars)
 
 
+def head(machine: Mapping[str, str]) -> str:
+    """Return the lines on the machine."""
+    return "\n".join(f"{name:12}{each}" for name, each in machine.items())
+
+
 def write(path: pathlib.Path, machine: Mapping[str, str],
           results: Sequence[Result]) -> None:
     """Write results to a file, as JSON."""
@@ -265,7 +271,10 @@ def write(path: pathlib.Path, machine: Mapping[str, str],
 
 def keep(path: pathlib.Path, machine: Mapping[str, str],
          results: Sequence[Result]) -> None:
-    """Write what the manual shows: FILE.json, and its tables in FILE.txt."""
+    """Write the results that the manual shows, as JSON and as tables.
+
+    :param path: of the JSON; the tables are beside it, in a file ``.txt``
+    """
     kept = [dataclasses.replace(result, rows=[
         dataclasses.replace(row, processes=(), **{
             name: _short(getattr(row, name))
@@ -273,13 +282,12 @@ def keep(path: pathlib.Path, machine: Mapping[str, str],
         for row in result.rows]) for result in results]
     path.parent.mkdir(exist_ok=True)
     write(path, machine, kept)
-    head = "\n".join(f"{name:12}{value}" for name, value in machine.items())
     path.with_suffix(".txt").write_text(
-        "\n\n\n".join([head, *map(table, kept)]) + "\n")
+        "\n\n\n".join([head(machine), *map(table, kept)]) + "\n")
 
 
 def _short(value: Any) -> Any:
-    """Leave out the digits that nothing needs."""
+    """Keep five digits of each number."""
     if isinstance(value, Mapping):
         return {name: _short(each) for name, each in value.items()}
     if isinstance(value, Sequence):
@@ -288,7 +296,6 @@ def _short(value: Any) -> Any:
 
 
 def stamp(result: Mapping[str, Any]) -> str:
-    """Return what identifies the table, of JSON, that a picture was drawn of.
-    """
+    """Return the identity of a result, as JSON has it, for its picture."""
     drawn = json.dumps([result["chart"], result["rows"]], sort_keys=True)
     return "of table " + hashlib.sha256(drawn.encode()).hexdigest()

@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from oslo_config import cfg
 
@@ -21,7 +21,7 @@ from benchmarks import nova
 from imagecache import opts
 from imagecache.model import GiB, MiB
 
-# Of the largest benchmark, with room for what a file system takes.
+# Of the largest benchmark, with room for the file system's own data.
 _NEEDED = 14 * GiB
 _USR = tuple(pathlib.Path("/usr") / each
              for each in ("bin", "lib", "sbin", "share"))
@@ -31,7 +31,7 @@ _UUID = "6d0c5d5e-2f5a-4c1b-9a52-0d6f3c1e7b42"
 class Scratch(contextlib.ExitStack):
     """A directory that is removed, with all that runs in it, at the end.
 
-    :param parent: where the directory is made; its file system is measured
+    :param parent: the directory is made in it; its file system is measured
     """
 
     def __init__(self, parent: pathlib.Path) -> None:
@@ -47,7 +47,7 @@ class Scratch(contextlib.ExitStack):
         self._numbers = itertools.count()
 
     def new(self, name: str) -> pathlib.Path:
-        """Return a path that nothing else has."""
+        """Return a new path."""
         return self.root / f"{name}-{next(self._numbers)}"
 
     def directory(self, name: str) -> pathlib.Path:
@@ -67,12 +67,17 @@ class Scratch(contextlib.ExitStack):
         return self.enter_context(nova.Nova(self.directory("nova")))
 
 
-def configuration(instances: pathlib.Path) -> cfg.ConfigOpts:
-    """Return all defaults, except for where the instances are."""
+def configuration(instances: pathlib.Path,
+                  **groups: Mapping[str, object]) -> cfg.ConfigOpts:
+    """Return the defaults, with instances_path and options of groups."""
     conf = cfg.ConfigOpts()
     opts.register_opts(conf)
     conf([], default_config_files=[], default_config_dirs=[])
     conf.set_override("instances_path", str(instances))
+    for group, options in groups.items():
+        for name, value in options.items():
+            conf.set_override(name, value,
+                              None if group == "DEFAULT" else group)
     return conf
 
 
@@ -96,12 +101,11 @@ class CloudImage:
     files: int
 
     def of(self, kind: str) -> pathlib.Path:
-        found: pathlib.Path = getattr(self, kind)
-        return found
+        return {"compressed": self.compressed, "plain": self.plain,
+                "raw": self.raw}[kind]
 
     def describe(self) -> str:
-        compressed, plain, raw = (path.stat() for path in (
-            self.compressed, self.plain, self.raw))
+        compressed, plain, raw = (self.of(kind).stat() for kind in KINDS)
         return (f"The image is one ext4 of {self.size // MiB} MiB without"
                 f" partitions, with {self.files} files of {self.data // MiB}"
                 f" MiB from this machine's /usr; as compressed qcow2 it has"
@@ -115,9 +119,7 @@ KINDS = ("compressed", "plain", "raw")
 
 def make_image(directory: pathlib.Path, size: int, data: int,
                sources: Iterable[pathlib.Path] = _USR) -> CloudImage:
-    """Make an image of what a real system holds.
-
-    It is one ext4 over the whole disk, without partitions.
+    """Make an image of a real system's files: one ext4, without partitions.
 
     :param size: bytes a guest sees
     :param data: bytes of the files in it
@@ -126,8 +128,8 @@ def make_image(directory: pathlib.Path, size: int, data: int,
     tree = directory / "tree"
     compressed, plain, raw = (directory / name for name in (
         "image.qcow2", "plain.qcow2", "image.raw"))
-    files = list(_sample(sources, data))
-    for path in files:
+    sizes = dict(_sample(sources, data))
+    for path in sizes:
         copy = tree / path.relative_to(path.anchor)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
@@ -138,31 +140,26 @@ def make_image(directory: pathlib.Path, size: int, data: int,
     convert = ("qemu-img", "convert", "-f", "raw", "-O", "qcow2")
     command(*convert, raw, plain)
     command(*convert, "-c", "-W", raw, compressed)
-    return CloudImage(compressed, plain, raw, size,
-                      sum(path.stat().st_size for path in files), len(files))
+    return CloudImage(compressed, plain, raw, size, sum(sizes.values()),
+                      len(sizes))
 
 
 def _sample(sources: Iterable[pathlib.Path],
-            data: int) -> Iterator[pathlib.Path]:
-    """Yield files of ``data`` bytes: the same of the same system, any time.
+            data: int) -> Iterator[tuple[pathlib.Path, int]]:
+    """Yield files of ``data`` bytes, with their sizes: a mixture.
 
-    Their order is that of a hash of their names, so that they are a mixture.
-    A file of more than a sixteenth is left out.
+    The order is that of a hash of their names, so that one system has one
+    sample.  A file of more than a sixteenth is left out.
     """
-    found = ((hashlib.sha256(str(path).encode()).digest(), path, size)
-             for source in sources for path, size in _files(source)
-             if size <= data // 16)
-    for _, path, size in sorted(found):
+    files = (pathlib.Path(parent, name) for source in sources
+             for parent, _, names in os.walk(source) for name in names)
+    found = ((hashlib.sha256(str(path).encode()).digest(), path,
+              path.stat().st_size) for path in files
+             if path.is_file() and not path.is_symlink()
+             and os.access(path, os.R_OK))
+    for _, path, size in sorted(
+            each for each in found if each[2] <= data // 16):
         if size > data:
             return
         data -= size
-        yield path
-
-
-def _files(directory: pathlib.Path) -> Iterator[tuple[pathlib.Path, int]]:
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            path = pathlib.Path(parent, name)
-            if path.is_file() and not path.is_symlink() \
-                    and os.access(path, os.R_OK):
-                yield path, path.stat().st_size
+        yield path, size

@@ -44,14 +44,12 @@ def draw(result: Result, path: pathlib.Path) -> None:
     with matplotlib.rc_context(_STYLE):
         chart, rows = result["chart"], result["rows"]
         lanes = 1 if chart["stacked"] else len(chart["bars"])
-        height = _LINE * (lanes + _GAP) * len(rows)
-        drawing = figure.Figure(figsize=(_WIDTH, height + 1.0),
-                                layout="constrained")
+        drawing = figure.Figure(
+            figsize=(_WIDTH, _LINE * (lanes + _GAP) * len(rows) + 1.0),
+            layout="constrained")
         axes = drawing.add_subplot()
-        if chart["stacked"]:
-            _stacks(axes, chart, rows)
-        else:
-            _groups(axes, chart, rows)
+        _bars(axes, chart, rows, [n * (lanes + _GAP)
+                                  for n in range(len(rows))])
         _dress(axes, chart, rows, lanes)
         if len(chart["bars"]) > 1:
             drawing.legend(loc="outside lower center", ncols=2)
@@ -60,36 +58,33 @@ def draw(result: Result, path: pathlib.Path) -> None:
             "Description": harness.stamp(result)})
 
 
-def _groups(axes: Any, chart: Result, rows: Sequence[Result]) -> None:
-    lanes = len(chart["bars"])
+def _bars(axes: Any, chart: Result, rows: Sequence[Result],
+          tops: Sequence[float]) -> None:
+    stacked = chart["stacked"]
+    ends = [0.0] * len(rows)    # of the bars so far
     for lane, (column, label) in enumerate(chart["bars"].items()):
-        where = [n * (lanes + _GAP) + lane for n in range(len(rows))]
+        where = [top + (0 if stacked else lane) for top in tops]
         values = [row["values"][column] for row in rows]
-        ends = [row["spread"].get(column, (value, value))
-                for row, value in zip(rows, values, strict=True)]
-        axes.barh(where, values, height=0.86, label=label,
-                  color=_COLOURS[lane])
-        axes.hlines(where, *zip(*ends, strict=True), color=_INK, linewidth=1)
-        for y, value, (_, most) in zip(where, values, ends, strict=True):
-            _say(axes, max(value, most), y, value)
+        starts = ends if stacked else [0.0] * len(rows)
+        ends = [x + value for x, value in zip(starts, values, strict=True)]
+        axes.barh(where, values, left=starts, height=1.1 if stacked else 0.86,
+                  label=label, color=_COLOURS[lane])
+        if not stacked:
+            spreads = [row["spread"].get(column, (value, value))
+                       for row, value in zip(rows, values, strict=True)]
+            axes.hlines(where, *zip(*spreads, strict=True), color=_INK,
+                        linewidth=1)
+            _label(axes, [max(value, most) for value, (_, most)
+                          in zip(values, spreads, strict=True)], where, values)
+    if stacked:
+        _label(axes, ends, tops, ends)
 
 
-def _stacks(axes: Any, chart: Result, rows: Sequence[Result]) -> None:
-    left = [0.0] * len(rows)
-    where = [n * (1 + _GAP) for n in range(len(rows))]
-    for colour, (column, label) in zip(_COLOURS, chart["bars"].items(),
-                                       strict=False):
-        values = [row["values"][column] for row in rows]
-        axes.barh(where, values, left=left, height=1.1, label=label,
-                  color=colour)
-        left = [x + value for x, value in zip(left, values, strict=True)]
-    for y, value in zip(where, left, strict=True):
-        _say(axes, value, y, value)
-
-
-def _say(axes: Any, x: float, y: float, value: float) -> None:
-    axes.annotate(harness.number(value), (x, y), (4, 0), color=_INK,
-                  textcoords="offset points", va="center", fontsize=8)
+def _label(axes: Any, xs: Sequence[float], ys: Sequence[float],
+           values: Sequence[float]) -> None:
+    for x, y, value in zip(xs, ys, values, strict=True):
+        axes.annotate(harness.number(value), (x, y), (4, 0), color=_INK,
+                      textcoords="offset points", va="center", fontsize=8)
 
 
 def _dress(axes: Any, chart: Result, rows: Sequence[Result],

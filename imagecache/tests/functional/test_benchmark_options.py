@@ -26,8 +26,6 @@ TINY = sites.Scale(image=8 * MiB, data=MiB, disk=12 * MiB, large=GiB,
 class Directory:
     """A volume without a file system of its own; it counts blocks only."""
 
-    counter = "not at all"
-
     def __init__(self, path):
         self.path = path
 
@@ -60,7 +58,7 @@ class OptionsTest(base.TestCase):
             (sources / f"noise-{name}").write_bytes(os.urandom(60 * KiB))
         self.image = scratches.make_image(self.root, TINY.image, TINY.data,
                                           [sources])
-        self.site = sites.Site(self.image, TINY, self.volume, sharing=())
+        self.site = sites.Site(self.image, TINY, self.volume, ("ext4",))
 
     def volume(self, kind):
         path = self.root / f"volume-{kind}"
@@ -99,10 +97,10 @@ class OptionsTest(base.TestCase):
             rows["raw copy, preallocated"]["each MiB"], TINY.disk / MiB)
 
     def test_a_read_that_fails_is_an_error(self):
-        pattern = guest_io.Pattern("", "", [(GiB, 4096)], mode="writeback")
+        pattern = guest_io.Pattern("", "", [(GiB, 4096)])
         self.assertRaisesRegex(
             RuntimeError, "read failed", guest_io.qemu_io, pattern,
-            guest_io._chain(False, self.image.raw, "raw"))
+            "writeback", guest_io._chain(False, self.image.raw, "raw"))
 
     def test_one_content_is_in_all_three_files(self):
         for path in self.image.plain, self.image.compressed:

@@ -33,13 +33,13 @@ class HarnessTest(base.TestCase):
         order = []
         harness.race(self.subjects(**{
             name: functools.partial(order.append, name) for name in "abc"}),
-            3, practice=0)
+            3)
         self.assertEqual("abcbcacab", "".join(order))
 
     def test_practice_does_not_count(self):
         seconds = iter([99, 1, 2])
         runs = harness.race(self.subjects(
-            a=lambda: harness.Run(next(seconds))), 2)
+            a=lambda: harness.Run(next(seconds))), 2, practice=1)
         self.assertEqual([[harness.Run(1), harness.Run(2)]], runs)
 
     def test_the_first_subject_is_what_the_others_are_compared_with(self):
