@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator
 
 import imagecache
 from benchmarks import harness
-from benchmarks.harness import RATIOS, Bar, MiB, Result, Row, Run, Subject
+from benchmarks.harness import RATIOS, Bar, MiB, Result, Run, Subject
 from benchmarks.scratch import Scratch, command, configuration
 from imagecache import imagebackend
 from imagecache.model import GiB
 
 SIZE = 20 * GiB     # of each disk: more than its image's
-QCOW2_ROUNDS = 150
-RAW_ROUNDS = 6
+WARM_ROUNDS = 150
 COLD_ROUNDS = 6
 # nova-compute holds 145 MiB once it has imported its libvirt driver, and this
 # process 50 MiB.
@@ -30,15 +29,14 @@ AGENT = 95 * MiB
 
 
 class Makers:
-    """All make the same disk: of one image, of one size.
+    """All make the same Qcow2 disk: of one image, of one size.
 
-    :param image_type: ``qcow2`` or ``raw``
     :param cold: both caches are emptied before each disk
     """
 
-    def __init__(self, scratch: Scratch, image_type: str,
-                 cold: bool = False) -> None:
-        self._scratch, self._type, self._cold = scratch, image_type, cold
+    def __init__(self, scratch: Scratch, cold: bool = False) -> None:
+        self._scratch, self._cold = scratch, cold
+        self._image = scratch.image.compressed
         self._instances = scratch.directory("imagecache")
         conf = configuration(self._instances)
         self.cache = imagecache.ImageCache(conf)
@@ -70,21 +68,19 @@ class Makers:
 
     def _image_cache(self, instance: str) -> Run:
         return harness.measure(lambda: self.cache.create_disk(
-            instance, str(self._scratch.image.compressed), size=SIZE,
-            image_type=self._type))
+            instance, str(self._image), size=SIZE))
 
     def _image_backend(self, instance: str) -> Run:
         # The driver makes an instance's directory, nova's as well.
         (self._instances / instance).mkdir()
         return harness.measure(lambda: self._backend.by_name(
-            {"uuid": instance}, "disk", self._type).cache(
+            {"uuid": instance}, "disk", "qcow2").cache(
                 _fetch, self._base, size=SIZE, context=None,
-                image_id=self._scratch.image.compressed))
+                image_id=self._image))
 
     def _nova(self, instance: str) -> Run:
         return self._scratch.nova.create_disk(
-            instance, self._scratch.image.compressed, self._base, self._type,
-            SIZE)
+            instance, self._image, self._base, "qcow2", SIZE)
 
 
 def _fetch(target: str, context: object, image_id: pathlib.Path) -> None:
@@ -108,45 +104,30 @@ def _bare(scratch: Scratch, name: str, meaning: str,
 
 
 def warm(scratch: Scratch) -> Iterator[Result]:
-    qcow2, raw = Makers(scratch, "qcow2"), Makers(scratch, "raw")
+    makers = Makers(scratch)
     # Fills the cache; nova's is filled by the round of practice.
-    base, raw_base = (each.cache.fetch(str(scratch.image.compressed)).path
-                      for each in (qcow2, raw))
+    base = makers.cache.fetch(str(scratch.image.compressed)).path
     create = _bare(
         scratch, "qemu-img create",
         "qemu-img create -f qcow2 -F raw -b BASE, nothing else",
         lambda disk: command("qemu-img", "create", "-f", "qcow2", "-F", "raw",
                              "-b", base, disk, str(SIZE)))
-    copy = _bare(
-        scratch, "cp and sync", "cp BASE, then sync of the copy",
-        lambda disk: (command("cp", raw_base, disk), command("sync", disk)))
-    rows = _warm_rows(create, qcow2, QCOW2_ROUNDS)
-    yield Result(f"Warm Qcow2 disk, {QCOW2_ROUNDS} rounds", rows,
-                 _bars("warm Qcow2 disk", rows))
+    subjects = [create, *makers.subjects()]
+    yield _warm("Warm Qcow2 disk", subjects)
     with held(AGENT):
-        rows = _warm_rows(create, qcow2, QCOW2_ROUNDS)
-        yield Result(
-            f"The same in a process as large as an agent, {QCOW2_ROUNDS}"
-            " rounds", rows, _bars("the same in an agent", rows),
-            ["A program started by fork(), as nova's are, takes longer the"
-             " more memory the process holds."])
-        yield Result(f"Warm Raw disk, {RAW_ROUNDS} rounds",
-                     _warm_rows(copy, raw, RAW_ROUNDS))
+        yield _warm("The same in a process as large as an agent", subjects)
 
 
-def _warm_rows(bare: Subject, makers: Makers, rounds: int) -> list[Row]:
-    return harness.compare(
-        [bare, *makers.subjects()], rounds,
-        ("min ms", "median ms", "max ms", *RATIOS, "ratio min",
-         "processes started"), "ms", practice=1)
-
-
-def _bars(what: str, rows: list[Row]) -> list[Bar]:
-    return [Bar(f"{what}, {row.name}: {name}", row.values[value], most)
-            for row in rows[1:3]
-            for name, value, most in (
-                ("processes", "processes started", 1),
-                ("its time, in that of a bare create", "ratio min", 1.3))]
+def _warm(title: str, subjects: list[Subject]) -> Result:
+    rows = harness.compare(
+        subjects, WARM_ROUNDS, ("min ms", "median ms", "max ms", *RATIOS,
+                                "ratio min", "processes started"),
+        "ms", practice=1)
+    return Result(f"{title}, {WARM_ROUNDS} rounds", rows, [
+        Bar(f"{title}, {row.name}: {name}", row.values[value], most)
+        for row in rows[1:3] for name, value, most in (
+            ("processes", "processes started", 1),
+            ("its time, in that of a bare create", "ratio min", 1.3))])
 
 
 @contextlib.contextmanager
@@ -173,7 +154,7 @@ def cold(scratch: Scratch) -> Iterator[Result]:
                     scratch.image.compressed, path), command("sync", path)))
     yield Result(
         f"Cold Qcow2 disk, {COLD_ROUNDS} rounds", harness.compare(
-            [convert, *Makers(scratch, "qcow2", cold=True).subjects()],
+            [convert, *Makers(scratch, cold=True).subjects()],
             COLD_ROUNDS, ("min s", "median s", "max s", *RATIOS,
                           "processes started")), notes=[
             "The image is a compressed qcow2 file in the page cache."

@@ -192,8 +192,13 @@ def _run(site: Site, pattern: Pattern, volume: Volume, way: Way) -> Run:
     chains = []
     for number in range(pattern.guests):
         disk = cache.create_disk(f"guest-{number}", image, size=way.size)
-        overlaid = (base.path, base.format) if way.use_cow else ()
-        chains.append(_chain(pattern.slow, disk.path, disk.format, *overlaid))
+        if pattern.slow and way.use_cow:
+            # A throttle before a base must be named in the overlay.
+            command("qemu-img", "rebase", "-q", "-u", "-f", disk.format,
+                    "-b", node(base.format, base.path, slow=True),
+                    "-F", base.format, disk.path)
+        chains.append(node(disk.format, disk.path,
+                           pattern.slow and not way.use_cow))
     io = functools.partial(qemu_io, pattern, way.mode)
     if pattern.warm:
         for chain in chains:    # fills the page cache
@@ -210,29 +215,15 @@ def _run(site: Site, pattern: Pattern, volume: Volume, way: Way) -> Run:
     return run
 
 
-def _chain(slow: bool, disk: pathlib.Path, disk_format: str,
-           base: pathlib.Path | None = None, base_format: str = "") -> str:
-    """Return the image that qemu is to open, with all formats.
+def node(disk_format: str, path: pathlib.Path, slow: bool = False) -> str:
+    """Return the name of an image for qemu, with its format.
 
-    :param slow: all data comes through a throttle
+    :param slow: its data comes through a throttle
     """
-    if base is None:
-        return _node(disk_format, disk, slow)
-    if slow:    # a throttle before a base must be named in the overlay
-        command("qemu-img", "rebase", "-q", "-u", "-f", disk_format,
-                "-b", _node(base_format, base, slow), "-F", base_format, disk)
-        return _node(disk_format, disk)
-    return _node(disk_format, disk, backing={
-        "driver": base_format,
-        "file": {"driver": "file", "filename": str(base)}})
-
-
-def _node(driver: str, path: pathlib.Path, slow: bool = False,
-          **more: object) -> str:
     file: dict[str, object] = {"driver": "file", "filename": str(path)}
     if slow:
         file = {"driver": "throttle", "throttle-group": "slow", "file": file}
-    return "json:" + json.dumps({"driver": driver, "file": file, **more})
+    return "json:" + json.dumps({"driver": disk_format, "file": file})
 
 
 def qemu_io(pattern: Pattern, mode: str, chain: str) -> None:

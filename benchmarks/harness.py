@@ -119,10 +119,11 @@ def measure(action: Callable[[], object]) -> Run:
     """Do something once, by the clock."""
     _listen()
     _started.clear()
-    start, cpu, written = time.perf_counter(), _cpu(), _written()
+    before = _used()
     action()
-    seconds = time.perf_counter() - start
-    return Run(seconds, tuple(_started), _cpu() - cpu, _written() - written)
+    seconds, cpu, written = (
+        now - then for now, then in zip(_used(), before, strict=True))
+    return Run(seconds, tuple(_started), cpu, written)
 
 
 @functools.cache    # an audit hook cannot be removed
@@ -138,14 +139,11 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
                         else " ".join(map(str, words)))
 
 
-def _cpu() -> float:
-    return sum(os.times()[:4])
-
-
-def _written() -> float:
-    return 512 / MiB * sum(
-        resource.getrusage(each).ru_oublock
-        for each in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+def _used() -> tuple[float, float, float]:
+    """Return the time, the processor time and the MiB written so far."""
+    blocks = sum(resource.getrusage(each).ru_oublock for each in (
+        resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return time.perf_counter(), sum(os.times()[:4]), blocks * 512 / MiB
 
 
 def race(subjects: Sequence[Subject], rounds: int,

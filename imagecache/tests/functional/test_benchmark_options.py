@@ -100,7 +100,7 @@ class OptionsTest(base.TestCase):
         pattern = guest_io.Pattern("", "", [(GiB, 4096)])
         self.assertRaisesRegex(
             RuntimeError, "read failed", guest_io.qemu_io, pattern,
-            "writeback", guest_io._chain(False, self.image.raw, "raw"))
+            "writeback", guest_io.node("raw", self.image.raw))
 
     def test_one_content_is_in_all_three_files(self):
         for path in self.image.plain, self.image.compressed:
