@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 
-from benchmarks import fetch_memory, file_disk, harness, lvm, options, rbd
+from benchmarks import file_disk, harness, lvm, options, rbd
 from benchmarks.harness import Result
 from benchmarks.scratch import Scratch, command
 from imagecache.model import GiB
@@ -20,7 +20,6 @@ from imagecache.model import GiB
 BENCHMARKS: Mapping[str, Callable[[Scratch], Iterator[Result]]] = {
     "warm-disk": file_disk.warm,
     "cold-disk": file_disk.cold,
-    "fetch-memory": fetch_memory.results,
     "options": options.results,
     "rbd": rbd.results,
     "lvm": lvm.results,    # not run by default: it needs a whole disk
