@@ -20,7 +20,7 @@ from imagecache.sources.glance import GlanceStore
 from imagecache.testing import glance, web
 
 INSTANCE = "5f0d8b9e-94c1-4f3a-9a53-1d5b1c2c6d7e"
-SIZE = 4 * MiB     # of every disk: what is larger does not fit
+SIZE = 16 * MiB    # of every disk: what is larger does not fit
 
 
 @dataclasses.dataclass(frozen=True)
