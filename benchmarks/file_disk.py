@@ -7,14 +7,14 @@ Beside a bare qemu-img, and beside nova.
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator
 
 import imagecache
-from benchmarks import harness
+from benchmarks import harness, nova
 from benchmarks.harness import RATIOS, Bar, MiB, Result, Run, Subject
 from benchmarks.scratch import Scratch, command, configuration
 from imagecache import imagebackend
@@ -28,67 +28,46 @@ COLD_ROUNDS = 6
 AGENT = 95 * MiB
 
 
-class Makers:
-    """All make the same Qcow2 disk: of one image, of one size.
+def _subjects(scratch: Scratch, instances: pathlib.Path,
+              cold: bool = False) -> list[Subject]:
+    """Return three that make the same Qcow2 disk: of one image and size.
 
-    :param cold: both caches are emptied before each disk
+    :param cold: all caches are emptied before each disk
     """
+    image, base = scratch.image.compressed, scratch.new("base").name
+    conf = configuration(instances)
+    cache = imagecache.ImageCache(conf)
+    backend = imagebackend.Backend(conf=conf)
+    places = instances, scratch.nova.instances
 
-    def __init__(self, scratch: Scratch, cold: bool = False) -> None:
-        self._scratch, self._cold = scratch, cold
-        self._image = scratch.image.compressed
-        self._instances = scratch.directory("imagecache")
-        conf = configuration(self._instances)
-        self.cache = imagecache.ImageCache(conf)
-        self._backend = imagebackend.Backend(conf=conf)
-        self._base = scratch.new("base").name
-
-    def subjects(self) -> list[Subject]:
-        return [
-            Subject("ImageCache",
-                    "ImageCache.create_disk: durable, on record, leased",
-                    lambda: self._run(self._image_cache)),
-            Subject("imagebackend",
-                    "imagebackend by_name and cache, as a driver calls them",
-                    lambda: self._run(self._image_backend)),
-            Subject("nova", "the same two calls of nova's own; it flushes"
-                    " nothing and checks no digest",
-                    lambda: self._run(self._nova))]
-
-    def _run(self, make: Callable[[str], Run]) -> Run:
-        places = self._instances, self._scratch.nova.instances
-        for place in places * self._cold:
-            shutil.rmtree(place / "_base", ignore_errors=True)
-        instance = self._scratch.new("instance").name
-        run = make(instance)
-        for place in places:
-            if (place / instance).exists():
-                shutil.rmtree(place / instance)
-        return run
-
-    def _image_cache(self, instance: str) -> Run:
-        return harness.measure(lambda: self.cache.create_disk(
-            instance, str(self._image), size=SIZE))
-
-    def _image_backend(self, instance: str) -> Run:
+    def image_backend(instance: str) -> Run:
         # The driver makes an instance's directory, nova's as well.
-        (self._instances / instance).mkdir()
-        return harness.measure(lambda: self._backend.by_name(
+        (instances / instance).mkdir()
+        return harness.measure(lambda: backend.by_name(
             {"uuid": instance}, "disk", "qcow2").cache(
-                _fetch, self._base, size=SIZE, context=None,
-                image_id=self._image))
+                nova.download, base, size=SIZE, context=None, image_id=image))
 
-    def _nova(self, instance: str) -> Run:
-        return self._scratch.nova.create_disk(
-            instance, self._image, self._base, "qcow2", SIZE)
+    def run(make: Callable[[str], Run]) -> Run:
+        instance = scratch.new("instance").name
+        for place in places * cold:
+            shutil.rmtree(place / "_base", ignore_errors=True)
+        found = make(instance)
+        for path in [place / instance for place in places]:
+            if path.exists():
+                shutil.rmtree(path)
+        return found
 
-
-def _fetch(target: str, context: object, image_id: pathlib.Path) -> None:
-    """Copy an image, as the image service of benchmarks.nova does."""
-    with image_id.open("rb") as reader, open(target, "wb") as writer:
-        shutil.copyfileobj(reader, writer, 64 * 1024)
-        writer.flush()
-        os.fsync(writer.fileno())
+    return [Subject(name, meaning, functools.partial(run, make))
+            for name, meaning, make in (
+        ("ImageCache", "ImageCache.create_disk: durable, on record, leased",
+         lambda instance: harness.measure(lambda: cache.create_disk(
+             instance, str(image), size=SIZE))),
+        ("imagebackend",
+         "imagebackend by_name and cache, as a driver calls them",
+         image_backend),
+        ("nova", "the same two calls of nova's own; it flushes nothing and"
+         " checks no digest", lambda instance: scratch.nova.create_disk(
+             instance, image, base, "qcow2", SIZE)))]
 
 
 def _bare(scratch: Scratch, name: str, meaning: str,
@@ -104,15 +83,16 @@ def _bare(scratch: Scratch, name: str, meaning: str,
 
 
 def warm(scratch: Scratch) -> Iterator[Result]:
-    makers = Makers(scratch)
+    instances = scratch.directory("imagecache")
     # Fills the cache; nova's is filled by the round of practice.
-    base = makers.cache.fetch(str(scratch.image.compressed)).path
+    base = imagecache.ImageCache(configuration(instances)).fetch(
+        str(scratch.image.compressed)).path
     create = _bare(
         scratch, "qemu-img create",
         "qemu-img create -f qcow2 -F raw -b BASE, nothing else",
         lambda disk: command("qemu-img", "create", "-f", "qcow2", "-F", "raw",
                              "-b", base, disk, str(SIZE)))
-    subjects = [create, *makers.subjects()]
+    subjects = [create, *_subjects(scratch, instances)]
     yield _warm("Warm Qcow2 disk", subjects)
     with held(AGENT):
         yield _warm("The same in a process as large as an agent", subjects)
@@ -152,11 +132,11 @@ def cold(scratch: Scratch) -> Iterator[Result]:
         lambda path: (
             command("qemu-img", "convert", "-f", "qcow2", "-O", "raw",
                     scratch.image.compressed, path), command("sync", path)))
-    yield Result(
-        f"Cold Qcow2 disk, {COLD_ROUNDS} rounds", harness.compare(
-            [convert, *Makers(scratch, cold=True).subjects()],
-            COLD_ROUNDS, ("min s", "median s", "max s", *RATIOS,
-                          "processes started")), notes=[
-            "The image is a compressed qcow2 file in the page cache."
-            "  ImageCache computes its sha256; imagebackend fetches it as"
-            " nova does here.", scratch.image.describe()])
+    rows = harness.compare(
+        [convert, *_subjects(scratch, scratch.directory("imagecache"), True)],
+        COLD_ROUNDS,
+        ("min s", "median s", "max s", *RATIOS, "processes started"))
+    yield Result(f"Cold Qcow2 disk, {COLD_ROUNDS} rounds", rows, notes=[
+        "The image is a compressed qcow2 file in the page cache.  ImageCache"
+        " computes its sha256; imagebackend fetches it as nova does here.",
+        scratch.image.describe()])

@@ -53,12 +53,11 @@ def measure(site: Site) -> Iterator[Result]:
 
 
 def _boot_io(site: Site) -> Result:
-    rows = _boots(site, {
-        f"{kind}: {name}": way.also(kind=kind) for kind in KINDS
-        for name, way in {
-            "overlay, raw base": OVERLAY,
+    ways = {"overlay, raw base": OVERLAY,
             "overlay, base as it came": OVERLAY_KEPT,
-            "raw copy": COPY, "copy as it came": COPY_KEPT}.items()})
+            "raw copy": COPY, "copy as it came": COPY_KEPT}
+    rows = _boots(site, {f"{kind}: {name}": way.also(kind=kind)
+                         for kind in KINDS for name, way in ways.items()})
     return Result(
         f"Written for a disk (ext4, {site.scale.rounds} rounds)", rows,
         notes=["MiB: written to the block device, with the file system's own,"
