@@ -153,10 +153,10 @@ def _upload(cluster: CephCluster, glance: FakeGlance,
         "url": f"rbd://{cluster.fsid}/images/{image_id}/snap",
         "metadata": {}}])
     name = f"images/{image_id}"
-    for words in (("import", raw, name), ("snap", "create", f"{name}@snap"),
+    for words in (("import", "--no-progress", raw, name),
+                  ("snap", "create", "--no-progress", f"{name}@snap"),
                   ("snap", "protect", f"{name}@snap")):
-        command("rbd", "--conf", cluster.conf, "--id", "glance",
-                "--no-progress", *words)
+        command("rbd", "--conf", cluster.conf, "--id", "glance", *words)
     return image_id
 
 
