@@ -106,7 +106,7 @@ class EmulatedTest(InGuestTest):
     command = ("env", "-C", str(TOOLS.parent), sys.executable, "-m",
                "unittest",
                "imagecache.tests.guest.test_qemu_nbd.AttachedTest"
-               ".test_it_works_in_a_sandbox")
+               ".test_a_device_reads_and_writes_as_the_disk_in_a_sandbox")
 
     def test_a_device_is_used_in_its_sandbox(self):
         self.assertIn("\nOK", self.kept_text("test"))
