@@ -81,6 +81,8 @@ def run(config: pathlib.Path, api: str, instance: str, image: str,
 def named(text: str, key: str, instance: str) -> str:
     """Put names in place of the paths of a base and of a disk."""
     for pattern, name in (
+            (r'json:\{[^{]*"size": (\d+).*"filename": "\S*/(\w+)"\}+ \S+',
+             r"\1-bytes-of-\2 head"),
             (rf"\S*/\.staged/{key}[^ /]*/(download|output)", r"\1"),
             # Beside its place, under a name of this attempt.
             (r"(/|^)\.([^ /]+)\.\d+\.[0-9a-f]{12}(?=\W|$)", r"\1\2.new"),

@@ -46,7 +46,15 @@ FETCH_RAW = [
     "mv output base",
     *COMMIT]
 # That of force_raw_images=False.
-FETCH_AS_IT_IS = [*FETCH, "mv download base", *COMMIT]
+KEEP = ["mv download base", *COMMIT]
+CHECK = "qemu-img check -q --force-share -f qcow2 download"
+READ_ALL = ("qemu-img convert -q --force-share -n --target-image-opts"
+            f" -f qcow2 download driver=null-co,size={IMAGE_SIZE}")
+READ_HEAD = ("qemu-img convert -q --force-share -f raw -O raw"
+             " 512-bytes-of-download head")
+FETCH_AS_IT_IS = [*FETCH, CHECK, READ_HEAD, *KEEP]
+# Compressed clusters must inflate, so all of them are read.
+FETCH_COMPRESSED = [*FETCH, CHECK, READ_ALL, READ_HEAD, *KEEP]
 COPY = "cp --reflink=auto --sparse=auto -- base disk.new"
 GROW = ["dumpe2fs -h disk.new", "e2fsck -f -p disk.new", "resize2fs disk.new"]
 APPEAR = ["mv disk.info.new disk.info", "ln disk.new disk"]

@@ -10,7 +10,7 @@ from imagecache.tests.functional import boot, scenarios
 from imagecache.tests.functional.scenarios import (
     APPEAR,
     COPY,
-    FETCH_AS_IT_IS,
+    FETCH_COMPRESSED,
     FETCH_RAW,
     GROW,
     IMAGE_SIZE,
@@ -69,7 +69,7 @@ class FolsomTest(scenarios.ScenarioTestCase):
         self.publish(image)
         self.configure(force_raw_images=False)
         disk = [overlay("qcow2", of="base_1", cluster_size=65536), *APPEAR]
-        self.assert_made([*FETCH_AS_IT_IS, *RESIZE_QCOW2, *disk], api=api)
+        self.assert_made([*FETCH_COMPRESSED, *RESIZE_QCOW2, *disk], api=api)
         self.assert_disk("qcow2", [("base_1", "qcow2")])
         self.assert_filesystem(IMAGE_SIZE)    # it is within the qcow2
         self.assert_made(disk, api=api)
@@ -89,7 +89,7 @@ class FolsomTest(scenarios.ScenarioTestCase):
     def test_copy_of_a_qcow2_base_which_is_resized(self, api):
         self.publish(self.qcow2(self.filesystem(), "-c"))
         self.configure(use_cow_images=False, force_raw_images=False)
-        self.assert_made([*FETCH_AS_IT_IS, COPY, RESIZE, *APPEAR], api=api)
+        self.assert_made([*FETCH_COMPRESSED, COPY, RESIZE, *APPEAR], api=api)
         self.assert_disk("qcow2", [])
         self.assert_filesystem(IMAGE_SIZE)
         self.assert_files("base")

@@ -18,6 +18,7 @@ from imagecache.tests.functional.scenarios import (
     FETCH_RAW,
     GROW,
     IMAGE_SIZE,
+    KEEP,
     SIZE,
     overlay,
     run,
@@ -84,7 +85,7 @@ class AsItIsTest(scenarios.ScenarioTestCase):
     def test_a_raw_image_is_a_raw_base(self, cow):
         self.publish(self.filesystem(), "raw")
         self.configure(force_raw_images=False, use_cow_images=cow)
-        fetch = ["write download", *FETCH_AS_IT_IS[2:]]
+        fetch = ["write download", *KEEP]
         if cow:
             self.assert_made([*fetch, overlay("raw"), *APPEAR])
             self.assert_disk("qcow2", [("base", "raw")])

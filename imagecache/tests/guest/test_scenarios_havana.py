@@ -10,7 +10,7 @@ from imagecache.tests.functional import scenarios
 from imagecache.tests.functional.scenarios import (
     APPEAR,
     COPY,
-    FETCH_AS_IT_IS,
+    FETCH_COMPRESSED,
     FETCH_RAW,
     IMAGE_SIZE,
     SIZE,
@@ -68,14 +68,14 @@ class SwitchedOnTest(scenarios.ScenarioTestCase):
     def test_on_a_base_that_stayed_qcow2(self):
         self.publish(self.qcow2(self.filesystem(), "-c"))
         self.configure(force_raw_images=False)
-        self.assert_made([*FETCH_AS_IT_IS, overlay(
+        self.assert_made([*FETCH_COMPRESSED, overlay(
             "qcow2", cluster_size=65536), *THROUGH_DEVICE, *APPEAR])
         self.assert_grown(SIZE, [("base", "qcow2")])
 
     def test_a_copy_that_is_qcow2(self):
         self.publish(self.qcow2(self.filesystem(), "-c"))
         self.configure(use_cow_images=False, force_raw_images=False)
-        self.assert_made([*FETCH_AS_IT_IS, COPY, RESIZE, *THROUGH_DEVICE,
+        self.assert_made([*FETCH_COMPRESSED, COPY, RESIZE, *THROUGH_DEVICE,
                           *APPEAR])
         self.assert_grown(SIZE, [])
 
