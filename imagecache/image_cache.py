@@ -236,8 +236,7 @@ class ImageCache:
         return backend_for(self.host.policy, image_type)
 
     def _caches(self) -> dict[str, BaseCache]:
-        """Return the caches of this host's disks by the names of the stores.
-        """
+        """Return the caches of this host's disks, by their stores' names."""
         caches = (self.host.directory_cache,
                   self._backend().cache_of(self.host))
         return {str(cache.store): cache for cache in caches}

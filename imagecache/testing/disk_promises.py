@@ -258,8 +258,7 @@ class RemovingConformance(DiskTestCase):
 
 
 class BaseConformance(DiskTestCase):
-    """Disks share one base; it is fetched again only for a disk that needs it.
-    """
+    """Disks share one base, fetched again only for a disk that needs it."""
 
     def test_a_second_disk_of_an_image_fetches_nothing(self) -> None:
         self.make()

@@ -92,8 +92,7 @@ class ThinStore:
         return str(self.pool)
 
     def lookup(self, key: str) -> Entry | None:
-        """Return the base; it is gone if another program removed its volume.
-        """
+        """Return the base, unless another program removed its volume."""
         try:
             record = record_json.loads(self._used(key).read_text())
             used = self._used(key).stat().st_mtime

@@ -152,7 +152,9 @@ class VolumeDisk(Disk):
         return volume
 
     def _require_kind(self, volume: Volume) -> None:
-        """:raises InvalidDiskFormat: it is encrypted and should not be, or
+        """Refuse a volume of the wrong kind.
+
+        :raises InvalidDiskFormat: it is encrypted and should not be, or
             the reverse
         """
         if (LUKS_TAG in volume.tags) != self.encrypts:
@@ -169,8 +171,7 @@ class VolumeDisk(Disk):
         return named(self.volume.name), attempts_at(self.volume.name)
 
     def _find(self, found: list[Volume]) -> Volume | None:
-        """Return the disk's volume; remove the attempts of killed processes.
-        """
+        """Return the disk's volume; remove what killed processes left."""
         # An open attempt may still be written to by a program that outlived
         # its process.
         self._sweep([each for each in found if is_abandoned(each.name)

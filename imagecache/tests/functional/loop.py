@@ -29,7 +29,9 @@ class LoopFilesystem(fixtures.Fixture):
     def __init__(self, kind: str, size: int = SIZE,
                  place: pathlib.Path | None = None,
                  options: Sequence[str] = ()) -> None:
-        """:param place: the directory of the file behind the device
+        """Describe a file system; setUp() makes it.
+
+        :param place: the directory of the file behind the device
         :param options: of the program that makes the file system
         """
         super().__init__()

@@ -47,7 +47,9 @@ class EncryptedQcow2Test(FileTestCase, conformance.MakingConformance,
                          conformance.GeneratingConformance,
                          conformance.ExtractingConformance,
                          conformance.RemovingConformance):
-    """Encryption changes each program that makes, grows or reads the disk and
+    """An encrypted overlay keeps the promises that encryption affects.
+
+    Encryption changes each program that makes, grows or reads the disk and
     adds the record ``disk.luks``; requests are refused, and bases kept, before
     the key is used, as ``Qcow2Test`` checks.
     """
@@ -60,7 +62,9 @@ class EncryptedRawTest(FileTestCase, conformance.MakingConformance,
                        conformance.GeneratingConformance,
                        conformance.ExtractingConformance,
                        conformance.RemovingConformance):
-    """Encryption changes each program that makes, grows or reads the disk and
+    """An encrypted copy keeps the promises that encryption affects.
+
+    Encryption changes each program that makes, grows or reads the disk and
     adds the record ``disk.luks``; requests are refused, and bases kept, before
     the key is used, as ``RawTest`` checks.
     """

@@ -50,7 +50,9 @@ class OlderClonesTest(RbdTestCase, conformance.DiskConformance):
 class NewerClonesTest(RbdTestCase, conformance.MakingConformance,
                       conformance.RemovingConformance,
                       conformance.BaseConformance):
-    """The format of clones and the pool of the bases affect which operations
+    """Clones of the newer format, with their bases in another pool.
+
+    The format of clones and the pool of the bases affect which operations
     make a clone, remove a clone and keep its base; a clone that exists grows
     and is read in the same way.
     """
@@ -65,7 +67,9 @@ class NewerClonesTest(RbdTestCase, conformance.MakingConformance,
 class FlattenedTest(RbdTestCase, conformance.MakingConformance,
                     conformance.RemovingConformance,
                     conformance.BaseConformance):
-    """Flattening happens while a disk is made, and detaches it from its base;
+    """Disks that do not stay clones.
+
+    Flattening happens while a disk is made, and detaches it from its base;
     a disk without a parent grows and is read in the same way.
     """
 

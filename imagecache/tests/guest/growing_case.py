@@ -58,8 +58,7 @@ class GrowingTestCase(base.TestCase):
         return path
 
     def assert_size(self, size: int, disk: Disk) -> None:
-        """Check the size of the file system, and that the kernel mounts it.
-        """
+        """Check the file system's size, and that the kernel mounts it."""
         path = self.content(disk)
         self.assertEqual(size, images.ext_size(path))
         devices.run("e2fsck", "-f", "-n", path)

@@ -128,7 +128,9 @@ class ThinTest(volume_group.LvmTestCase, conformance.MakingConformance,
                conformance.RefusingConformance,
                conformance.GrowingConformance,
                conformance.RemovingConformance, conformance.BaseConformance):
-    """In a thin pool the bases are volumes, and other commands make, grow and
+    """Disks that are snapshots in a thin pool.
+
+    In a thin pool the bases are volumes, and other commands make, grow and
     remove a disk; a volume is filled and read as in ``ThickTest``.
     """
 
@@ -245,7 +247,9 @@ class ThinTest(volume_group.LvmTestCase, conformance.MakingConformance,
 class SparseTest(volume_group.LvmTestCase, conformance.MakingConformance,
                  conformance.GrowingConformance,
                  conformance.RemovingConformance):
-    """A disk has a thin pool to itself, which affects the commands that make,
+    """Sparse disks.
+
+    A disk has a thin pool to itself, which affects the commands that make,
     grow and remove the disk; its base is a file, as in ``ThickTest``.
     """
 

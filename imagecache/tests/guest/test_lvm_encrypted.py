@@ -34,7 +34,9 @@ class ThickTest(volume_group.LvmTestCase, encrypting.EncryptingTestCase,
                 conformance.GeneratingConformance,
                 conformance.ExtractingConformance,
                 conformance.RemovingConformance):
-    """A LUKS header and a device of dm-crypt lie between a volume and its
+    """Encrypted disks on thick volumes.
+
+    A LUKS header and a device of dm-crypt lie between a volume and its
     disk; a request is refused, and a base kept, before either is used.
     """
 
@@ -169,7 +171,9 @@ class ThickTest(volume_group.LvmTestCase, encrypting.EncryptingTestCase,
 
 
 class ThinTest(volume_group.VolumeGroupMixin, base.TestCase):
-    """A thin pool affects only how the volume of an encrypted disk is
+    """Encrypted disks in a thin pool.
+
+    A thin pool affects only how the volume of an encrypted disk is
     allocated; what is on the volume is the same as in ``ThickTest``.
     """
 

@@ -34,8 +34,7 @@ from imagecache.tests.guest.volume_group import (
 class TroubleTestCase(volume_group.LvmTestCase):
 
     def assert_only(self, *disks: Disk) -> None:
-        """Check that the group holds these disks, bases and no other volume.
-        """
+        """Check that the group holds these disks, bases and no more."""
         self.assertEqual(
             {disk.path.name for disk in disks},
             {name for name in volumes() - {self.pool}

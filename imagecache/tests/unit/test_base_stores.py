@@ -42,8 +42,7 @@ class Copied(Raw):
 class CopiedTest(conformance.MakingConformance,
                  conformance.RefusingConformance,
                  conformance.BaseConformance):
-    """The store affects where bases are; a disk that exists is as in RawTest.
-    """
+    """The store affects where bases are; existing disks are as in RawTest."""
 
     image_type = "copied"
 
