@@ -54,8 +54,6 @@ class Lvm(VolumeDisk):
         full = max(size or 0, base.virtual_size)
         if self._pool and full == base.virtual_size:
             self._make_at_once(base, self._pool)
-        elif self._pool and self._pool.had_room():
-            self._make_unseen(base, full)
         else:
             found, state = self._survey()
             if found:
@@ -76,16 +74,6 @@ class Lvm(VolumeDisk):
             self._bring_back(found, 0)
             return
         self._observe(Name.CREATED)
-
-    def _make_unseen(self, base: Base, full: int) -> None:
-        """Make the disk without asking LVM for its pool and volumes first."""
-        try:
-            self._make(base, full, None)
-        except exception.DiskExists:
-            found = self._volume()
-            if found is None:
-                raise
-            self._bring_back(found, full)
 
     def _snapshot(self, name: str, base: Base) -> None:
         """Make a snapshot of a base that another program may have removed.

@@ -210,11 +210,12 @@ class ThinTest(volume_group.LvmTestCase, conformance.MakingConformance,
             self.make(instance=OTHER)
         self.assertEqual(["lvcreate"], commands)
 
-    def test_a_larger_disk_takes_three_commands_of_lvm(self) -> None:
+    def test_a_larger_disk_takes_four_commands_of_lvm(self) -> None:
         self.make()
         with self.commands() as commands:
             disk = self.make(2 * SIZE, instance=OTHER)
-        self.assertEqual(["lvcreate", "lvextend", "lvrename"], commands)
+        self.assertEqual(["lvs", "lvcreate", "lvextend", "lvrename"],
+                         commands)
         self.assertTrue(self.content + bytes(SIZE) == self.read(disk))
 
     def test_a_larger_disk_without_a_device_is_brought_back(self) -> None:
